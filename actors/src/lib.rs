@@ -1,0 +1,7 @@
+//! Decisions (pure) and the one shell that carries them.
+//!
+//! Read [`core`] first: the contract between a decision and the world. Then [`machine`], then the shell.
+
+pub mod clock;
+pub mod core;
+pub mod machine;

@@ -1,0 +1,1 @@
+//! The yard: where all of it runs at once.

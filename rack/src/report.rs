@@ -1,0 +1,47 @@
+//! Where the servers drop what they saw of a machine. Numbering, keeping and sending are the outbox's business.
+
+use schema::{
+    id::{AttemptId, SystemId},
+    messages::report::Fact,
+    plan::{Lease, Ticket},
+    time::Timestamp,
+};
+use tokio::sync::mpsc;
+
+/// Something a server saw.
+#[derive(Debug, Clone)]
+pub enum Seen {
+    /// A fact about a machine under a ticket or an order.
+    Fact { machine: SystemId, attempt: AttemptId, at: Timestamp, fact: Fact },
+    /// A lease that is durable (`expires` = `granted` of the report: released).
+    Lease(Lease),
+}
+
+/// The servers' end of the outbox. Sending never blocks a packet: the queue has no bound here,
+/// and is drained into the outbox on disk, which has one.
+#[derive(Debug, Clone)]
+pub struct Reporter(mpsc::UnboundedSender<Seen>);
+
+impl Reporter {
+    /// A reporter and the end that the outbox (or a test) reads.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<Seen>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Reports a fact about the ticket's machine. A rack that is shutting down drops it.
+    pub fn fact(&self, ticket: &Ticket, at: Timestamp, fact: Fact) {
+        self.of(ticket.machine, ticket.attempt, at, fact);
+    }
+
+    /// Reports a fact about a machine by its ids.
+    pub fn of(&self, machine: SystemId, attempt: AttemptId, at: Timestamp, fact: Fact) {
+        self.0.send(Seen::Fact { machine, attempt, at, fact }).ok(); // No reader: the rack is going down.
+    }
+
+    /// Reports a durable lease.
+    pub fn lease(&self, lease: Lease) {
+        self.0.send(Seen::Lease(lease)).ok(); // As above.
+    }
+}

@@ -1,0 +1,1 @@
+//! Hands near the operator: API, store, plans, the link's server side.

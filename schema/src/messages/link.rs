@@ -1,0 +1,129 @@
+//! What region and rack say to each other over the link. Bodies of bulk streams are not here: they are raw bytes after a [`BulkHeader`].
+
+use bincode::{Decode, Encode};
+
+use crate::{
+    boot::{BodyRef, BootFile},
+    id::{AttemptId, Generation, RackId, ReportSeq, SystemId},
+    messages::report::Report,
+    net::{Cidr, MacAddr},
+    plan::{Lease, Listening, PlanSettings, PlanSubnet, Reservation, Ticket},
+    power::{PowerAccess, PowerAction},
+    time::Timestamp,
+};
+
+/// Region to rack, on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum ToRack {
+    /// First on every connection: the region has checked the certificate and knows the rack.
+    Welcome { rack: RackId, region: SystemId, last_report: ReportSeq, now: Timestamp },
+    /// The region will not talk to this rack; the connection closes after it.
+    Refused { why: String, remedy: String },
+    /// A part of the plan.
+    Plan(PlanUpdate),
+    /// Do this once.
+    Order(Order),
+    /// Forget that order; what is under way ends.
+    CancelOrder { machine: SystemId, attempt: AttemptId },
+    /// Every report up to and with `through` is durable in the region.
+    Ack { through: ReportSeq },
+    /// Send your state anew (after the region lost what it knew).
+    SendHello,
+}
+
+/// Rack to region, on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum FromRack {
+    /// First after [`ToRack::Welcome`]: what the rack is and what it holds.
+    Hello(Hello),
+    /// The plan of that generation is durable and in force.
+    PlanInForce { generation: Generation },
+    /// Facts about machines, sent again until acknowledged.
+    Report(Report),
+    /// A lease was granted, renewed, released (`expires` = now) or declined.
+    Leases(Vec<Lease>),
+    /// The rack stops on purpose.
+    Goodbye,
+}
+
+/// What a rack is, said once per connection.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    pub version: String,
+    pub hostname: String,
+    pub plan: Generation,
+    pub interfaces: Vec<RackInterface>,
+    pub listening: Vec<Listening>,
+    /// Attempts whose orders the rack holds.
+    pub orders: Vec<(SystemId, AttemptId)>,
+    pub now: Timestamp,
+}
+
+/// One network interface of a rack.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct RackInterface {
+    pub name: String,
+    pub mac: Option<MacAddr>,
+    /// Addresses with their prefixes, host bits kept in `.0`.
+    pub addresses: Vec<(std::net::IpAddr, Cidr)>,
+}
+
+/// A change of the plan: tables are replaced whole, or by rows. Applied in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct PlanUpdate {
+    /// The generation this update starts from; `None`: it holds the whole plan.
+    pub base: Option<Generation>,
+    pub generation: Generation,
+    pub settings: Option<PlanSettings>,
+    pub subnets: Option<Vec<PlanSubnet>>,
+    pub boot_files: Option<Vec<BootFile>>,
+    pub reservations: Rows<Reservation, MacAddr>,
+    pub tickets: Rows<Ticket, SystemId>,
+}
+
+/// A change of a table of rows.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Rows<T, K> {
+    /// Whether all old rows go first.
+    pub replace: bool,
+    pub put: Vec<T>,
+    pub remove: Vec<K>,
+}
+
+impl<T, K> Default for Rows<T, K> {
+    fn default() -> Self {
+        Self { replace: false, put: Vec::new(), remove: Vec::new() }
+    }
+}
+
+/// A complete instruction to the one rack that reaches a machine's BMC. Done once per attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Order {
+    pub machine: SystemId,
+    pub attempt: AttemptId,
+    pub hostname: String,
+    pub action: PowerAction,
+    pub access: PowerAccess,
+    /// When the rack gives up and reports.
+    pub deadline: Timestamp,
+}
+
+/// The head of a bulk stream; the body's bytes from `offset` follow.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum BulkHeader {
+    /// Rack to region: send me this body from `offset` on. The answer is [`BulkAnswer`], then bytes.
+    Fetch { body: BodyRef, offset: u64 },
+    /// Rack to region: here is a body (a large script output). The answer is [`BulkAnswer`] with the bytes already held; then bytes.
+    Store { body: BodyRef },
+}
+
+/// The answer to a [`BulkHeader`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum BulkAnswer {
+    /// Bytes follow from `offset`, `len` of them.
+    Ready { offset: u64, len: u64 },
+    /// Nothing to do: the body is already here.
+    Held,
+    /// The region cannot; the reason and what to do.
+    Refused { why: String, remedy: String },
+}

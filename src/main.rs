@@ -1,0 +1,3 @@
+//! The one binary: role dispatch and the operator's commands.
+
+fn main() {}
