@@ -1,6 +1,7 @@
 //! Hands near the metal: DHCP, TFTP, HTTP, power. Answers machines from a snapshot of the plan; never asks the region on a packet's path.
 
 pub mod bodies;
+pub mod http;
 pub mod leases;
 pub mod plan;
 pub mod report;
