@@ -1,10 +1,19 @@
-//! The machine: its state and its effects. The decisions stand in the files below, one per phase of life.
+//! The machine: its state, its effects, and the match that sends every event to the file that decides about it.
+//! Absent on purpose: retries at the BMC (the rack's errand), leases (the subnet), credentials (the hands).
 
+mod admission;
+mod commissioning;
+mod ending;
+mod power;
+mod scripts;
+mod waits;
+
+use crate::core::{Core, Resume, Step, TimerOp, View};
 use schema::{
     boot::{BootMethod, Image},
     commissioning::{CommissionStep, StepRecord},
     id::{AttemptId, RackId, ResultId, SubnetId, SystemId},
-    messages::machine::{BriefScript, CommissionOptions, MachineSpec},
+    messages::machine::{BriefScript, CommissionOptions, MachineEvent, MachineSpec, MachineTimer},
     net::MacAddr,
     power::PowerAction,
     projection::Projection,
@@ -60,8 +69,16 @@ pub struct Attempt {
     /// Racks that may reach the BMC, best first; the one in charge is `bmc_racks[bmc_rack]`.
     pub bmc_racks: Vec<RackId>,
     pub bmc_rack: usize,
-    /// Racks that hold the ticket.
+    /// Racks of the boot VLAN, which the ticket is for.
     pub boot_racks: Vec<RackId>,
+    /// Those of them that hold the ticket.
+    pub held_by: Vec<RackId>,
+    /// Those of them that have every body the ticket names.
+    pub ready_on: Vec<RackId>,
+    /// When the order to power on went out; `None` while no rack could boot the machine yet.
+    pub ordered: Option<Timestamp>,
+    /// The order to power off at the end.
+    pub off: Option<AttemptId>,
     pub boot_subnets: Vec<SubnetId>,
     /// The twelve, in order.
     pub steps: Vec<StepRecord>,
@@ -155,5 +172,97 @@ impl Machine {
             boot_method: None,
             wait: None,
         }
+    }
+}
+
+impl Core for Machine {
+    const KIND: &'static str = "machine";
+    type Id = SystemId;
+    type Event = MachineEvent;
+    type Effect = MachineEffect;
+    type Timer = MachineTimer;
+
+    fn id(&self) -> SystemId {
+        self.spec.system_id
+    }
+
+    fn step(&self, event: &MachineEvent, now: Timestamp) -> Step<Self> {
+        match (self.life, event) {
+            (Life::Absent, MachineEvent::Created { by, spec }) => self.created(by, spec, now),
+            (Life::Present, _) => self.step_present(event, now),
+            (Life::Absent, _) => Step::refused(
+                format!("machine {} does not exist", self.spec.system_id),
+                "list the machines with `hostler machine list`",
+            ),
+            (
+                Life::Deleted,
+                MachineEvent::Reported { .. } | MachineEvent::Elapsed { .. } | MachineEvent::RackLink { .. },
+            ) => Step::ignored("the machine was deleted"),
+            (Life::Deleted, _) => Step::refused(
+                format!("machine {} was deleted", self.spec.system_id),
+                "add it again with `hostler machine add`",
+            ),
+        }
+    }
+
+    fn resume(&self, _now: Timestamp) -> Resume<Self> {
+        let mut resume = Resume::default();
+        if let Some(attempt) = self.open_attempt() {
+            resume.effects.extend(self.lost_effects(attempt));
+        }
+        if let Some(errand) = &self.errand {
+            resume.effects.extend(errand.order());
+        }
+        resume
+            .timers
+            .extend(self.wait.as_ref().map(|w| TimerOp::Arm { timer: MachineTimer::Deadline, at: w.deadline }));
+        resume.timers.extend(self.script_timer());
+        resume
+    }
+
+    fn elapsed(timer: MachineTimer) -> MachineEvent {
+        MachineEvent::Elapsed { timer }
+    }
+
+    fn view(&self) -> View {
+        let state = match (self.life, self.open_attempt().and_then(Attempt::current_step), &self.errand) {
+            (Life::Absent, ..) => "Absent".into(),
+            (Life::Deleted, ..) => "Deleted".into(),
+            (Life::Present, Some(step), _) => format!("{}: {}", self.status.label(), step.label()),
+            (Life::Present, None, Some(errand)) => format!("{}: {}", self.status.label(), errand.action.label()),
+            (Life::Present, None, None) => self.status.label().into(),
+        };
+        View { state, wait: self.wait.clone(), detail: serde_json::to_value(self).unwrap_or_default() }
+    }
+}
+
+impl Machine {
+    fn step_present(&self, event: &MachineEvent, now: Timestamp) -> Step<Self> {
+        match event {
+            MachineEvent::Created { .. } => Step::refused(
+                format!("machine {} exists already", self.spec.system_id),
+                "update it, or delete it first",
+            ),
+            MachineEvent::Updated { by, changes } => self.updated(by, changes, now),
+            MachineEvent::Deleted { by } => self.deleted(by),
+            MachineEvent::Commission { by, options, brief } => self.commission(by, options, brief, now),
+            MachineEvent::Abort { by, comment } => self.abort(by, comment, now),
+            MachineEvent::MarkBroken { by, comment } => self.mark_broken(by, comment, now),
+            MachineEvent::MarkFixed { by, comment } => self.mark_fixed(by, comment, now),
+            MachineEvent::Power { by, action, brief } => self.ask_power(by, *action, brief, now),
+            MachineEvent::Operation { operation, .. } => Step::refused(
+                format!("\"{operation}\" is not built yet: this version commissions machines and switches their power"),
+                "use commission, abort, mark_broken, mark_fixed, power_on, power_off or query_power_state",
+            ),
+            MachineEvent::Reported { rack, report, derived } => self.reported(*rack, report, derived, now),
+            MachineEvent::Elapsed { timer } => self.timer_elapsed(*timer, now),
+            MachineEvent::RackLink { rack, up } => self.rack_link(*rack, *up, now),
+        }
+    }
+
+    /// The attempt, while it is under way.
+    #[must_use]
+    pub fn open_attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_ref().filter(|a| a.ended.is_none())
     }
 }

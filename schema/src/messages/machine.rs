@@ -12,7 +12,7 @@ use crate::{
     messages::report::Report,
     net::MacAddr,
     power::PowerConfig,
-    script::ScriptType,
+    script::{ResultStatus, ScriptType},
 };
 
 /// An event of a machine.
@@ -169,6 +169,9 @@ pub struct Derived {
     pub hardware: Option<Arc<HardwareReport>>,
     #[serde(skip)]
     pub neighbours: Option<Arc<Vec<LldpNeighbour>>>,
+    /// The `status` of the script's result YAML, which overrides its exit status.
+    #[serde(default)]
+    pub result_status: Option<ResultStatus>,
     /// Why a body that should have held facts did not; makes the result a failure.
     pub problem: Option<String>,
 }

@@ -1,0 +1,262 @@
+//! What a machine waits for, in words: the answer to "why has it not come back?". Texts only; no decision.
+
+use std::time::Duration;
+
+use schema::{
+    commissioning::{CommissionStep, StepState},
+    id::RackId,
+    messages::machine::MachineTimer,
+    power::PowerType,
+    script::ResultStatus,
+    time::Timestamp,
+    wait::{OwedBy, Wait},
+};
+
+use super::{Attempt, Machine, PowerErrand};
+use crate::core::{Step, TimerOp};
+
+/// What a script may take beyond its own time-out before it counts as lost (MAAS: 5 minutes).
+const SCRIPT_GRACE: Duration = Duration::from_secs(300);
+/// How long a person may take to press the button of a machine without a BMC.
+const HAND: Duration = Duration::from_secs(1_800);
+/// How long a ticket outlives the sum of its steps' deadlines: clocks differ, scripts add theirs.
+const TICKET_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+impl Machine {
+    /// The machine as the state after a step that goes on: with its wait, and the timers that end it.
+    pub(super) fn expecting(mut self, now: Timestamp) -> Step<Self> {
+        let wait = match (self.open_attempt(), &self.errand) {
+            (Some(attempt), _) => self.attempt_wait(attempt, now),
+            (None, Some(errand)) => Some(errand_wait(errand)),
+            (None, None) => None,
+        };
+        let Some(wait) = wait else { return self.resting() };
+        self.wait = Some(wait.clone());
+        let script = self.script_timer();
+        let mut step = Step::waiting(self, wait.clone()).arm(MachineTimer::Deadline, wait.deadline);
+        step.timers.push(script.unwrap_or(TimerOp::Cancel { timer: MachineTimer::Script }));
+        step
+    }
+
+    /// The machine as a state that expects nothing, or only its power errand.
+    pub(super) fn resting(mut self) -> Step<Self> {
+        self.wait = self.errand.as_ref().map(errand_wait);
+        match self.wait.clone() {
+            Some(wait) => {
+                let deadline = wait.deadline;
+                Step::waiting(self, wait).arm(MachineTimer::Deadline, deadline)
+            }
+            None => Step::moved(self),
+        }
+    }
+
+    /// The timer of the script that runs longest: its time-out and the grace.
+    pub(super) fn script_timer(&self) -> Option<TimerOp<MachineTimer>> {
+        let at = self.open_attempt()?.scripts.iter().filter_map(super::AttemptScript::overdue_at).min()?;
+        Some(TimerOp::Arm { timer: MachineTimer::Script, at })
+    }
+
+    fn attempt_wait(&self, attempt: &Attempt, now: Timestamp) -> Option<Wait> {
+        let step = attempt.current_step()?;
+        let since = attempt.steps.get(step as usize).and_then(|r| r.started).unwrap_or(now);
+        let (what, owed_by, remedy) = self.owed(attempt, step);
+        Some(Wait {
+            what,
+            owed_by,
+            since,
+            deadline: if self.by_hand(step) { since + HAND } else { attempt.deadline(step, since) },
+            evidence: attempt.seen.clone(),
+            on_timeout: format!("attempt {} fails and the machine is switched off", attempt.id),
+            remedy,
+        })
+    }
+
+    /// Whether the step waits for a person.
+    fn by_hand(&self, step: CommissionStep) -> bool {
+        step == CommissionStep::PowerOn && self.spec.power.power_type == PowerType::Manual
+    }
+
+    /// What the step lacks, who owes it, and what a person can look at.
+    fn owed(&self, attempt: &Attempt, step: CommissionStep) -> (String, OwedBy, String) {
+        let mac = self.spec.macs.first().map_or_else(|| "its boot interface".to_owned(), ToString::to_string);
+        let bmc = self.spec.power.address().unwrap_or("the BMC");
+        let name = &self.spec.hostname;
+        match step {
+            CommissionStep::Request | CommissionStep::Order => {
+                ("the order to be composed".into(), OwedBy::Region, "look at the region's log".into())
+            }
+            CommissionStep::RackChosen => self.owed_by_racks(attempt),
+            CommissionStep::PowerOn if self.by_hand(step) => (
+                "a person to switch the machine on".into(),
+                OwedBy::Operator,
+                format!("switch {name} on; it must boot from the network on {mac}"),
+            ),
+            CommissionStep::PowerOn => (
+                format!("the BMC {bmc} to say that the machine is on"),
+                OwedBy::Bmc,
+                format!("try it from the rack: ipmitool -I lanplus -H {bmc} -U USER -E chassis power status; check address, user and password"),
+            ),
+            CommissionStep::DhcpLease => (
+                format!("a DHCP request from {mac}"),
+                OwedBy::Machine,
+                format!("look at the machine's console: network boot enabled first for {mac}? cable and VLAN right? another MAC than {mac}?"),
+            ),
+            CommissionStep::NextServer => (
+                "the boot loader to be fetched to its last byte".into(),
+                OwedBy::Machine,
+                "look at the machine's console; check that TFTP (69/udp) and the ephemeral ports pass between it and the rack".into(),
+            ),
+            CommissionStep::BootResources => (
+                "kernel, initrd and squashfs to arrive on the rack".into(),
+                OwedBy::AnyRack,
+                "check the link between rack and region, and the disk of the rack".into(),
+            ),
+            CommissionStep::BootConfig => (
+                "the kernel to be asked for".into(),
+                OwedBy::Machine,
+                "look at the loader's messages on the machine's console".into(),
+            ),
+            CommissionStep::EphemeralBoot => (
+                "the ephemeral system to be fetched to its last byte".into(),
+                OwedBy::Machine,
+                "look at the kernel's messages on the console; check memory (the system lives in it) and 5248/tcp to the rack".into(),
+            ),
+            CommissionStep::Metadata => (
+                "cloud-init to fetch its user-data".into(),
+                OwedBy::Machine,
+                "look at cloud-init's messages on the console: does the ephemeral system reach the rack on 5248/tcp?".into(),
+            ),
+            CommissionStep::Scripts => (scripts_owed(attempt), OwedBy::Machine, scripts_remedy(attempt, name)),
+            CommissionStep::Stored => stored_owed(attempt, bmc),
+        }
+    }
+
+    fn owed_by_racks(&self, attempt: &Attempt) -> (String, OwedBy, String) {
+        if attempt.held_by.is_empty() {
+            return (
+                format!("a rack of the boot VLAN ({}) to hold the ticket", names(&attempt.boot_racks)),
+                OwedBy::AnyRack,
+                "is the rack's link up? see `GET /MAAS/api/2.0/rackcontrollers/`".into(),
+            );
+        }
+        if attempt.ordered.is_none() {
+            return (
+                format!("{} to have kernel, initrd and squashfs", names(&attempt.held_by)),
+                OwedBy::AnyRack,
+                "check the rack's disk and its link to the region".into(),
+            );
+        }
+        match attempt.bmc_racks.get(attempt.bmc_rack) {
+            Some(rack) => (
+                format!("rack {rack} to accept the order to power on"),
+                OwedBy::Rack(*rack),
+                "is the rack's link up? another rack is tried when it does not answer".into(),
+            ),
+            None => {
+                ("a rack that reaches the BMC".into(), OwedBy::AnyRack, "connect a rack that reaches the BMC".into())
+            }
+        }
+    }
+}
+
+impl Attempt {
+    /// When the step fails, if nothing more is seen.
+    pub(super) fn deadline(&self, step: CommissionStep, since: Timestamp) -> Timestamp {
+        match step {
+            // Fetching bodies is part of the third step here, since the machine is switched on only when it can boot.
+            CommissionStep::RackChosen if self.ordered.is_none() => since + CommissionStep::BootResources.deadline(),
+            CommissionStep::RackChosen => self.ordered.unwrap_or(since) + step.deadline(),
+            CommissionStep::Scripts => {
+                self.last_signal.map_or(since, |s| s.max(since)) + step.deadline().max(self.reboot_grace())
+            }
+            _ => since + step.deadline(),
+        }
+    }
+
+    /// A script that may reboot the machine stays silent for as long as it may run.
+    fn reboot_grace(&self) -> Duration {
+        let rebooting = self.scripts.iter().filter(|s| s.script.may_reboot && s.status == ResultStatus::Running);
+        let seconds = rebooting.map(|s| u64::from(s.script.timeout_s)).max();
+        seconds.map_or(Duration::ZERO, |s| Duration::from_secs(s) + SCRIPT_GRACE)
+    }
+
+    /// When the ticket becomes void by itself. It is withdrawn long before, when the attempt ends.
+    pub(super) fn ticket_expires(&self) -> Timestamp {
+        self.started + TICKET_LIFE
+    }
+
+    /// What ended last, and what never came: the reason of a step that ran out of time.
+    pub(super) fn missed(&self, step: CommissionStep, what: &str) -> String {
+        let done = CommissionStep::ALL.into_iter().zip(&self.steps).rev().find(|(_, r)| r.state == StepState::Done);
+        let after =
+            done.map_or_else(String::new, |(s, r)| format!(" The last that was seen: {} ({}).", s.label(), r.evidence));
+        let evidence = self.seen.last().map_or_else(String::new, |e| format!(" Seen since: {e}"));
+        format!("Step {} ({}) ran out of time waiting for {what}.{after}{evidence}", step.number(), step.label())
+    }
+}
+
+impl super::AttemptScript {
+    /// When a running script is overdue: its time-out and the grace; never for one without a time-out.
+    pub(super) fn overdue_at(&self) -> Option<Timestamp> {
+        let running =
+            matches!(self.status, ResultStatus::Running | ResultStatus::Installing | ResultStatus::ApplyingNetconf);
+        let limit = Duration::from_secs(u64::from(self.script.timeout_s));
+        (running && !limit.is_zero()).then_some(self.started?).map(|s| s + limit + SCRIPT_GRACE)
+    }
+}
+
+fn scripts_owed(attempt: &Attempt) -> String {
+    let running: Vec<_> =
+        attempt.scripts.iter().filter(|s| s.status == ResultStatus::Running).map(|s| s.script.name.as_str()).collect();
+    let ended = attempt.scripts.iter().filter(|s| s.status.ended()).count();
+    let total = attempt.scripts.len();
+    if running.is_empty() {
+        format!("the runner's next signal ({ended} of {total} scripts ended)")
+    } else {
+        format!("{} to end ({ended} of {total} scripts ended)", running.join(", "))
+    }
+}
+
+fn scripts_remedy(attempt: &Attempt, name: &str) -> String {
+    let running = attempt.scripts.iter().any(|s| s.status == ResultStatus::Running);
+    if running {
+        format!("see what it printed so far: hostler machine results {name}")
+    } else {
+        "look at the machine's console: does the runner start?".into()
+    }
+}
+
+fn stored_owed(attempt: &Attempt, bmc: &str) -> (String, OwedBy, String) {
+    let open: Vec<_> = attempt.scripts.iter().filter(|s| !s.status.ended()).map(|s| s.script.name.as_str()).collect();
+    if open.is_empty() {
+        (
+            format!("the BMC {bmc} to say that the machine is off"),
+            OwedBy::Bmc,
+            format!("all results are stored; check the BMC {bmc}"),
+        )
+    } else {
+        (
+            format!("the results of {}", open.join(", ")),
+            OwedBy::AnyRack,
+            "a rack holds them in its outbox; check its link".into(),
+        )
+    }
+}
+
+fn errand_wait(errand: &PowerErrand) -> Wait {
+    let rack = errand.racks.get(errand.rack).copied();
+    Wait {
+        what: format!("the result of \"{}\"", errand.action.label()),
+        owed_by: rack.map_or(OwedBy::AnyRack, OwedBy::Rack),
+        since: errand.started,
+        deadline: errand.deadline(),
+        evidence: Vec::new(),
+        on_timeout: "the next rack that may reach the BMC is tried; without one the power state becomes \"error\""
+            .into(),
+        remedy: "check the BMC's address, user and password, and that a rack reaches it".into(),
+    }
+}
+
+fn names(racks: &[RackId]) -> String {
+    racks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
