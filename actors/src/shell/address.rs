@@ -1,0 +1,226 @@
+//! How to reach an actor: bounded `tell`, edge-only `ask`, and its published state, which is read without its mailbox.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use actix::Recipient;
+use arc_swap::ArcSwap;
+use schema::id::Generation;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+
+use super::inspect::Probe;
+use crate::{
+    clock,
+    core::{Core, RecordError, TraceId, Verdict, View},
+};
+
+/// Room in the actix mailbox beyond the bounded slots, for `release` and `retire`.
+pub(super) const CONTROL_SLOTS: usize = 16;
+/// How long `ask` waits for a free slot and a durable verdict.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) type Reply = oneshot::Sender<Result<Verdict, AskError>>;
+
+/// What travels through the mailbox.
+pub(super) struct Envelope<C: Core> {
+    pub(super) message: Message<C>,
+    /// The place in the mailbox; free again when the event is handled, or dropped with a dead actor.
+    pub(super) slot: Option<OwnedSemaphorePermit>,
+    pub(super) at: Instant,
+}
+
+pub(super) enum Message<C: Core> {
+    Event { event: C::Event, trace: TraceId, reply: Option<Reply> },
+    Release,
+    Retire,
+}
+
+impl<C: Core> actix::Message for Envelope<C> {
+    type Result = ();
+}
+
+/// `tell` could not leave the event; the caller still owes it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Busy {
+    /// As many messages wait as may.
+    #[error("the mailbox of {actor} is full ({depth} wait); tell it again later")]
+    Full { actor: String, depth: usize },
+    /// The actor has ended; its directory loads it anew.
+    #[error("{actor} has ended; look it up again")]
+    Gone { actor: String },
+}
+
+/// `ask` got no verdict.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// No free slot within the patience; nothing was asked.
+    #[error("the mailbox of {actor} stays full ({depth} wait); try again later")]
+    Full { actor: String, depth: usize },
+    /// The actor ended before it decided; its directory loads it anew.
+    #[error("{actor} has ended before it decided; ask again")]
+    Gone { actor: String },
+    /// The event waits still, and may yet be decided.
+    #[error("{actor} gave no verdict within {} s; it may still decide", PATIENCE.as_secs())]
+    Late { actor: String },
+    /// Decided, but not durable: nothing has changed.
+    #[error(transparent)]
+    Store(RecordError),
+}
+
+/// A handle on one actor. Cloned freely, sent freely.
+pub struct ActorRef<C: Core>(Arc<Shared<C>>);
+
+struct Shared<C: Core> {
+    id: C::Id,
+    probe: Arc<Probe>,
+    published: ArcSwap<Published<C>>,
+    mailbox: OnceLock<Recipient<Envelope<C>>>,
+}
+
+struct Published<C> {
+    core: Arc<C>,
+    view: Arc<View>,
+    generation: Generation,
+}
+
+impl<C: Core> Clone for ActorRef<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C: Core> fmt::Display for ActorRef<C> {
+    /// "machine 4xk9qd"
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", C::KIND, self.0.id)
+    }
+}
+
+impl<C: Core> fmt::Debug for ActorRef<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<C: Core> ActorRef<C> {
+    /// Which actor it is.
+    #[must_use]
+    pub fn id(&self) -> &C::Id {
+        &self.0.id
+    }
+
+    /// Leaves an event in the mailbox. Never blocks.
+    ///
+    /// # Errors
+    /// [`Busy::Full`] when the mailbox is full, [`Busy::Gone`] when the actor has ended.
+    pub fn tell(&self, event: C::Event, trace: TraceId) -> Result<(), Busy> {
+        let slot = self.slots().clone().try_acquire_owned().map_err(|error| match error {
+            TryAcquireError::NoPermits => {
+                self.0.probe.refused();
+                Busy::Full { actor: self.to_string(), depth: self.0.probe.depth() }
+            }
+            TryAcquireError::Closed => Busy::Gone { actor: self.to_string() },
+        })?;
+        let message = Message::Event { event, trace, reply: None };
+        self.post(message, Some(slot)).map_err(|()| Busy::Gone { actor: self.to_string() })
+    }
+
+    /// Asks for a verdict, which comes once the step is durable. For the API's edge only: actors tell each other.
+    /// Dropping the future does not take the event back.
+    ///
+    /// # Errors
+    /// [`AskError`]: no slot, no actor, no verdict in 30 s, or no store.
+    pub fn ask(
+        &self,
+        event: C::Event,
+        trace: TraceId,
+    ) -> impl Future<Output = Result<Verdict, AskError>> + Send + use<C> {
+        let me = self.clone();
+        async move {
+            let full = || AskError::Full { actor: me.to_string(), depth: me.0.probe.depth() };
+            let gone = || AskError::Gone { actor: me.to_string() };
+            let slot = tokio::time::timeout(PATIENCE, me.slots().clone().acquire_owned());
+            let slot = slot.await.map_err(|_| full())?.map_err(|_| gone())?;
+            let (reply, verdict) = oneshot::channel();
+            me.post(Message::Event { event, trace, reply: Some(reply) }, Some(slot)).map_err(|()| gone())?;
+            match tokio::time::timeout(PATIENCE, verdict).await {
+                Ok(verdict) => verdict.unwrap_or_else(|_| Err(gone())),
+                Err(_) => Err(AskError::Late { actor: me.to_string() }),
+            }
+        }
+    }
+
+    /// The published state: after the last durable step.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<C> {
+        self.0.published.load().core.clone()
+    }
+
+    /// The published view.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.0.published.load().view.clone()
+    }
+
+    /// The generation of the published state.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.0.published.load().generation
+    }
+
+    /// Its counters, ring and quarantine.
+    #[must_use]
+    pub fn probe(&self) -> &Arc<Probe> {
+        &self.0.probe
+    }
+
+    /// Whether it has ended or is about to; look it up again.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.slots().is_closed()
+    }
+
+    /// Lets a quarantined actor decide again.
+    pub fn release(&self) {
+        self.post(Message::Release, None).ok(); // A dead actor needs no release.
+    }
+
+    /// Ends the actor: what waits in its mailbox goes to [`super::Perform::stale`].
+    pub fn retire(&self) {
+        self.post(Message::Retire, None).ok(); // It has ended already.
+    }
+
+    pub(super) fn new(core: &C, generation: Generation, view: View, probe: Arc<Probe>) -> Self {
+        let published = Published { core: Arc::new(core.clone()), view: Arc::new(view), generation };
+        let published = ArcSwap::from_pointee(published);
+        Self(Arc::new(Shared { id: core.id(), probe, published, mailbox: OnceLock::new() }))
+    }
+
+    /// Both the caller and the actor's thread do this, whichever comes first.
+    pub(super) fn attach(&self, mailbox: Recipient<Envelope<C>>) {
+        self.0.mailbox.get_or_init(|| mailbox);
+    }
+
+    pub(super) fn publish(&self, core: Arc<C>, view: Arc<View>, generation: Generation) {
+        self.0.probe.publish(view.clone(), generation);
+        self.0.published.store(Arc::new(Published { core, view, generation }));
+    }
+
+    pub(super) fn close(&self) {
+        self.slots().close();
+    }
+
+    fn slots(&self) -> &Arc<Semaphore> {
+        self.0.probe.slots()
+    }
+
+    /// The one sender of the mailbox: a clone of an actix address has a slot more than it says, so none is made.
+    fn post(&self, message: Message<C>, slot: Option<OwnedSemaphorePermit>) -> Result<(), ()> {
+        let mailbox = self.0.mailbox.get().ok_or(())?;
+        mailbox.try_send(Envelope { message, slot, at: clock::tick() }).map_err(|_| ())
+    }
+}

@@ -1,0 +1,4 @@
+//! The integration tests of the actors crate, one file per part.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
+
+mod shell;
