@@ -15,6 +15,8 @@ pub struct HttpState {
     pub leases: LeaseTable,
     pub bodies: Bodies,
     pub reporter: Reporter,
+    /// What the metadata service remembers; `default()` once per rack.
+    pub metadata: metadata::Memory,
 }
 
 /// The two ends of a connection; in handlers by [`ends`].

@@ -21,6 +21,7 @@ pub struct Snapshot {
     pub plan: Plan,
     tickets_by_mac: HashMap<MacAddr, usize>,
     tickets_by_machine: HashMap<SystemId, usize>,
+    tickets_by_token: HashMap<String, usize>,
     reservations: HashMap<(SubnetId, MacAddr), usize>,
     reserved: HashMap<Ipv4Addr, MacAddr>,
     boot_files: HashMap<String, BodyRef>,
@@ -36,6 +37,7 @@ impl Snapshot {
             snapshot.tickets_by_machine.insert(ticket.machine, i);
             snapshot.tickets_by_mac.extend(ticket.macs.iter().map(|mac| (*mac, i)));
             if let Some(boot) = &ticket.boot {
+                snapshot.tickets_by_token.insert(boot.key.token_key.clone(), i);
                 let image =
                     [Some(boot.image.kernel), Some(boot.image.initrd), boot.image.squashfs, Some(boot.user_data)];
                 let scripts = boot.scripts.iter().map(|s| s.body);
@@ -63,6 +65,12 @@ impl Snapshot {
     #[must_use]
     pub fn ticket(&self, machine: SystemId, now: Timestamp) -> Option<&Ticket> {
         self.plan.tickets.get(*self.tickets_by_machine.get(&machine)?).filter(|t| t.expires > now)
+    }
+
+    /// The ticket whose node key has that token, unless it is void at `now`. The token names the key; its secret is still to be compared.
+    #[must_use]
+    pub fn ticket_by_token(&self, token_key: &str, now: Timestamp) -> Option<&Ticket> {
+        self.plan.tickets.get(*self.tickets_by_token.get(token_key)?).filter(|t| t.expires > now)
     }
 
     /// The address kept for that MAC on that subnet.
