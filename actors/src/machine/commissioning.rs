@@ -152,6 +152,7 @@ impl Machine {
             Fact::PowerDone { .. } if attempt.is_done(CommissionStep::PowerOn) => Step::ignored("known to be on"),
             Fact::PowerDone { state: PowerState::On, .. } => {
                 let mut next = self.with_attempt(|a| {
+                    a.assume(CommissionStep::RackChosen, report.at, "the order was carried out");
                     a.done(CommissionStep::PowerOn, report.at, Some(rack), "power", "the BMC says on".into());
                 });
                 (next.power_state, next.power_asked) = (PowerState::On, Some(report.at));

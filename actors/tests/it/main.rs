@@ -1,4 +1,7 @@
-//! The integration tests of the actors crate, one file per part.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
+//! One test binary: decisions obey their laws, and the shell its order.
 
+mod machine;
+mod machine_laws;
 mod shell;
+mod states_doc;
+mod story;

@@ -1,0 +1,243 @@
+//! The machine's decisions, one behaviour a test.
+
+use actors::{
+    core::{Core, Verdict},
+    machine::{Machine, MachineEffect},
+};
+use schema::{
+    boot::BootMethod,
+    commissioning::{CommissionStep, StepState},
+    id::AttemptId,
+    messages::{
+        machine::{Brief, CommissionOptions, MachineEvent, MachineTimer},
+        report::{Fact, FileKind},
+    },
+    power::{PowerAction, PowerType},
+    projection::Projection,
+    script::{ResultStatus, SignalStatus},
+    status::{NodeStatus, PowerState},
+    wait::OwedBy,
+};
+
+use crate::story::*;
+
+fn orders(effects: &[MachineEffect]) -> Vec<(u32, PowerAction)> {
+    let order = |e: &MachineEffect| match e {
+        MachineEffect::SendOrder { attempt, action, .. } => Some((attempt.0, *action)),
+        _ => None,
+    };
+    effects.iter().filter_map(order).collect()
+}
+
+fn state_of(machine: &Machine, step: CommissionStep) -> StepState {
+    machine.attempt.as_ref().unwrap().steps[step as usize].state
+}
+
+#[test]
+fn a_good_commissioning_ends_ready_and_off_with_all_twelve_steps_told() {
+    let (machine, effects) = after(good_facts().len());
+    assert_eq!(orders(&effects), [(1, PowerAction::NetworkBoot), (2, PowerAction::Off)]);
+    let (machine, effects) = run(machine, [fact(rack(1), 2, 90, power_done(PowerAction::Off, PowerState::Off))], 100);
+    assert_eq!((machine.status, machine.power_state), (NodeStatus::Ready, PowerState::Off));
+    assert!(effects.contains(&MachineEffect::WithdrawTicket { attempt: AttemptId(1) }));
+    for (step, record) in CommissionStep::ALL.iter().zip(&machine.attempt.as_ref().unwrap().steps) {
+        assert_eq!(record.state, StepState::Done, "{step:?}: {record:?}");
+        assert!(record.started <= record.ended && record.started.is_some(), "{step:?}: {record:?}");
+        assert!(!record.evidence.is_empty() && !record.service.is_empty(), "{step:?}: {record:?}");
+    }
+    assert_eq!(machine.wait, None);
+    assert_eq!(machine.boot_method, Some(BootMethod::UefiAmd64Tftp));
+}
+
+#[test]
+fn nothing_is_switched_on_before_a_rack_can_boot_it() {
+    let (machine, effects) = after(0);
+    assert_eq!(orders(&effects), []);
+    assert!(machine.wait.as_ref().unwrap().what.contains("hold the ticket"));
+    let (machine, effects) = run(machine, [fact(rack(2), 1, 2, Fact::TicketHeld)], 2);
+    assert_eq!(orders(&effects), []);
+    let (machine, effects) = run(machine, [fact(rack(1), 1, 2, Fact::ResourcesReady { fetched: 9 })], 3);
+    assert_eq!(orders(&effects), [], "the rack that has the bodies does not hold the ticket");
+    let (_, effects) = run(machine, [fact(rack(2), 1, 3, Fact::ResourcesReady { fetched: 9 })], 4);
+    assert_eq!(orders(&effects), [(1, PowerAction::NetworkBoot)]);
+}
+
+#[test]
+fn ipxe_in_the_nic_does_without_a_loader() {
+    let facts = good_facts().into_iter().filter(|f| !matches!(f, Fact::FileFetched { kind: FileKind::Loader, .. }));
+    let facts = facts.map(|f| if matches!(f, Fact::Leased { .. }) { leased(Some(BootMethod::Ipxe)) } else { f });
+    let events = std::iter::once(commission()).chain(facts.map(|f| fact(rack(1), 1, 10, f)));
+    let (machine, _) = run(created(PowerType::Ipmi), events, 1);
+    assert_eq!(state_of(&machine, CommissionStep::NextServer), StepState::NotUsed);
+    assert_eq!(state_of(&machine, CommissionStep::Scripts), StepState::Done);
+}
+
+#[test]
+fn a_power_failure_tries_the_next_rack_and_then_fails_with_the_reason() {
+    let (machine, _) = after(3);
+    let failed = |r| {
+        let action = PowerAction::NetworkBoot;
+        fact(rack(r), 1, 20, Fact::PowerFailed { action, why: "wrong password".into(), remedy: "set it".into() })
+    };
+    let (machine, effects) = run(machine, [failed(1)], 20);
+    assert_eq!(machine.status, NodeStatus::Commissioning);
+    assert!(effects.contains(&MachineEffect::CancelOrder { rack: rack(1), attempt: AttemptId(1) }));
+    assert_eq!(orders(&effects), [(1, PowerAction::NetworkBoot)]);
+    let (machine, _) = run(machine, [failed(2)], 21);
+    assert_eq!(machine.status, NodeStatus::FailedCommissioning);
+    assert!(machine.error.contains("wrong password") && machine.error.contains("set it"), "{}", machine.error);
+}
+
+#[test]
+fn a_deadline_fails_the_attempt_with_step_and_remedy_and_switches_off() {
+    let (machine, _) = after(5);
+    let wait = machine.wait.clone().unwrap();
+    assert_eq!((&wait.owed_by, wait.what.contains("52:54:00:77:00:01")), (&OwedBy::Machine, true));
+    let early = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, at(20));
+    assert!(matches!(early.verdict, Verdict::Ignored { .. }) && !early.timers.is_empty());
+    let late = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, wait.deadline);
+    let next = late.next.unwrap();
+    assert_eq!(next.status, NodeStatus::FailedCommissioning);
+    assert!(next.error.contains("Step 5 (DHCP lease)") && next.error.contains("console"), "{}", next.error);
+    assert_eq!(orders(&late.effects), [(2, PowerAction::Off)]);
+    assert!(next.wait.is_some(), "the power off is awaited");
+    let (end, _) = run(next, [fact(rack(1), 2, 400, power_done(PowerAction::Off, PowerState::Off))], 400);
+    assert_eq!((end.status, end.wait), (NodeStatus::FailedCommissioning, None));
+}
+
+#[test]
+fn a_failed_script_ends_in_failed_commissioning_and_names_the_script() {
+    let facts = good_facts().into_iter().map(|f| match f {
+        Fact::ScriptEnded { result, .. } if result.0 == 12 => script_ended(12, 3),
+        other => other,
+    });
+    let events = std::iter::once(commission()).chain(facts.map(|f| fact(rack(1), 1, 10, f)));
+    let (machine, _) = run(created(PowerType::Ipmi), events, 1);
+    let (machine, _) = run(machine, [fact(rack(1), 2, 90, power_done(PowerAction::Off, PowerState::Off))], 100);
+    assert_eq!(machine.status, NodeStatus::FailedCommissioning);
+    assert!(machine.error.contains("50-maas-01-commissioning"), "{}", machine.error);
+}
+
+#[test]
+fn the_final_signal_waits_for_results_that_another_rack_still_holds() {
+    let mut facts = good_facts();
+    let last_result = facts.remove(facts.len() - 2);
+    let events = std::iter::once(commission()).chain(facts.into_iter().map(|f| fact(rack(1), 1, 10, f)));
+    let (machine, effects) = run(created(PowerType::Ipmi), events, 1);
+    assert_eq!(orders(&effects), [(1, PowerAction::NetworkBoot)]);
+    assert!(machine.wait.as_ref().unwrap().what.contains("50-maas-01-commissioning"));
+    let (_, effects) = run(machine, [fact(rack(2), 1, 40, last_result)], 60);
+    assert_eq!(orders(&effects), [(2, PowerAction::Off)]);
+}
+
+#[test]
+fn abort_returns_to_the_status_before_withdraws_the_ticket_and_switches_off() {
+    let (machine, _) = after(6);
+    let (machine, effects) = run(machine, [MachineEvent::Abort { by: "admin".into(), comment: String::new() }], 30);
+    assert_eq!(machine.status, NodeStatus::New);
+    assert!(effects.contains(&MachineEffect::WithdrawTicket { attempt: AttemptId(1) }));
+    let aborted = |e: &MachineEffect| {
+        matches!(e, MachineEffect::Store(Projection::ScriptResult { status: ResultStatus::Aborted, .. }))
+    };
+    assert_eq!(effects.iter().filter(|e| aborted(e)).count(), 2);
+    assert_eq!(orders(&effects), [(2, PowerAction::Off)]);
+    let late = machine.step(&fact(rack(1), 1, 31, Fact::UserDataFetched), at(31));
+    assert!(matches!(late.verdict, Verdict::Ignored { .. }));
+}
+
+#[test]
+fn what_is_missing_is_refused_with_the_command_that_brings_it() {
+    let machine = created(PowerType::Ipmi);
+    let refused = |change: fn(&mut Brief)| {
+        let mut brief = brief();
+        change(&mut brief);
+        let event = MachineEvent::Commission { by: "admin".into(), options: CommissionOptions::default(), brief };
+        match machine.step(&event, at(1)).verdict {
+            Verdict::Refused { why, remedy } => format!("{why}; {remedy}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(refused(|b| b.image = None).contains("hostler image build"));
+    assert!(refused(|b| b.bmc_racks.clear()).contains("10.78.0.1"));
+    assert!(refused(|b| b.boot_racks.clear()).contains("hostler subnet add"));
+}
+
+#[test]
+fn a_machine_without_a_bmc_waits_for_a_hand_and_ends_without_asking_for_power() {
+    let facts = good_facts().into_iter().filter(|f| !matches!(f, Fact::PowerTry { .. })).map(|f| match f {
+        Fact::PowerDone { action, .. } => Fact::PowerByHand { action },
+        other => other,
+    });
+    let events: Vec<_> = std::iter::once(commission()).chain(facts.map(|f| fact(rack(1), 1, 10, f))).collect();
+    let (waiting, _) = run(created(PowerType::Manual), events.iter().take(5).cloned(), 1);
+    assert_eq!(waiting.wait.unwrap().owed_by, OwedBy::Operator);
+    let (machine, effects) = run(created(PowerType::Manual), events, 1);
+    assert_eq!(machine.status, NodeStatus::Ready);
+    assert_eq!(orders(&effects), [(1, PowerAction::NetworkBoot)]);
+}
+
+#[test]
+fn power_is_asked_switched_and_told() {
+    let machine = created(PowerType::Ipmi);
+    let ask = |action| MachineEvent::Power { by: "admin".into(), action, brief: brief() };
+    let (machine, effects) = run(machine, [ask(PowerAction::Query)], 1);
+    assert_eq!(orders(&effects), [(1, PowerAction::Query)]);
+    let (machine, _) = run(machine, [fact(rack(1), 1, 2, power_done(PowerAction::Query, PowerState::Off))], 2);
+    assert_eq!((machine.power_state, machine.errand.is_none()), (PowerState::Off, true));
+    let (machine, _) = run(machine, [ask(PowerAction::On)], 3);
+    let late = machine.wait.clone().unwrap().deadline;
+    let next_rack = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, late);
+    assert_eq!(orders(&next_rack.effects), [(2, PowerAction::On)]);
+    let machine = next_rack.next.unwrap();
+    let late = machine.wait.clone().unwrap().deadline;
+    let machine = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, late).next.unwrap();
+    assert_eq!((machine.power_state, machine.wait), (PowerState::Error, None));
+}
+
+#[test]
+fn a_script_that_outlives_its_time_out_fails_the_attempt_by_name() {
+    let (machine, _) = after(17);
+    let overdue = at(10 + 30 + 300);
+    // The runner goes on beating, so only the script's own timer speaks.
+    let (machine, _) = run(machine, (1..=3).map(|n| fact(rack(1), 1, 100 * n, Fact::Heartbeat)), 100);
+    let step = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Script }, overdue);
+    let next = step.next.unwrap();
+    assert_eq!(next.status, NodeStatus::FailedCommissioning);
+    assert!(next.error.contains("20-maas-01-install-lldpd"), "{}", next.error);
+}
+
+#[test]
+fn a_lost_link_before_acceptance_moves_the_order_and_after_it_changes_nothing() {
+    let (machine, _) = after(2);
+    let (_, effects) = run(machine, [MachineEvent::RackLink { rack: rack(1), up: false }], 20);
+    assert_eq!(orders(&effects), [(1, PowerAction::NetworkBoot)]);
+    let (machine, _) = after(3);
+    let (machine, effects) = run(machine, [MachineEvent::RackLink { rack: rack(1), up: false }], 20);
+    assert_eq!((orders(&effects), machine.status), (vec![], NodeStatus::Commissioning));
+    let (_, effects) = run(machine, [MachineEvent::RackLink { rack: rack(1), up: true }], 21);
+    assert_eq!(orders(&effects), [(1, PowerAction::NetworkBoot)], "sent again; the rack knows the attempt");
+}
+
+#[test]
+fn marking_fixed_needs_passed_scripts() {
+    let (machine, _) = after(8);
+    let (broken, _) = run(machine, [MachineEvent::MarkBroken { by: "a".into(), comment: "fan".into() }], 30);
+    assert_eq!((broken.status, broken.error.as_str()), (NodeStatus::Broken, "fan"));
+    let fixed = broken.step(&MachineEvent::MarkFixed { by: "a".into(), comment: String::new() }, at(31));
+    assert!(matches!(fixed.verdict, Verdict::Refused { .. }));
+    let (broken, _) =
+        run(created(PowerType::Ipmi), [MachineEvent::MarkBroken { by: "a".into(), comment: String::new() }], 1);
+    let (fixed, _) = run(broken, [MachineEvent::MarkFixed { by: "a".into(), comment: String::new() }], 2);
+    assert_eq!(fixed.status, NodeStatus::Ready);
+}
+
+#[test]
+fn the_runner_that_reports_failure_fails_the_machine() {
+    let mut facts = good_facts();
+    facts.pop();
+    facts.push(Fact::Finished { status: SignalStatus::Failed, error: "no network".into() });
+    let events = std::iter::once(commission()).chain(facts.into_iter().map(|f| fact(rack(1), 1, 10, f)));
+    let (machine, _) = run(created(PowerType::Ipmi), events, 1);
+    let (machine, _) = run(machine, [fact(rack(1), 2, 90, power_done(PowerAction::Off, PowerState::Off))], 100);
+    assert_eq!(machine.status, NodeStatus::FailedCommissioning);
+}
