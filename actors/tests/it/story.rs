@@ -17,15 +17,15 @@ use schema::{
     time::Timestamp,
 };
 
-pub fn at(seconds: i64) -> Timestamp {
+pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_seconds(1_800_000_000 + seconds)
 }
 
-pub fn rack(n: u8) -> RackId {
+pub(crate) fn rack(n: u8) -> RackId {
     SystemId::from_draws([n; 6])
 }
 
-pub fn spec(power_type: PowerType) -> MachineSpec {
+pub(crate) fn spec(power_type: PowerType) -> MachineSpec {
     let params = [("power_address".to_owned(), "10.78.0.1".to_owned())];
     MachineSpec {
         system_id: "q7m3xd".parse().unwrap(),
@@ -44,7 +44,7 @@ fn body(n: u8) -> BodyRef {
     BodyRef { sha256: Sha256([n; 32]), len: 1_000 }
 }
 
-pub fn brief() -> Brief {
+pub(crate) fn brief() -> Brief {
     let script = |n: i64, name: &str, timeout_s| BriefScript {
         result: ResultId(n),
         name: name.into(),
@@ -69,23 +69,23 @@ pub fn brief() -> Brief {
     }
 }
 
-pub fn created(power_type: PowerType) -> Machine {
+pub(crate) fn created(power_type: PowerType) -> Machine {
     let spec = spec(power_type);
     let absent = Machine::absent(spec.system_id);
     absent.step(&MachineEvent::Created { by: "admin".into(), spec }, at(0)).next.unwrap()
 }
 
-pub fn commission() -> MachineEvent {
+pub(crate) fn commission() -> MachineEvent {
     MachineEvent::Commission { by: "admin".into(), options: CommissionOptions::default(), brief: brief() }
 }
 
-pub fn fact(from: RackId, attempt: u32, when: i64, fact: Fact) -> MachineEvent {
+pub(crate) fn fact(from: RackId, attempt: u32, when: i64, fact: Fact) -> MachineEvent {
     let machine = "q7m3xd".parse().unwrap();
     let report = Report { seq: ReportSeq(1), at: at(when), machine, attempt: AttemptId(attempt), fact };
     MachineEvent::Reported { rack: from, report, derived: Derived::default() }
 }
 
-pub fn leased(method: Option<BootMethod>) -> Fact {
+pub(crate) fn leased(method: Option<BootMethod>) -> Fact {
     Fact::Leased {
         mac: "52:54:00:77:00:01".parse().unwrap(),
         ip: [10, 77, 0, 50].into(),
@@ -95,15 +95,15 @@ pub fn leased(method: Option<BootMethod>) -> Fact {
     }
 }
 
-pub fn fetched(kind: FileKind) -> Fact {
+pub(crate) fn fetched(kind: FileKind) -> Fact {
     Fact::FileFetched { file: format!("{kind:?}"), kind, service: "http".into(), bytes: 1_000, took_ms: 5 }
 }
 
-pub fn asked(kind: FileKind, found: bool) -> Fact {
+pub(crate) fn asked(kind: FileKind, found: bool) -> Fact {
     Fact::FileAsked { file: format!("{kind:?}"), kind, service: "http".into(), found }
 }
 
-pub fn script_ended(result: i64, exit_status: i32) -> Fact {
+pub(crate) fn script_ended(result: i64, exit_status: i32) -> Fact {
     Fact::ScriptEnded {
         result: ResultId(result),
         name: String::new(),
@@ -114,12 +114,12 @@ pub fn script_ended(result: i64, exit_status: i32) -> Fact {
     }
 }
 
-pub fn power_done(action: PowerAction, state: PowerState) -> Fact {
+pub(crate) fn power_done(action: PowerAction, state: PowerState) -> Fact {
     Fact::PowerDone { action, state }
 }
 
 /// The facts of a good commissioning by UEFI PXE, in order, up to the final signal.
-pub fn good_facts() -> Vec<Fact> {
+pub(crate) fn good_facts() -> Vec<Fact> {
     vec![
         Fact::TicketHeld,
         Fact::ResourcesReady { fetched: 0 },
@@ -146,7 +146,7 @@ pub fn good_facts() -> Vec<Fact> {
 }
 
 /// Steps the machine through events; panics on a refusal. Gives the end state and all effects.
-pub fn run(
+pub(crate) fn run(
     machine: Machine,
     events: impl IntoIterator<Item = MachineEvent>,
     start: i64,
@@ -163,7 +163,7 @@ pub fn run(
 }
 
 /// A machine under commissioning after the first `n` good facts.
-pub fn after(n: usize) -> (Machine, Vec<MachineEffect>) {
+pub(crate) fn after(n: usize) -> (Machine, Vec<MachineEffect>) {
     let facts = good_facts().into_iter().take(n).map(|f| fact(rack(1), 1, 10, f));
     run(created(PowerType::Ipmi), std::iter::once(commission()).chain(facts), 1)
 }
