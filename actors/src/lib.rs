@@ -2,7 +2,10 @@
 //!
 //! Read [`core`] first: the contract between a decision and the world. Then [`machine`], then the shell.
 
+pub mod catalogue;
 pub mod clock;
 pub mod core;
 pub mod machine;
+pub mod rack;
 pub mod shell;
+pub mod subnet;

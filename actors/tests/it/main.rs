@@ -1,6 +1,7 @@
 //! One test binary: decisions obey their laws, and the shell its order.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
+mod catalogue;
 mod machine;
 mod machine_laws;
 mod shell;

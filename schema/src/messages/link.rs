@@ -1,6 +1,7 @@
 //! What region and rack say to each other over the link. Bodies of bulk streams are not here: they are raw bytes after a [`BulkHeader`].
 
 use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     boot::{BodyRef, BootFile},
@@ -60,7 +61,7 @@ pub struct Hello {
 }
 
 /// One network interface of a rack.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct RackInterface {
     pub name: String,
     pub mac: Option<MacAddr>,

@@ -1,0 +1,317 @@
+//! A rack as the region sees it: its link, what it said of itself, which plan it has and which it should have. Its inside is `agent`'s.
+
+use std::time::Duration;
+
+use schema::{
+    id::{AttemptId, Generation, RackId, ReportSeq, SystemId},
+    messages::link::RackInterface,
+    plan::Listening,
+    time::Timestamp,
+    wait::{OwedBy, Wait},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::core::{Core, Resume, Step, Verdict, View};
+
+/// How long a rack may take to make a plan durable before it is sent whole again.
+const PLAN: Duration = Duration::from_secs(30);
+/// How long a rack may be away before it counts as lost.
+const AWAY: Duration = Duration::from_secs(60);
+
+/// One enrolled rack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rack {
+    pub id: RackId,
+    pub link: LinkState,
+    /// Since when the link is as it is.
+    pub since: Timestamp,
+    /// What it said of itself last; `None` before its first connection.
+    pub facts: Option<RackFacts>,
+    /// The plan it should have.
+    pub plan_wanted: Generation,
+    /// The plan it said is durable and in force.
+    pub plan_in_force: Generation,
+    /// How often the wanted plan was sent without an answer.
+    pub plan_tries: u32,
+    /// The highest report that is durable here, as of the last connection's begin or end.
+    pub last_report: ReportSeq,
+    pub wait: Option<Wait>,
+}
+
+/// How a rack's link stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkState {
+    /// Enrolled, never connected.
+    Enrolled,
+    Connected,
+    /// Away for less than a minute.
+    Disconnected,
+    /// Away for longer.
+    Lost,
+}
+
+/// What a rack says of itself, once per connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RackFacts {
+    pub version: String,
+    pub hostname: String,
+    pub interfaces: Vec<RackInterface>,
+    pub listening: Vec<Listening>,
+    /// Attempts whose orders it holds.
+    pub orders: Vec<(SystemId, AttemptId)>,
+}
+
+/// What happens to a rack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum RackEvent {
+    /// Its connection was welcomed and it said what it is. `plan` is the generation it holds.
+    Connected {
+        facts: RackFacts,
+        plan: Generation,
+        last_report: ReportSeq,
+    },
+    /// Its connection ended.
+    Disconnected {
+        why: String,
+        last_report: ReportSeq,
+    },
+    /// Another plan was composed for it and, when it is connected, sent.
+    PlanWanted {
+        generation: Generation,
+    },
+    /// It says that plan is durable and in force.
+    PlanInForce {
+        generation: Generation,
+    },
+    Elapsed {
+        timer: RackTimer,
+    },
+}
+
+/// Timers of a rack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RackTimer {
+    Plan,
+    Away,
+}
+
+/// What a rack's decision asks of the hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RackEffect {
+    /// Send the whole plan of the wanted generation.
+    SendPlan,
+    /// Tell the machines whose orders it holds that its link is up, or down.
+    TellMachines { up: bool },
+}
+
+impl Rack {
+    /// A rack that was just enrolled.
+    #[must_use]
+    pub fn enrolled(id: RackId, now: Timestamp) -> Self {
+        Self {
+            id,
+            link: LinkState::Enrolled,
+            since: now,
+            facts: None,
+            plan_wanted: Generation(0),
+            plan_in_force: Generation(0),
+            plan_tries: 0,
+            last_report: ReportSeq(0),
+            wait: None,
+        }
+    }
+
+    fn to_link(&self, link: LinkState, now: Timestamp) -> Self {
+        Self { link, since: if self.link == link { self.since } else { now }, ..self.clone() }
+    }
+
+    /// The state with its wait and the timer that ends it.
+    fn expecting(mut self, now: Timestamp) -> Step<Self> {
+        let (timer, wait) = match self.link {
+            LinkState::Connected if self.plan_in_force < self.plan_wanted => (RackTimer::Plan, self.plan_wait(now)),
+            LinkState::Disconnected => (RackTimer::Away, self.away_wait()),
+            _ => {
+                self.wait = None;
+                return Step::moved(self);
+            }
+        };
+        self.wait = Some(wait.clone());
+        let deadline = wait.deadline;
+        Step::waiting(self, wait).arm(timer, deadline)
+    }
+
+    fn plan_wait(&self, now: Timestamp) -> Wait {
+        let tries = self.plan_tries;
+        Wait {
+            what: format!("plan {} in force on rack {}", self.plan_wanted, self.id),
+            owed_by: OwedBy::Rack(self.id),
+            since: now,
+            deadline: now + PLAN,
+            evidence: vec![format!("it has plan {}; the wanted one was sent {tries} times again", self.plan_in_force)],
+            on_timeout: "the whole plan is sent again".into(),
+            remedy: "look at the rack's log: it says why it refuses the plan (a full disk, a newer version)".into(),
+        }
+    }
+
+    fn away_wait(&self) -> Wait {
+        Wait {
+            what: format!("rack {} to dial in again", self.id),
+            owed_by: OwedBy::Rack(self.id),
+            since: self.since,
+            deadline: self.since + AWAY,
+            evidence: Vec::new(),
+            on_timeout: "it counts as lost; it serves on by itself, and other racks take its orders".into(),
+            remedy: "check the rack's host and that it reaches the region's UDP port 5250".into(),
+        }
+    }
+}
+
+impl Core for Rack {
+    const KIND: &'static str = "rack";
+    type Id = RackId;
+    type Event = RackEvent;
+    type Effect = RackEffect;
+    type Timer = RackTimer;
+
+    fn id(&self) -> RackId {
+        self.id
+    }
+
+    fn step(&self, event: &RackEvent, now: Timestamp) -> Step<Self> {
+        match event {
+            RackEvent::Connected { facts, plan, last_report } => {
+                let next = Self {
+                    facts: Some(facts.clone()),
+                    plan_in_force: *plan,
+                    plan_tries: 0,
+                    last_report: *last_report,
+                    since: now,
+                    ..self.to_link(LinkState::Connected, now)
+                };
+                next.expecting(now).with([RackEffect::TellMachines { up: true }])
+            }
+            RackEvent::Disconnected { .. } if self.link != LinkState::Connected => {
+                Step::ignored("the rack was not connected")
+            }
+            RackEvent::Disconnected { last_report, .. } => {
+                let next = Self { last_report: *last_report, ..self.to_link(LinkState::Disconnected, now) };
+                next.expecting(now).with([RackEffect::TellMachines { up: false }])
+            }
+            RackEvent::PlanWanted { generation } if *generation == self.plan_wanted => {
+                Step::ignored("that plan is the wanted one already")
+            }
+            RackEvent::PlanWanted { generation } => {
+                Self { plan_wanted: *generation, plan_tries: 0, ..self.clone() }.expecting(now)
+            }
+            RackEvent::PlanInForce { generation } if *generation == self.plan_in_force => {
+                Step::ignored("that plan was in force already")
+            }
+            RackEvent::PlanInForce { generation } => {
+                let mut step = Self { plan_in_force: *generation, plan_tries: 0, ..self.clone() }.expecting(now);
+                if matches!(step.verdict, Verdict::Moved) {
+                    step.timers.push(crate::core::TimerOp::Cancel { timer: RackTimer::Plan });
+                }
+                step
+            }
+            RackEvent::Elapsed { timer: RackTimer::Plan } => {
+                let overdue = self.link == LinkState::Connected && self.plan_in_force < self.plan_wanted;
+                if !overdue {
+                    return Step::ignored("no plan is owed");
+                }
+                let next = Self { plan_tries: self.plan_tries.saturating_add(1), ..self.clone() };
+                next.expecting(now).with([RackEffect::SendPlan])
+            }
+            RackEvent::Elapsed { timer: RackTimer::Away } => {
+                if self.link != LinkState::Disconnected {
+                    return Step::ignored("the rack is not away");
+                }
+                self.to_link(LinkState::Lost, now).expecting(now)
+            }
+        }
+    }
+
+    /// After a restart of the region no link stands: what was connected is away from now on.
+    fn resume(&self, now: Timestamp) -> Resume<Self> {
+        let timers = match self.link {
+            LinkState::Connected | LinkState::Disconnected => {
+                let timer = if self.link == LinkState::Connected { RackTimer::Plan } else { RackTimer::Away };
+                vec![crate::core::TimerOp::Arm { timer, at: now + AWAY }]
+            }
+            LinkState::Enrolled | LinkState::Lost => Vec::new(),
+        };
+        Resume { effects: Vec::new(), timers }
+    }
+
+    fn elapsed(timer: RackTimer) -> RackEvent {
+        RackEvent::Elapsed { timer }
+    }
+
+    fn view(&self) -> View {
+        let state = match self.link {
+            LinkState::Enrolled => "enrolled",
+            LinkState::Connected => "connected",
+            LinkState::Disconnected => "disconnected",
+            LinkState::Lost => "lost",
+        };
+        let detail = serde_json::to_value(self).unwrap_or_default();
+        View { state: state.into(), wait: self.wait.clone(), detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::TimerOp;
+
+    fn now(s: i64) -> Timestamp {
+        Timestamp::from_seconds(1_800_000_000 + s)
+    }
+
+    fn facts() -> RackFacts {
+        RackFacts {
+            version: "0.1.0".into(),
+            hostname: "r1".into(),
+            interfaces: Vec::new(),
+            listening: Vec::new(),
+            orders: Vec::new(),
+        }
+    }
+
+    fn after(rack: &Rack, event: RackEvent, at: i64) -> Rack {
+        rack.step(&event, now(at)).next.unwrap()
+    }
+
+    #[test]
+    fn a_plan_is_owed_until_it_is_in_force_and_sent_again_when_it_is_not() {
+        let rack = Rack::enrolled("rack01".parse().unwrap(), now(0));
+        let connected = RackEvent::Connected { facts: facts(), plan: Generation(0), last_report: ReportSeq(0) };
+        let rack = after(&rack, connected, 1);
+        assert_eq!((rack.link, &rack.wait), (LinkState::Connected, &None));
+        let step = rack.step(&RackEvent::PlanWanted { generation: Generation(4) }, now(2));
+        let Verdict::Waiting(wait) = &step.verdict else { panic!("{:?}", step.verdict) };
+        assert_eq!(wait.deadline, now(32));
+        let rack = step.next.unwrap();
+        let late = rack.step(&RackEvent::Elapsed { timer: RackTimer::Plan }, now(32));
+        assert_eq!(late.effects, [RackEffect::SendPlan]);
+        let done = late.next.unwrap().step(&RackEvent::PlanInForce { generation: Generation(4) }, now(33));
+        assert_eq!(done.timers, [TimerOp::Cancel { timer: RackTimer::Plan }]);
+        assert_eq!(done.next.unwrap().wait, None);
+    }
+
+    #[test]
+    fn a_rack_that_stays_away_is_lost_after_a_minute() {
+        let rack = Rack::enrolled("rack01".parse().unwrap(), now(0));
+        let connected = RackEvent::Connected { facts: facts(), plan: Generation(0), last_report: ReportSeq(3) };
+        let rack = after(&rack, connected, 1);
+        let away = RackEvent::Disconnected { why: "idle".into(), last_report: ReportSeq(9) };
+        let step = rack.step(&away, now(10));
+        assert_eq!(step.effects, [RackEffect::TellMachines { up: false }]);
+        assert_eq!(step.timers, [TimerOp::Arm { timer: RackTimer::Away, at: now(70) }]);
+        let rack = after(&step.next.unwrap(), RackEvent::Elapsed { timer: RackTimer::Away }, 70);
+        assert_eq!((rack.link, rack.last_report, rack.wait.is_none()), (LinkState::Lost, ReportSeq(9), true));
+        assert!(matches!(rack.step(&away, now(71)).verdict, Verdict::Ignored { .. }), "a repeat is harmless");
+    }
+}
