@@ -5,6 +5,7 @@
 pub mod catalogue;
 pub mod clock;
 pub mod core;
+pub mod errand;
 pub mod machine;
 pub mod rack;
 pub mod shell;

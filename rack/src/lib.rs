@@ -4,4 +4,5 @@ pub mod bodies;
 pub mod http;
 pub mod leases;
 pub mod plan;
+pub mod power;
 pub mod report;

@@ -4,6 +4,9 @@
 mod catalogue;
 mod machine;
 mod machine_laws;
+//! The integration tests of the actors crate, one file per part.
+
+mod errand;
 mod shell;
 mod states_doc;
 mod story;

@@ -1,0 +1,103 @@
+//! Power drivers behind one door: one run at a time per BMC, a bounded number in all. When to run and when to stop is the errand's decision.
+
+pub mod ipmi;
+pub mod manual;
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use actors::errand::{FaultKind, PowerFault, Ran};
+use schema::power::{PowerAccess, PowerAction, PowerType};
+use tokio::sync::Semaphore;
+
+/// The answer of a driver, when it comes. Dropping it ends the run, whatever it waits for.
+pub type Running<'a> = Pin<Box<dyn Future<Output = Result<Ran, PowerFault>> + Send + 'a>>;
+
+/// A way to switch machines. One call is one run: it has an end of its own, and never tries again by itself.
+pub trait Power: Send + Sync {
+    /// Carries `action` out once.
+    fn run<'a>(&'a self, action: PowerAction, access: &'a PowerAccess) -> Running<'a>;
+}
+
+/// What the drivers of a rack may be told.
+#[derive(Debug, Clone)]
+pub struct PowerSettings {
+    /// The program that speaks IPMI.
+    pub ipmitool: PathBuf,
+    /// How long one call of it may take.
+    pub timeout: Duration,
+    /// Runs at once, over all BMCs. 1 to 1,024.
+    pub at_once: usize,
+}
+
+impl Default for PowerSettings {
+    fn default() -> Self {
+        Self { ipmitool: "ipmitool".into(), timeout: Duration::from_secs(20), at_once: 64 }
+    }
+}
+
+/// All drivers, with a queue per BMC. Cloned freely.
+#[derive(Clone)]
+pub struct Drivers(Arc<Inner>);
+
+struct Inner {
+    ipmi: ipmi::Ipmi,
+    manual: manual::Manual,
+    slots: Semaphore,
+    /// BMCs that are in use or waited for now.
+    queues: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl Drivers {
+    /// The drivers with those settings.
+    #[must_use]
+    pub fn new(settings: &PowerSettings) -> Self {
+        Self(Arc::new(Inner {
+            ipmi: ipmi::Ipmi::new(settings.ipmitool.clone(), settings.timeout),
+            manual: manual::Manual,
+            slots: Semaphore::new(settings.at_once.clamp(1, 1_024)),
+            queues: Mutex::default(),
+        }))
+    }
+
+    /// Runs a driver once, after all that were asked before for the same BMC. Dropping the future ends the run.
+    ///
+    /// # Errors
+    /// What the BMC, the tool or the parameters did wrong, with its remedy.
+    pub async fn run(&self, action: PowerAction, access: &PowerAccess) -> Result<Ran, PowerFault> {
+        let driver: &dyn Power = match access.power_type {
+            PowerType::Ipmi => &self.0.ipmi,
+            PowerType::Manual => &self.0.manual,
+        };
+        let Some(address) = access.params.get("power_address").filter(|a| !a.is_empty()) else {
+            return driver.run(action, access).await;
+        };
+        let queue = self.queue(&format!("{} {}", access.power_type.name(), address.to_ascii_lowercase()));
+        let _turn = queue.lock().await;
+        let slot = self.0.slots.acquire().await;
+        let _slot =
+            slot.map_err(|_| fault(FaultKind::Unfit, "the rack is shutting down", "wait for it to come back"))?;
+        driver.run(action, access).await
+    }
+
+    fn queue(&self, bmc: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut queues = self.0.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queues.get(bmc).and_then(Weak::upgrade) {
+            return queue;
+        }
+        queues.retain(|_, queue| queue.strong_count() > 0);
+        let queue = Arc::default();
+        queues.insert(bmc.into(), Arc::downgrade(&queue));
+        queue
+    }
+}
+
+pub(crate) fn fault(kind: FaultKind, why: impl Into<String>, remedy: impl Into<String>) -> PowerFault {
+    PowerFault { kind, why: why.into(), remedy: remedy.into() }
+}
