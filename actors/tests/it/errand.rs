@@ -197,7 +197,10 @@ fn cancelled_then_off_in_the_same_attempt_is_carried_out() {
     assert_eq!(bench.runs[0].1, PowerAction::Off);
     bench.tell(ErrandEvent::Ordered { order: order(3, PowerAction::NetworkBoot, 150) });
     assert!(matches!(bench.facts.last(), Some(Fact::OrderRefused { .. })), "a cancelled boot does not come back");
-    assert!(matches!(bench.tell(ErrandEvent::Ordered { order: order(2, PowerAction::On, 150) }), Verdict::Ignored { .. }));
+    assert!(matches!(
+        bench.tell(ErrandEvent::Ordered { order: order(2, PowerAction::On, 150) }),
+        Verdict::Ignored { .. }
+    ));
 }
 
 #[test]
