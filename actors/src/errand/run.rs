@@ -167,7 +167,12 @@ impl Errand {
             (ErrandTimer::Next, Phase::Pausing { try_number, until }) if now >= until => {
                 self.clone().act(try_number.saturating_add(1), now)
             }
-            _ => Step::ignored("the timer is one of an earlier phase"),
+            // The clock was set back, or the timer's own is a little fast.
+            (ErrandTimer::Next, Phase::Watching { next: at, .. } | Phase::Pausing { until: at, .. }) => {
+                Step::ignored("the timer came early").arm(timer, at)
+            }
+            (ErrandTimer::Deadline, _) => Step::ignored("the deadline's timer came early").arm(timer, order.deadline),
+            (ErrandTimer::Next, _) => Step::ignored("the timer is one of an earlier phase"),
         }
     }
 

@@ -231,7 +231,7 @@ fn split_address(text: &str) -> Option<(String, Option<u16>)> {
 /// The key's bytes, as the tool's environment takes them: raw, ended by the first zero byte.
 fn kg_key(text: &str) -> Option<OsString> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
-    if digits.is_empty() || digits.len() % 2 != 0 || digits.len() > 2 * KG_BYTES || !digits.is_ascii() {
+    if digits.is_empty() || !digits.len().is_multiple_of(2) || digits.len() > 2 * KG_BYTES || !digits.is_ascii() {
         return None;
     }
     let mut bytes = Vec::new();

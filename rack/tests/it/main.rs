@@ -1,3 +1,4 @@
-//! The one integration binary of this crate: one module per part.
+//! The integration tests of the rack crate, one file per part.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
 mod peers_power;
