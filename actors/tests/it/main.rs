@@ -2,12 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
 mod catalogue;
+mod errand;
 mod machine;
 mod machine_laws;
-//! The integration tests of the actors crate, one file per part.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
-
-mod errand;
 mod shell;
 mod states_doc;
 mod story;
