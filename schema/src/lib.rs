@@ -4,6 +4,7 @@
 
 pub mod boot;
 pub mod catalogue;
+pub mod codec;
 pub mod commissioning;
 pub mod hardware;
 pub mod id;

@@ -1,8 +1,9 @@
-//! One test binary: decisions obey their laws, and the shell its order.
+//! One test binary: decisions obey their laws, the shell its order, and the link lets in whom it should.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
 mod catalogue;
 mod errand;
+mod link;
 mod machine;
 mod machine_laws;
 mod shell;
