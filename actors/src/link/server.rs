@@ -17,7 +17,7 @@ use schema::{
     messages::link::{BulkHeader, FromRack, ToRack},
 };
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     time::timeout,
 };
 
@@ -114,6 +114,8 @@ struct Inner {
     counters: Counters,
     handover: mpsc::Sender<Connection>,
     quiet: Throttle,
+    /// Every task holds a receiver, so that the end of all of them can be waited for.
+    tasks: watch::Sender<()>,
 }
 
 impl LinkServer {
@@ -145,9 +147,10 @@ impl LinkServer {
             counters: Counters::default(),
             handover,
             quiet: Throttle::default(),
+            tasks: watch::Sender::new(()),
             config,
         });
-        tokio::spawn(accept(inner.clone()));
+        inner.spawn(accept(inner.clone()));
         Ok((Self { inner }, connections))
     }
 
@@ -189,7 +192,11 @@ impl LinkServer {
             Close::Stopping.close(connection, why);
         }
         self.inner.endpoint.close((Close::Stopping as u32).into(), why.as_bytes());
-        timeout(Duration::from_secs(3), self.inner.endpoint.wait_idle()).await.ok(); // Those that do not answer time out.
+        let ends = async {
+            self.inner.endpoint.wait_idle().await;
+            self.inner.tasks.closed().await;
+        };
+        timeout(Duration::from_secs(3), ends).await.ok(); // Those that do not answer time out by themselves.
     }
 }
 
@@ -214,8 +221,9 @@ async fn accept(inner: Arc<Inner>) {
             incoming.refuse();
             continue;
         };
+        let task = inner.clone();
         let inner = inner.clone();
-        tokio::spawn(async move {
+        task.spawn(async move {
             let peer = incoming.remote_address();
             let shaken = match incoming.accept() {
                 Ok(connecting) => timeout(inner.config.timing.answer, connecting).await,
@@ -232,6 +240,14 @@ async fn accept(inner: Arc<Inner>) {
 }
 
 impl Inner {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let running = self.tasks.subscribe();
+        tokio::spawn(async move {
+            task.await;
+            drop(running);
+        });
+    }
+
     fn live(&self) -> std::sync::MutexGuard<'_, HashMap<RackId, (u64, quinn::Connection)>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -298,7 +314,7 @@ impl Inner {
         tracing::info!(%rack, %peer, number, "a rack is connected");
         let handed = Connection { rack, number, fingerprint, peer, sender, incoming };
         let serving = self.clone().serve(connection.clone(), rack, number, (send, recv), writer, forward);
-        tokio::spawn(serving);
+        self.spawn(serving);
         self.handover.send(handed).await.map_err(|_| Refusal::new("the region stops", "nothing; the rack dials again"))
     }
 

@@ -108,6 +108,17 @@ struct Region {
 }
 
 impl Region {
+    /// On an address that a region held a moment ago.
+    async fn again(ca: impl Fn() -> Ca, keeper: Arc<Keeper>, listen: SocketAddr) -> Self {
+        for _ in 0..100 {
+            if std::net::UdpSocket::bind(listen).is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await; // The kernel's socket goes with quinn's driver task.
+        }
+        Self::start(ca(), keeper, listen)
+    }
+
     fn start(ca: Ca, keeper: Arc<Keeper>, listen: SocketAddr) -> Self {
         let config = ServerConfig { timing: timing(), ..ServerConfig::new(listen, "regn77".parse().unwrap()) };
         let (server, connections) = LinkServer::start(config, ca, keeper.clone()).unwrap();

@@ -72,7 +72,7 @@ async fn a_restarted_region_has_its_racks_back() {
     assert!(why.contains("the region restarts"), "{why}");
     drop((first, region));
 
-    let mut region = Region::start(ca(), keeper, address);
+    let mut region = Region::again(ca, keeper, address).await;
     rack.up().await;
     let mut seen = region.next().await;
     rack.client.send(0, &FromRack::PlanInForce { generation: Generation(3) }, TraceId(1)).await.unwrap();
