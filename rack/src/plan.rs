@@ -26,6 +26,8 @@ pub struct Snapshot {
     reserved: HashMap<Ipv4Addr, MacAddr>,
     boot_files: HashMap<String, BodyRef>,
     bodies: HashMap<Sha256, BodyRef>,
+    /// Those of `bodies` that any machine may fetch by hash: image files and boot files, never user-data or scripts.
+    public: HashMap<Sha256, BodyRef>,
 }
 
 impl Snapshot {
@@ -40,6 +42,7 @@ impl Snapshot {
                 snapshot.tickets_by_token.insert(boot.key.token_key.clone(), i);
                 let image =
                     [Some(boot.image.kernel), Some(boot.image.initrd), boot.image.squashfs, Some(boot.user_data)];
+                snapshot.public.extend(image.iter().take(3).flatten().map(|b| (b.sha256, *b)));
                 let scripts = boot.scripts.iter().map(|s| s.body);
                 snapshot.bodies.extend(image.into_iter().flatten().chain(scripts).map(|b| (b.sha256, b)));
             }
@@ -51,6 +54,7 @@ impl Snapshot {
         for file in &snapshot.plan.boot_files {
             snapshot.boot_files.insert(file.name.clone(), file.body);
             snapshot.bodies.insert(file.body.sha256, file.body);
+            snapshot.public.insert(file.body.sha256, file.body);
         }
         snapshot
     }
@@ -101,6 +105,12 @@ impl Snapshot {
     #[must_use]
     pub fn body(&self, sha256: Sha256) -> Option<BodyRef> {
         self.bodies.get(&sha256).copied()
+    }
+
+    /// A file of an image, or a boot file, by its hash: what any machine may fetch. `None` for user-data, scripts and every other hash.
+    #[must_use]
+    pub fn public_body(&self, sha256: Sha256) -> Option<BodyRef> {
+        self.public.get(&sha256).copied()
     }
 
     /// Every body that the plan names.

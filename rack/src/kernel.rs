@@ -1,0 +1,51 @@
+//! Two questions to the kernel that no safe wrapper asks: a route's MTU and the bytes a TCP peer has yet to acknowledge. Nothing else is unsafe here.
+
+use std::{
+    ffi::c_int,
+    io,
+    mem::size_of,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use nix::libc;
+
+/// The MTU in bytes of the route of a connected IPv4 socket (`IP_MTU`, ip(7)).
+///
+/// # Errors
+/// When the socket is not connected.
+pub fn route_mtu(socket: &impl AsFd) -> io::Result<u32> {
+    let (mut mtu, mut len) = (0 as c_int, size_of::<c_int>() as libc::socklen_t);
+    let fd = socket.as_fd().as_raw_fd();
+    #[expect(unsafe_code, reason = "nix has no IP_MTU; the pointers are to two locals that outlive the call")]
+    let status =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_IP, libc::IP_MTU, (&raw mut mtu).cast(), &raw mut len) };
+    if status == 0 { Ok(u32::try_from(mtu).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bytes that were written to a TCP socket and that the far end has not acknowledged (`SIOCOUTQ`, tcp(7)).
+///
+/// # Errors
+/// When the socket is none of TCP.
+pub fn unacknowledged(socket: &impl AsFd) -> io::Result<u32> {
+    let mut bytes: c_int = 0;
+    #[expect(unsafe_code, reason = "nix has no SIOCOUTQ; the pointer is to a local that outlives the call")]
+    let status = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if status == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn the_loopback_route_has_an_mtu_and_read_bytes_are_acknowledged() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect("127.0.0.1:9").unwrap();
+        assert!(route_mtu(&socket).unwrap() >= 1_500);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(unacknowledged(&stream).unwrap(), 0);
+    }
+}
