@@ -1,4 +1,6 @@
 //! The integration tests of the rack crate, one file per part.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
+mod boot_yard;
 mod peers_power;
+mod peers_tftp;
