@@ -17,8 +17,7 @@ pub fn route_mtu(socket: &impl AsFd) -> io::Result<u32> {
     let (mut mtu, mut len) = (0 as c_int, size_of::<c_int>() as libc::socklen_t);
     let fd = socket.as_fd().as_raw_fd();
     #[expect(unsafe_code, reason = "nix has no IP_MTU; the pointers are to two locals that outlive the call")]
-    let status =
-        unsafe { libc::getsockopt(fd, libc::IPPROTO_IP, libc::IP_MTU, (&raw mut mtu).cast(), &raw mut len) };
+    let status = unsafe { libc::getsockopt(fd, libc::IPPROTO_IP, libc::IP_MTU, (&raw mut mtu).cast(), &raw mut len) };
     if status == 0 { Ok(u32::try_from(mtu).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -199,7 +199,10 @@ fn map(file: &File) -> io::Result<Bytes> {
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }
-    #[expect(unsafe_code, reason = "a body is never changed or cut once it has its name: it is written elsewhere, verified, and renamed")]
+    #[expect(
+        unsafe_code,
+        reason = "a body is never changed or cut once it has its name: it is written elsewhere, verified, and renamed"
+    )]
     let map = unsafe { memmap2::Mmap::map(file) }?;
     Ok(Bytes::from_owner(map))
 }

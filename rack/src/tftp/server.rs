@@ -260,13 +260,7 @@ impl Desk {
         false
     }
 
-    async fn answer(
-        &self,
-        bytes: &[u8],
-        peer: SocketAddrV4,
-        local: Ipv4Addr,
-        heard: &Cell<Instant>,
-    ) -> io::Result<()> {
+    async fn answer(&self, bytes: &[u8], peer: SocketAddrV4, local: Ipv4Addr, heard: &Cell<Instant>) -> io::Result<()> {
         let (name, options) = match Packet::parse(bytes) {
             Ok(Packet::Read { name, mode: Mode::Octet | Mode::Netascii, options }) => (name, options),
             other => return self.refuse(other, peer, local).await,
@@ -308,7 +302,9 @@ impl Desk {
     ) -> io::Result<()> {
         let (counter, code, text) = match packet {
             Ok(Packet::Error { .. }) => return Ok(()),
-            Ok(Packet::Write { .. }) => (&self.counters.refused, Code::AccessViolation, "this server is read-only".into()),
+            Ok(Packet::Write { .. }) => {
+                (&self.counters.refused, Code::AccessViolation, "this server is read-only".into())
+            }
             Ok(Packet::Read { .. }) => {
                 (&self.counters.refused, Code::IllegalOperation, "mode mail is obsolete; use octet".into())
             }

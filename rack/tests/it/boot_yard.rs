@@ -67,11 +67,7 @@ impl Yard {
                 kernel_params: PARAMS.into(),
             },
             kernel_opts: "console=ttyS0\nquiet".into(),
-            key: NodeKey {
-                consumer_key: "c".into(),
-                token_key: "t".into(),
-                token_secret: Secret::new("s".into()),
-            },
+            key: NodeKey { consumer_key: "c".into(), token_key: "t".into(), token_secret: Secret::new("s".into()) },
             user_data,
             scripts: vec![],
             ssh_keys: vec![],
