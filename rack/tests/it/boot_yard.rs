@@ -20,26 +20,26 @@ use schema::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-pub const ORDERED: &str = "52:54:00:aa:00:01";
-pub const AT_REST: &str = "52:54:00:aa:00:02";
-pub const PARAMS: &str = "nomodeset ro root=squash:{squashfs_url} ip=dhcp cc:{'datasource_list':['MAAS']}end_cc \
+pub(crate) const ORDERED: &str = "52:54:00:aa:00:01";
+pub(crate) const AT_REST: &str = "52:54:00:aa:00:02";
+pub(crate) const PARAMS: &str = "nomodeset ro root=squash:{squashfs_url} ip=dhcp cc:{'datasource_list':['MAAS']}end_cc \
                           cloud-config-url={preseed_url} log_host={log_host} log_port={log_port}";
 
 /// Bytes that are not all alike, so that a misplaced block is seen.
-pub fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 13) as u8).collect()
 }
 
-pub struct Yard {
-    pub plan: Plan,
-    pub desk: BootDesk,
-    pub seen: UnboundedReceiver<Seen>,
-    pub dir: tempfile::TempDir,
+pub(crate) struct Yard {
+    pub(crate) plan: Plan,
+    pub(crate) desk: BootDesk,
+    pub(crate) seen: UnboundedReceiver<Seen>,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Yard {
     /// The machine under orders holds 127.77.9.11 and 127.0.0.1, the one at rest 127.77.9.12.
-    pub fn new(kernel: &[u8], http_port: u16) -> Self {
+    pub(crate) fn new(kernel: &[u8], http_port: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bodies = Bodies::open(dir.path()).unwrap();
         let (kernel, initrd) = (bodies.put(kernel).unwrap(), bodies.put(&pattern(70_000)).unwrap());
@@ -110,12 +110,12 @@ impl Yard {
         Self { plan, desk, seen, dir }
     }
 
-    pub fn image(&self) -> &Image {
+    pub(crate) fn image(&self) -> &Image {
         &self.plan.tickets[0].boot.as_ref().unwrap().image
     }
 
     /// Facts seen so far, without the FileAsked of names in `habits`.
-    pub fn facts(&mut self) -> Vec<Fact> {
+    pub(crate) fn facts(&mut self) -> Vec<Fact> {
         let mut facts = vec![];
         while let Ok(seen) = self.seen.try_recv() {
             if let Seen::Fact { fact, .. } = seen {
@@ -126,7 +126,7 @@ impl Yard {
     }
 
     /// Waits until a fact fits.
-    pub async fn wait_for(&mut self, what: &str, fits: impl Fn(&Fact) -> bool) -> Fact {
+    pub(crate) async fn wait_for(&mut self, what: &str, fits: impl Fn(&Fact) -> bool) -> Fact {
         let found = async {
             loop {
                 match self.seen.recv().await.expect("the desk is alive") {
@@ -138,12 +138,12 @@ impl Yard {
         tokio::time::timeout(Duration::from_secs(10), found).await.unwrap_or_else(|_| panic!("no {what} within 10 s"))
     }
 
-    pub fn scratch(&self, name: &str) -> PathBuf {
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 }
 
-pub fn lease(ip: &str, mac: &str) -> Lease {
+pub(crate) fn lease(ip: &str, mac: &str) -> Lease {
     let mac: MacAddr = mac.parse().unwrap();
     let granted = clock::now();
     let expires = granted + Duration::from_secs(600);
