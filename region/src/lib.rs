@@ -1,1 +1,5 @@
 //! Hands near the operator: API, store, plans, the link's server side.
+
+pub mod bodies;
+pub mod seal;
+pub mod store;

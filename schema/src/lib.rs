@@ -17,5 +17,7 @@ pub mod projection;
 pub mod script;
 pub mod secret;
 pub mod status;
+#[cfg(feature = "db")]
+pub mod tables;
 pub mod time;
 pub mod wait;

@@ -1,0 +1,16 @@
+DROP TABLE leases;
+DROP TABLE events;
+DROP TABLE script_outputs;
+DROP TABLE script_results;
+DROP TABLE script_sets;
+DROP TABLE lldp_neighbours;
+DROP TABLE numa_nodes;
+DROP TABLE disks;
+DROP TABLE interfaces;
+DROP TABLE hardware;
+DROP TABLE machines;
+DROP TABLE secrets;
+DROP TABLE rack_reports;
+DROP TABLE counters;
+DROP TABLE journal;
+DROP TABLE actors;
