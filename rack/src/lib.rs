@@ -9,3 +9,4 @@ pub mod plan;
 pub mod power;
 pub mod report;
 pub mod tftp;
+pub mod state;

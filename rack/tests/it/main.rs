@@ -5,3 +5,4 @@ mod boot_yard;
 mod peers_power;
 mod peers_tftp;
 mod tftp_server;
+mod state;

@@ -1,0 +1,201 @@
+//! What stands in which table, and the way from values to rows and back. Every row but a report is sealed.
+
+use actors::errand::{Errand, Progress};
+use schema::{
+    codec,
+    id::SystemId,
+    messages::link::{Order, PlanUpdate, Rows, ToRack},
+    plan::{Plan, Reservation},
+};
+
+use super::{Definition, State, StateError, unreadable};
+
+/// The tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Table {
+    /// "last": the number of the last report.
+    Meta,
+    /// "head": generation, settings, subnets, boot files.
+    Plan,
+    /// By MAC and subnet.
+    Reservations,
+    /// By machine.
+    Tickets,
+    /// By machine.
+    Errands,
+    /// By number, big endian.
+    Outbox,
+}
+
+/// A change of one row, or of a whole table.
+#[derive(Debug)]
+pub(super) enum Op {
+    Put {
+        table: Table,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Remove {
+        table: Table,
+        key: Vec<u8>,
+    },
+    /// Every row whose key begins so.
+    RemovePrefix {
+        table: Table,
+        prefix: Vec<u8>,
+    },
+}
+
+impl Table {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Plan => "plan",
+            Self::Reservations => "reservations",
+            Self::Tickets => "tickets",
+            Self::Errands => "errands",
+            Self::Outbox => "outbox",
+        }
+    }
+
+    pub(super) fn definition(self) -> Definition {
+        Definition::new(self.name())
+    }
+}
+
+const HEAD: &[u8] = b"head";
+
+pub(super) fn plan(state: &State) -> Result<Plan, StateError> {
+    let mut plan = Plan::default();
+    for table in [Table::Plan, Table::Reservations, Table::Tickets] {
+        state.scan(table, None, |key, row| {
+            let plain = state.unseal(table, key, row)?;
+            let update = match codec::decode::<ToRack>(plain.get(codec::PREFIX..).unwrap_or_default()) {
+                Ok((_, ToRack::Plan(update))) => update,
+                Ok(_) => return Err(StateError::Row { table: table.name(), why: "it holds no plan".into() }),
+                Err(e) => return Err(unreadable(table, &e)),
+            };
+            if table == Table::Plan {
+                plan.generation = update.generation;
+                plan.settings = update.settings.unwrap_or_default();
+                plan.subnets = update.subnets.unwrap_or_default();
+                plan.boot_files = update.boot_files.unwrap_or_default();
+            }
+            plan.reservations.extend(update.reservations.put);
+            plan.tickets.extend(update.tickets.put);
+            Ok(true)
+        })?;
+    }
+    Ok(plan)
+}
+
+/// The rows of an update. The head is written whole, since its parts are small and change seldom; the rest by rows.
+pub(super) fn of_update(state: &State, update: &PlanUpdate) -> Result<Vec<Op>, StateError> {
+    let mut ops = Vec::new();
+    let empty = || PlanUpdate {
+        base: None,
+        generation: update.generation,
+        settings: None,
+        subnets: None,
+        boot_files: None,
+        reservations: Rows::default(),
+        tickets: Rows::default(),
+    };
+    let before = if update.base.is_some() { head(state)? } else { Plan::default() };
+    let head = PlanUpdate {
+        settings: Some(update.settings.clone().unwrap_or(before.settings)),
+        subnets: Some(update.subnets.clone().unwrap_or(before.subnets)),
+        boot_files: Some(update.boot_files.clone().unwrap_or(before.boot_files)),
+        ..empty()
+    };
+    ops.push(state.put(Table::Plan, HEAD, &frame(Table::Plan, head)?)?);
+    let whole = update.base.is_none();
+    if whole || update.reservations.replace {
+        ops.push(Op::RemovePrefix { table: Table::Reservations, prefix: Vec::new() });
+    }
+    for mac in &update.reservations.remove {
+        ops.push(Op::RemovePrefix { table: Table::Reservations, prefix: mac.0.into() });
+    }
+    for reservation in &update.reservations.put {
+        let rows = Rows { put: vec![reservation.clone()], ..Rows::default() };
+        let row = frame(Table::Reservations, PlanUpdate { reservations: rows, ..empty() })?;
+        ops.push(state.put(Table::Reservations, &reservation_key(reservation), &row)?);
+    }
+    if whole || update.tickets.replace {
+        ops.push(Op::RemovePrefix { table: Table::Tickets, prefix: Vec::new() });
+    }
+    for machine in &update.tickets.remove {
+        ops.push(Op::Remove { table: Table::Tickets, key: machine.as_str().into() });
+    }
+    for ticket in &update.tickets.put {
+        let rows = Rows { put: vec![ticket.clone()], ..Rows::default() };
+        let row = frame(Table::Tickets, PlanUpdate { tickets: rows, ..empty() })?;
+        ops.push(state.put(Table::Tickets, ticket.machine.as_str().as_bytes(), &row)?);
+    }
+    Ok(ops)
+}
+
+/// The plan without its rows.
+fn head(state: &State) -> Result<Plan, StateError> {
+    let mut plan = Plan::default();
+    state.scan(Table::Plan, None, |key, row| {
+        let plain = state.unseal(Table::Plan, key, row)?;
+        let decoded = codec::decode::<ToRack>(plain.get(codec::PREFIX..).unwrap_or_default());
+        if let (_, ToRack::Plan(update)) = decoded.map_err(|e| unreadable(Table::Plan, &e))? {
+            plan.settings = update.settings.unwrap_or_default();
+            plan.subnets = update.subnets.unwrap_or_default();
+            plan.boot_files = update.boot_files.unwrap_or_default();
+        }
+        Ok(true)
+    })?;
+    Ok(plan)
+}
+
+fn reservation_key(reservation: &Reservation) -> Vec<u8> {
+    [&reservation.mac.0[..], &reservation.subnet.0.to_be_bytes()].concat()
+}
+
+fn frame(table: Table, update: PlanUpdate) -> Result<Vec<u8>, StateError> {
+    encode(table, &ToRack::Plan(update))
+}
+
+fn encode(table: Table, message: &ToRack) -> Result<Vec<u8>, StateError> {
+    codec::encode(message, codec::TraceParent::default(), 0).map_err(|e| unreadable(table, &e))
+}
+
+/// An errand's row: the length of its progress (u32, big endian), the progress as JSON, the order's frame if there is one.
+pub(super) fn of_errand(state: &State, errand: &Errand) -> Result<Op, StateError> {
+    let wrong = |why: String| StateError::Row { table: Table::Errands.name(), why };
+    let progress = serde_json::to_vec(&errand.progress).map_err(|e| wrong(e.to_string()))?;
+    let mut plain = u32::try_from(progress.len()).map_err(|e| wrong(e.to_string()))?.to_be_bytes().to_vec();
+    plain.extend_from_slice(&progress);
+    if let Some(order) = &errand.order {
+        plain.extend(encode(Table::Errands, &ToRack::Order(Order::clone(order)))?);
+    }
+    state.put(Table::Errands, errand.machine.as_str().as_bytes(), &plain)
+}
+
+pub(super) fn errands(state: &State) -> Result<Vec<Errand>, StateError> {
+    let table = Table::Errands;
+    let wrong = |why: String| StateError::Row { table: table.name(), why };
+    let mut errands = Vec::new();
+    state.scan(table, None, |key, row| {
+        let plain = state.unseal(table, key, row)?;
+        let (len, rest) = plain.split_first_chunk::<4>().ok_or_else(|| wrong("it is empty".into()))?;
+        let len = u32::from_be_bytes(*len) as usize;
+        let (progress, frame) = rest.split_at_checked(len).ok_or_else(|| wrong("it is cut short".into()))?;
+        let progress: Progress = serde_json::from_slice(progress).map_err(|e| wrong(e.to_string()))?;
+        let order = match frame.get(codec::PREFIX..) {
+            None => None,
+            Some(frame) => match codec::decode::<ToRack>(frame).map_err(|e| unreadable(table, &e))? {
+                (_, ToRack::Order(order)) => Some(order),
+                _ => return Err(wrong("it holds no order".into())),
+            },
+        };
+        let machine = std::str::from_utf8(key).ok().and_then(|text| text.parse::<SystemId>().ok());
+        let machine = machine.ok_or_else(|| wrong("its key is no system id".into()))?;
+        errands.push(Errand::restored(machine, order, progress));
+        Ok(true)
+    })?;
+    Ok(errands)
+}

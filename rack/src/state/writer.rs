@@ -1,0 +1,233 @@
+//! The one thread that writes: gathers what is queued into one transaction, so that one flush to the disk serves many.
+
+use std::sync::{Arc, mpsc};
+
+use redb::{ReadableDatabase, ReadableTable};
+use schema::{
+    codec::{self, TraceParent},
+    id::ReportSeq,
+    messages::{
+        link::FromRack,
+        report::{Fact, Report},
+    },
+};
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    NewReport, OutboxCounts, OutboxLimits, StateError,
+    outbox::Index,
+    rows::{Op, Table},
+};
+
+/// Jobs in one transaction at most.
+const BATCH: usize = 1_024;
+const LAST: &[u8] = b"last";
+
+/// Something to write, and whom to tell.
+pub(super) struct Job {
+    pub(super) work: Work,
+    pub(super) done: oneshot::Sender<Result<(), StateError>>,
+}
+
+/// What belongs into one transaction.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) ops: Vec<Op>,
+    pub(super) reports: Vec<NewReport>,
+    pub(super) acked: Option<ReportSeq>,
+    pub(super) number_above: Option<ReportSeq>,
+}
+
+/// The writer's side of the store.
+pub(super) struct Writer {
+    db: Arc<redb::Database>,
+    limits: OutboxLimits,
+    index: Index,
+    /// The last number given out.
+    last: u64,
+    dropped: u64,
+    counts: watch::Sender<OutboxCounts>,
+}
+
+impl Writer {
+    /// Reads which reports wait.
+    pub(super) fn open(
+        db: Arc<redb::Database>,
+        limits: OutboxLimits,
+        counts: watch::Sender<OutboxCounts>,
+    ) -> Result<Self, StateError> {
+        let mut writer = Self { db, limits, index: Index::new(limits), last: 0, dropped: 0, counts };
+        writer.reload()?;
+        writer.publish();
+        Ok(writer)
+    }
+
+    fn reload(&mut self) -> Result<(), StateError> {
+        let failed = |e: &dyn std::fmt::Display| StateError::Row { table: "outbox", why: e.to_string() };
+        self.index = Index::new(self.limits);
+        self.last = 0;
+        let read = self.db.begin_read().map_err(|e| failed(&e))?;
+        let (meta, outbox) = (read.open_table(Table::Meta.definition()), read.open_table(Table::Outbox.definition()));
+        if let Ok(meta) = meta
+            && let Some(last) = meta.get(LAST).map_err(|e| failed(&e))?
+        {
+            self.last = last.value().try_into().map_or(0, u64::from_be_bytes);
+        }
+        if let Ok(outbox) = outbox {
+            for entry in outbox.iter().map_err(|e| failed(&e))? {
+                let (key, frame) = entry.map_err(|e| failed(&e))?;
+                let Ok(seq) = key.value().try_into().map(u64::from_be_bytes) else { continue };
+                let frame = frame.value();
+                let decoded = codec::decode::<FromRack>(frame.get(codec::PREFIX..).unwrap_or_default());
+                let fact = match decoded {
+                    Ok((_, FromRack::Report(report))) => report.fact,
+                    _ => Fact::Heartbeat, // Unreadable: the first to go. Reading it logs why.
+                };
+                self.index.add(seq, frame.len() as u64, &fact);
+            }
+        }
+        self.last = self.last.max(self.index.last().unwrap_or(0));
+        Ok(())
+    }
+
+    /// Until every sender is gone.
+    pub(super) fn run(mut self, jobs: &mpsc::Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            let mut batch = vec![first];
+            while batch.len() < BATCH
+                && let Ok(next) = jobs.try_recv()
+            {
+                batch.push(next);
+            }
+            let (work, dones): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.work, job.done)).unzip();
+            let written = self.commit(&work);
+            if let Err(error) = &written {
+                tracing::error!(%error, "nothing of a batch was written");
+                if let Err(error) = self.reload() {
+                    tracing::error!(%error, "the outbox cannot be read back");
+                }
+            }
+            self.publish();
+            for done in dones {
+                done.send(written.clone()).ok(); // The asker may have gone; the write stands.
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let counts = OutboxCounts { last: ReportSeq(self.last), waiting: self.index.len(), dropped: self.dropped };
+        self.counts.send_if_modified(|old| std::mem::replace(old, counts) != counts);
+    }
+
+    fn commit(&mut self, batch: &[Work]) -> Result<(), StateError> {
+        let failed = |e: &dyn std::fmt::Display| StateError::Write(e.to_string());
+        let write = self.db.clone().begin_write().map_err(|e| failed(&e))?;
+        for work in batch {
+            for op in &work.ops {
+                apply(&write, op)?;
+            }
+            if let Some(through) = work.acked {
+                let gone = self.index.acked(through.0);
+                remove(&write, &gone)?;
+            }
+            if let Some(last) = work.number_above {
+                self.number_above(&write, last.0)?;
+            }
+            if !work.reports.is_empty() {
+                self.add(&write, &work.reports)?;
+            }
+        }
+        write.commit().map_err(|e| failed(&e))
+    }
+
+    fn add(&mut self, write: &redb::WriteTransaction, reports: &[NewReport]) -> Result<(), StateError> {
+        for new in reports {
+            let seq = ReportSeq(self.last + 1);
+            let report = Report { seq, at: new.at, machine: new.machine, attempt: new.attempt, fact: new.fact.clone() };
+            let parent = TraceParent { trace: new.trace.0, span: 0 };
+            let frame = match codec::encode(&FromRack::Report(report), parent, seq.0) {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.dropped += 1;
+                    tracing::error!(machine = %new.machine, %error, "a report cannot be sent and is lost");
+                    continue;
+                }
+            };
+            self.index.add(seq.0, frame.len() as u64, &new.fact);
+            self.last = seq.0;
+            apply(write, &Op::Put { table: Table::Outbox, key: seq.0.to_be_bytes().into(), value: frame })?;
+        }
+        self.keep_last(write)?;
+        let gone = self.index.overflow();
+        if !gone.is_empty() {
+            self.dropped += gone.len() as u64;
+            tracing::warn!(
+                now = gone.len(),
+                ever = self.dropped,
+                "the outbox is full; the cheapest reports were dropped"
+            );
+        }
+        remove(write, &gone)
+    }
+
+    /// A region that knows more reports than were ever numbered here has met an earlier state directory of this rack:
+    /// what waits gets numbers above those, or the region would take it for repeats.
+    fn number_above(&mut self, write: &redb::WriteTransaction, known: u64) -> Result<(), StateError> {
+        if known <= self.last {
+            return Ok(());
+        }
+        let failed = |e: &dyn std::fmt::Display| StateError::Write(e.to_string());
+        let mut waiting = Vec::new();
+        {
+            let outbox = write.open_table(Table::Outbox.definition()).map_err(|e| failed(&e))?;
+            for entry in outbox.iter().map_err(|e| failed(&e))? {
+                let (_, frame) = entry.map_err(|e| failed(&e))?;
+                let frame = frame.value().get(codec::PREFIX..).unwrap_or_default();
+                if let Ok((envelope, FromRack::Report(Report { at, machine, attempt, fact, .. }))) =
+                    codec::decode(frame)
+                {
+                    let trace = actors::core::TraceId(envelope.parent.trace);
+                    waiting.push(NewReport { machine, attempt, at, fact, trace });
+                }
+            }
+        }
+        tracing::warn!(
+            known,
+            numbered = self.last,
+            waiting = waiting.len(),
+            "the region knows later reports of this rack; numbering goes on above"
+        );
+        let gone = self.index.acked(u64::MAX);
+        remove(write, &gone)?;
+        self.last = known;
+        self.add(write, &waiting)
+    }
+
+    fn keep_last(&self, write: &redb::WriteTransaction) -> Result<(), StateError> {
+        apply(write, &Op::Put { table: Table::Meta, key: LAST.into(), value: self.last.to_be_bytes().into() })
+    }
+}
+
+fn remove(write: &redb::WriteTransaction, seqs: &[u64]) -> Result<(), StateError> {
+    seqs.iter().try_for_each(|seq| apply(write, &Op::Remove { table: Table::Outbox, key: seq.to_be_bytes().into() }))
+}
+
+fn apply(write: &redb::WriteTransaction, op: &Op) -> Result<(), StateError> {
+    let failed = |e: &dyn std::fmt::Display| StateError::Write(e.to_string());
+    let (Op::Put { table, .. } | Op::Remove { table, .. } | Op::RemovePrefix { table, .. }) = op;
+    let mut open = write.open_table(table.definition()).map_err(|e| failed(&e))?;
+    match op {
+        Op::Put { key, value, .. } => {
+            open.insert(key.as_slice(), value.as_slice()).map_err(|e| failed(&e))?;
+        }
+        Op::Remove { key, .. } => {
+            open.remove(key.as_slice()).map_err(|e| failed(&e))?;
+        }
+        Op::RemovePrefix { prefix, .. } => {
+            // No key is that much longer than its prefix.
+            let end = [prefix.as_slice(), &[0xff; 64]].concat();
+            open.retain_in::<&[u8], _>(prefix.as_slice()..=end.as_slice(), |_, _| false).map_err(|e| failed(&e))?;
+        }
+    }
+    Ok(())
+}
