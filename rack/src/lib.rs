@@ -8,5 +8,5 @@ pub mod leases;
 pub mod plan;
 pub mod power;
 pub mod report;
-pub mod tftp;
 pub mod state;
+pub mod tftp;

@@ -4,5 +4,5 @@
 mod boot_yard;
 mod peers_power;
 mod peers_tftp;
-mod tftp_server;
 mod state;
+mod tftp_server;
