@@ -6,7 +6,13 @@ use actix_web::HttpRequest;
 
 use crate::{bodies::Bodies, leases::LeaseTable, plan::PlanHandle, report::Reporter};
 
+mod fallback;
+pub mod files;
+mod images;
 pub mod metadata;
+mod server;
+
+pub use server::{HttpConfig, Running, StartError, start};
 
 /// What every handler of this server may read. In handlers: `web::Data<HttpState>`.
 #[derive(Clone)]

@@ -195,7 +195,7 @@ impl BootFiles for BootDesk {
 }
 
 /// A body as memory that the page cache backs: five hundred machines that fetch one kernel share its pages.
-fn map(file: &File) -> io::Result<Bytes> {
+pub(crate) fn map(file: &File) -> io::Result<Bytes> {
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }
