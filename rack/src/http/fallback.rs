@@ -35,7 +35,8 @@ pub(super) async fn serve(desk: BootDesk, request: HttpRequest) -> HttpResponse 
             .insert_header((header::ALLOW, "GET, HEAD"))
             .body("files are read with GET or HEAD.\n");
     }
-    let text = |name| request.headers().get(name).and_then(|v: &header::HeaderValue| v.to_str().ok()).map(str::to_owned);
+    let text =
+        |name| request.headers().get(name).and_then(|v: &header::HeaderValue| v.to_str().ok()).map(str::to_owned);
     let asking = Asking {
         head_only: request.method() == Method::HEAD,
         path: files::path_of(request.path()),
@@ -48,7 +49,8 @@ pub(super) async fn serve(desk: BootDesk, request: HttpRequest) -> HttpResponse 
     let asked = Asked { name: &asking.path, peer: ends.peer.ip(), rack: ends.local };
     let Opened { content, tracking, .. } = desk.open("http", &asked);
     let reply = files::reply(&asking, entity(&content));
-    let mut response = HttpResponse::build(StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+    let mut response =
+        HttpResponse::build(StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     for (name, value) in &reply.fields {
         response.insert_header((*name, value.as_str()));
     }
@@ -56,7 +58,9 @@ pub(super) async fn serve(desk: BootDesk, request: HttpRequest) -> HttpResponse 
         Held::Text(text) => Bytes::from(text),
         Held::Body { file, .. } => match map(&file) {
             Ok(bytes) => bytes,
-            Err(error) => return HttpResponse::InternalServerError().body(format!("the body cannot be read: {error}\n")),
+            Err(error) => {
+                return HttpResponse::InternalServerError().body(format!("the body cannot be read: {error}\n"));
+            }
         },
         Held::Missing | Held::Absent(_) => return response.body(reply.note),
     };

@@ -42,9 +42,14 @@ pub enum HeadError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entity {
     /// A body: its length and its hash, which is its strong validator.
-    Body { len: u64, sha256: Sha256 },
+    Body {
+        len: u64,
+        sha256: Sha256,
+    },
     /// A text made for this request.
-    Text { len: u64 },
+    Text {
+        len: u64,
+    },
     Missing,
     /// It should be here, and is not yet.
     Absent,
@@ -154,7 +159,8 @@ pub fn reply(asking: &Asking, entity: Entity) -> Reply {
     if let Some(etag) = &etag {
         fields.push(("etag", etag.clone()));
         fields.push(("accept-ranges", "bytes".into()));
-        let matched = |list: &str| list.split(',').map(str::trim).any(|t| t == "*" || t.trim_start_matches("W/") == etag);
+        let matched =
+            |list: &str| list.split(',').map(str::trim).any(|t| t == "*" || t.trim_start_matches("W/") == etag);
         if asking.if_none_match.as_deref().is_some_and(matched) {
             return Reply { status: 304, fields, range: 0..0, len: 0, note: "" };
         }
@@ -237,8 +243,7 @@ fn reason(status: u16) -> &'static str {
 /// RFC 9110 section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn date(now: Timestamp) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (year, month, day, hour, minute, second) = now.civil();
     // 1 January 1970 was a Thursday.
     let weekday = DAYS[usize::try_from(now.seconds().div_euclid(86_400).rem_euclid(7)).unwrap_or(0)];

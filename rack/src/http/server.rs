@@ -50,7 +50,9 @@ impl Default for HttpConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The port is taken, or the address is not ours.
-    #[error("HTTP cannot listen on {listen}: {source}; stop the server that holds the port, or set another address or port")]
+    #[error(
+        "HTTP cannot listen on {listen}: {source}; stop the server that holds the port, or set another address or port"
+    )]
     Bind { listen: SocketAddr, source: io::Error },
     /// The kernel refused a thread or its runtime.
     #[error("HTTP cannot start its threads: {0}; free some memory or raise the limit of threads")]
@@ -100,7 +102,8 @@ pub fn start(config: HttpConfig, state: HttpState) -> Result<Running, StartError
         let listener = listener.try_clone().map_err(StartError::Thread)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let (state, config, stop) = (state.clone(), config.clone(), stop.clone());
-        let work = move || tokio::task::LocalSet::new().block_on(&runtime, work(listener, state, address, config, stop));
+        let work =
+            move || tokio::task::LocalSet::new().block_on(&runtime, work(listener, state, address, config, stop));
         threads.push(thread::Builder::new().name(format!("http-{number}")).spawn(work).map_err(StartError::Thread)?);
     }
     tracing::info!(%address, "HTTP serves on {address}");

@@ -60,9 +60,12 @@ async fn ranges_heads_and_validators() {
     let server = serve(&yard);
     let (hash, dir) = (yard.image().kernel.sha256, yard.dir.path().to_owned());
     let url = format!("http://{}/images/{hash}/boot-kernel", server.address());
-    for (range, expected) in
-        [("0-9", &kernel[..10]), ("99990-", &kernel[99_990..]), ("-5", &kernel[99_995..]), ("40000-99999", &kernel[40_000..])]
-    {
+    for (range, expected) in [
+        ("0-9", &kernel[..10]),
+        ("99990-", &kernel[99_990..]),
+        ("-5", &kernel[99_995..]),
+        ("40000-99999", &kernel[40_000..]),
+    ] {
         let head = curl(&["-D", "-", "-o", "out", "-r", range, &url], &dir).await;
         assert!(head.starts_with("HTTP/1.1 206 Partial Content\r\n"), "{head}");
         assert_eq!(std::fs::read(dir.join("out")).unwrap(), expected, "{range}");
@@ -85,9 +88,13 @@ async fn what_is_not_named_is_not_found_and_what_is_not_here_is_unavailable() {
     let server = serve(&yard);
     let (base, dir) = (format!("http://{}", server.address()), yard.dir.path().to_owned());
     let user_data = yard.plan.tickets[0].boot.as_ref().unwrap().user_data.sha256;
-    for path in
-        ["nothing.efi", "pxelinux.cfg/0A4D0050", "../etc/passwd", "%2e%2e/x", &format!("images/{user_data}/boot-kernel")]
-    {
+    for path in [
+        "nothing.efi",
+        "pxelinux.cfg/0A4D0050",
+        "../etc/passwd",
+        "%2e%2e/x",
+        &format!("images/{user_data}/boot-kernel"),
+    ] {
         let head = curl(&["-D", "-", "-o", "out", "--path-as-is", &format!("{base}/{path}")], &dir).await;
         assert!(head.starts_with("HTTP/1.1 404 "), "{path}: {head}");
     }
@@ -164,9 +171,13 @@ async fn a_machine_that_leaves_early_has_not_fetched() {
 async fn nonsense_gets_one_answer_and_stops_nothing() {
     let yard = Yard::new(b"kernel", 5_248);
     let server = serve(&yard);
-    for nonsense in [&b"\x16\x03\x01\x02\x00\x01"[..], b"GET /a b c HTTP/9\r\n\r\n", b"GET /x HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcde"]
-        .into_iter()
-        .chain([&[b'G'; 20_000][..], &[0; 300][..]])
+    for nonsense in [
+        &b"\x16\x03\x01\x02\x00\x01"[..],
+        b"GET /a b c HTTP/9\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcde",
+    ]
+    .into_iter()
+    .chain([&[b'G'; 20_000][..], &[0; 300][..]])
     {
         let mut stream = connect(&server).await;
         stream.write_all(nonsense).await.unwrap();
