@@ -6,6 +6,7 @@ pub mod catalogue;
 pub mod clock;
 pub mod core;
 pub mod errand;
+pub mod leases;
 pub mod link;
 pub mod machine;
 pub mod rack;

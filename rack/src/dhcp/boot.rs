@@ -1,0 +1,136 @@
+//! How a client boots, from what it says of itself (RFC 4578, RFC 3004, iPXE's option 175), and what it is told to fetch. Pure.
+
+use std::net::Ipv4Addr;
+
+use schema::boot::BootMethod;
+
+/// The encapsulated features of option 175 that matter: HTTP, bzImage, EFI.
+const IPXE_HTTP: u8 = 19;
+const IPXE_BZIMAGE: u8 = 24;
+const IPXE_EFI: u8 = 36;
+
+/// What a client says of how it boots.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Client {
+    /// Option 93: one value or a list (RFC 4578 section 2.1), in the client's order of preference.
+    archs: Vec<u16>,
+    class: Class,
+    /// Option 77 says `iPXE`, raw or in RFC 3004's form.
+    ipxe_user_class: bool,
+    /// Option 175 says that it fetches by HTTP and boots a kernel or an EFI image.
+    ipxe_features: bool,
+}
+
+/// Option 60 by its beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Class {
+    #[default]
+    Other,
+    PxeClient,
+    HttpClient,
+}
+
+impl Client {
+    /// Option 60.
+    pub(super) fn see_vendor_class(&mut self, data: &[u8]) {
+        self.class = match data {
+            [b'P', b'X', b'E', ..] => Class::PxeClient,
+            _ if data.starts_with(b"HTTPClient") => Class::HttpClient,
+            _ => Class::Other,
+        };
+    }
+
+    /// Option 77: iPXE sends the bare word; RFC 3004 puts a length before each class.
+    pub(super) fn see_user_class(&mut self, data: &[u8]) {
+        let mut rest = data;
+        let mut listed = false;
+        while let [len, tail @ ..] = rest {
+            let Some((class, next)) = tail.split_at_checked(usize::from(*len)) else { break };
+            listed |= class == b"iPXE";
+            rest = next;
+        }
+        self.ipxe_user_class = data == b"iPXE" || listed;
+    }
+
+    /// Option 93. A length that is odd or zero says nothing.
+    pub(super) fn see_archs(&mut self, data: &[u8]) {
+        if data.len().is_multiple_of(2) {
+            self.archs = data.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect();
+        }
+    }
+
+    /// Option 175.
+    pub(super) fn see_ipxe(&mut self, data: &[u8]) {
+        let (mut http, mut boots) = (false, false);
+        let mut rest = data;
+        while let [code, len, tail @ ..] = rest {
+            let Some((value, next)) = tail.split_at_checked(usize::from(*len)) else { break };
+            let on = value.iter().any(|b| *b != 0);
+            http |= *code == IPXE_HTTP && on;
+            boots |= matches!(*code, IPXE_BZIMAGE | IPXE_EFI) && on;
+            rest = next;
+        }
+        self.ipxe_features = http && boots;
+    }
+
+    /// Whether this is firmware (or a loader in its place) that boots: it gets the short lease.
+    #[must_use]
+    pub fn is_firmware(&self) -> bool {
+        self.class != Class::Other
+    }
+
+    /// How it boots; `None` for an operating system, and for an architecture that has no loader here.
+    #[must_use]
+    pub fn method(&self) -> Option<BootMethod> {
+        if self.ipxe_user_class || self.ipxe_features {
+            return Some(BootMethod::Ipxe);
+        }
+        if self.archs.is_empty() {
+            return (self.class == Class::PxeClient).then_some(BootMethod::Pxe);
+        }
+        self.archs.iter().find_map(|arch| match arch {
+            0 => Some(BootMethod::Pxe),
+            7 | 9 => Some(BootMethod::UefiAmd64Tftp),
+            16 => Some(BootMethod::UefiAmd64Http),
+            11 => Some(BootMethod::UefiArm64Tftp),
+            19 => Some(BootMethod::UefiArm64Http),
+            _ => None,
+        })
+    }
+}
+
+/// Where this rack's boot servers are, as machines on one subnet reach them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Server {
+    pub address: Ipv4Addr,
+    /// The port of the machine-facing HTTP.
+    pub http_port: u16,
+}
+
+/// What a client is told about booting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootAnswer {
+    pub next_server: Ipv4Addr,
+    /// Option 67, and the header's `file` where it fits.
+    pub file: String,
+    /// Option 210.
+    pub path_prefix: Option<String>,
+    /// Option 60, which UEFI HTTP boot insists on.
+    pub vendor_class: Option<&'static str>,
+}
+
+/// The loader for that way of booting.
+#[must_use]
+pub fn loader(method: BootMethod, server: Server) -> BootAnswer {
+    let url = |path: &str| format!("http://{}:{}/{path}", server.address, server.http_port);
+    let plain = |file: String| BootAnswer { next_server: server.address, file, path_prefix: None, vendor_class: None };
+    let http = |file: &str| BootAnswer { vendor_class: Some("HTTPClient"), ..plain(url(file)) };
+    match method {
+        BootMethod::Ipxe => plain(url("ipxe.cfg")),
+        BootMethod::Pxe => BootAnswer { path_prefix: Some(url("")), ..plain("lpxelinux.0".into()) },
+        BootMethod::UefiAmd64Tftp => plain("bootx64.efi".into()),
+        BootMethod::UefiArm64Tftp => plain("bootaa64.efi".into()),
+        BootMethod::UefiAmd64Http => http("bootx64.efi"),
+        BootMethod::UefiArm64Http => http("bootaa64.efi"),
+    }
+}
