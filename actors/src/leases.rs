@@ -235,6 +235,12 @@ pub fn lease_seconds(settings: &PlanSettings, firmware: bool) -> u32 {
     if firmware { settings.pxe_lease_s } else { settings.lease_s }.max(1)
 }
 
+/// A host name as it is shared between a client's requests.
+#[must_use]
+pub fn shared(name: &str) -> Arc<str> {
+    Arc::from(name)
+}
+
 impl Core for SubnetLeases {
     const KIND: &'static str = "leases";
     type Id = SubnetId;

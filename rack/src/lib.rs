@@ -2,6 +2,7 @@
 
 pub mod bodies;
 pub mod boot;
+pub mod dhcp;
 pub mod http;
 pub mod kernel;
 pub mod leases;

@@ -18,8 +18,7 @@ impl SubnetLeases {
                 let ip = self.kept_for(ask.mac, rules, now)?;
                 let held = self.by_ip.get(&ip).filter(|h| h.mac == ask.mac)?;
                 // Long enough that the request comes in time.
-                (held.until > now + OFFER_HOLD / 2)
-                    .then(|| Outcome::Offer { ip: ip.into(), lease_s: ask.lease_s })
+                (held.until > now + OFFER_HOLD / 2).then(|| Outcome::Offer { ip: ip.into(), lease_s: ask.lease_s })
             }
             Want::Take { ip } => {
                 let held = self.by_ip.get(&u32::from(ip))?;
@@ -238,10 +237,12 @@ impl SubnetLeases {
             let why = "the subnet has no dynamic range and no reservation for this MAC".to_owned();
             (why, "add a dynamic range to the subnet, or reserve an address for the MAC".to_owned())
         } else {
-            let why = format!("all {} addresses of the dynamic ranges are leased, offered, declined or reserved", rules.pool.len());
+            let why = format!(
+                "all {} addresses of the dynamic ranges are leased, offered, declined or reserved",
+                rules.pool.len()
+            );
             (why, "add a dynamic range to the subnet or enlarge one; unused leases end by themselves".to_owned())
         };
         Outcome::Full { why, remedy }
     }
 }
-

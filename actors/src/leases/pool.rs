@@ -129,7 +129,10 @@ mod tests {
         assert_eq!(all, [2, 3, 6, 7, 8, 10, 11, 12, 250, 252, 253, 254]);
         assert_eq!(pool.len(), 12);
         assert!(!pool.contains(Ipv4Addr::new(10, 0, 1, 1)), "outside the network");
-        assert_eq!(pool.at_or_after(u32::from(Ipv4Addr::new(10, 0, 0, 13))), Some(u32::from(Ipv4Addr::new(10, 0, 0, 250))));
+        assert_eq!(
+            pool.at_or_after(u32::from(Ipv4Addr::new(10, 0, 0, 13))),
+            Some(u32::from(Ipv4Addr::new(10, 0, 0, 250)))
+        );
         assert_eq!(pool.at_or_after(u32::MAX), None);
     }
 }

@@ -69,18 +69,9 @@ pub enum MessageType {
 
 impl MessageType {
     fn of(byte: u8) -> Option<Self> {
-        [
-            Self::Discover,
-            Self::Offer,
-            Self::Request,
-            Self::Decline,
-            Self::Ack,
-            Self::Nak,
-            Self::Release,
-            Self::Inform,
-        ]
-        .into_iter()
-        .find(|kind| *kind as u8 == byte)
+        [Self::Discover, Self::Offer, Self::Request, Self::Decline, Self::Ack, Self::Nak, Self::Release, Self::Inform]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -292,9 +283,11 @@ impl Options {
 }
 
 fn address(code: u8, data: &[u8]) -> Result<Ipv4Addr, Malformed> {
-    <[u8; 4]>::try_from(data)
-        .map(Ipv4Addr::from)
-        .map_err(|_| Malformed::Length { code, len: data.len(), must: "4 bytes (an address)" })
+    <[u8; 4]>::try_from(data).map(Ipv4Addr::from).map_err(|_| Malformed::Length {
+        code,
+        len: data.len(),
+        must: "4 bytes (an address)",
+    })
 }
 
 /// A name with a trailing NUL (some clients send one) or without; `None` for what is no host name.

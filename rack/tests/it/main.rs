@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
 mod boot_yard;
+mod dhcp;
 mod peers_http;
 mod peers_power;
 mod peers_tftp;

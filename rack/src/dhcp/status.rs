@@ -1,0 +1,139 @@
+//! What the DHCP service counts and knows of itself: packets by kind and fate, other servers on the wire, subnets without addresses. Decides nothing but when to log again.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use schema::{id::SubnetId, net::MacAddr, time::Timestamp};
+use serde::Serialize;
+
+/// The same complaint is logged at most this often.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
+/// Two requests for the same other server within this time prove it; a single one may be a broken packet.
+const PROOF: Duration = Duration::from_secs(600);
+
+/// A snapshot of the service, for status pages, metrics and `doctor`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct DhcpStatus {
+    /// Interfaces and addresses that are served.
+    pub ports: Vec<String>,
+    /// Packets by what became of them: "received", "offer", "ack", "nak", "settled" (answered without a step), …
+    pub counts: BTreeMap<String, u64>,
+    /// Other DHCP servers heard, by subnet.
+    pub foreign: BTreeMap<i64, ForeignServer>,
+    /// Subnets that had no address for a client lately.
+    pub full: BTreeMap<i64, Shortage>,
+    /// What could not be opened, and what to do.
+    pub problems: Vec<String>,
+}
+
+/// Another DHCP server on a subnet's wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ForeignServer {
+    pub server: Ipv4Addr,
+    pub first: Timestamp,
+    pub last: Timestamp,
+    /// What gave it away.
+    pub evidence: String,
+    /// Whether it is certain enough to stop offering.
+    pub proven: bool,
+    pub remedy: String,
+}
+
+/// A client that got no address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shortage {
+    pub mac: MacAddr,
+    pub at: Timestamp,
+    pub why: String,
+    pub remedy: String,
+}
+
+/// The live counters. Cloned freely.
+#[derive(Debug, Clone, Default)]
+pub struct Counters(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    status: DhcpStatus,
+    counts: BTreeMap<&'static str, u64>,
+    logged: BTreeMap<String, (Timestamp, u64)>,
+}
+
+impl Counters {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one.
+    pub fn count(&self, what: &'static str) {
+        *self.inner().counts.entry(what).or_default() += 1;
+    }
+
+    /// Counts one and, once a minute per complaint, logs it with how often it came.
+    pub fn complain(&self, what: &'static str, complaint: &str, now: Timestamp, mac: Option<MacAddr>) {
+        let mut inner = self.inner();
+        *inner.counts.entry(what).or_default() += 1;
+        let (last, times) = inner.logged.entry(complaint.to_owned()).or_default();
+        *times += 1;
+        if last.0 == 0 || now.since(*last) >= LOG_AGAIN {
+            let times = std::mem::take(times);
+            *last = now;
+            let mac = mac.map(|m| m.to_string()).unwrap_or_default();
+            tracing::warn!(mac, times, "DHCP: {complaint}");
+        }
+        // Complaints are texts of ours with few variables; still, nobody outside may fill the memory with them.
+        if inner.logged.len() > 1_024 {
+            inner.logged.clear();
+        }
+    }
+
+    /// Notes another server. Returns whether it is proven now for the first time.
+    pub fn foreign(&self, subnet: SubnetId, server: Ipv4Addr, now: Timestamp, evidence: &str, certain: bool) -> bool {
+        let mut inner = self.inner();
+        let known = inner.status.foreign.get(&subnet.0).filter(|f| f.server == server || f.proven).cloned();
+        let repeated = known.as_ref().is_some_and(|f| f.server == server && now.since(f.last) <= PROOF);
+        let was = known.as_ref().is_some_and(|f| f.proven);
+        let proven = was || certain || repeated;
+        let remedy = format!(
+            "turn the DHCP server {server} off, or set beside_foreign_dhcp on subnet {subnet} if both shall serve, then restart the rack's DHCP"
+        );
+        let first = known.map_or(now, |f| f.first);
+        let entry = ForeignServer { server, first, last: now, evidence: evidence.to_owned(), proven, remedy };
+        inner.status.foreign.insert(subnet.0, entry);
+        proven && !was
+    }
+
+    /// Whether another server on that subnet is proven.
+    #[must_use]
+    pub fn has_foreign(&self, subnet: SubnetId) -> bool {
+        self.inner().status.foreign.get(&subnet.0).is_some_and(|f| f.proven)
+    }
+
+    /// Forgets the other servers of that subnet: the operator says that they are gone.
+    pub fn forget_foreign(&self, subnet: SubnetId) {
+        self.inner().status.foreign.remove(&subnet.0);
+    }
+
+    /// Notes a client without an address.
+    pub fn full(&self, subnet: SubnetId, shortage: Shortage) {
+        self.inner().status.full.insert(subnet.0, shortage);
+    }
+
+    /// Notes what is served and what could not be.
+    pub fn places(&self, ports: Vec<String>, problems: Vec<String>) {
+        let mut inner = self.inner();
+        (inner.status.ports, inner.status.problems) = (ports, problems);
+    }
+
+    /// All of it, now.
+    #[must_use]
+    pub fn snapshot(&self) -> DhcpStatus {
+        let inner = self.inner();
+        let counts = inner.counts.iter().map(|(what, n)| ((*what).to_owned(), *n)).collect();
+        DhcpStatus { counts, ..inner.status.clone() }
+    }
+}
