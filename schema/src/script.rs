@@ -1,5 +1,8 @@
 //! Commissioning scripts and their results, with MAAS's numbers (maas-compatible clients store them).
 
+pub mod header;
+pub mod outcome;
+
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
