@@ -1,4 +1,5 @@
 //! The house stays the house: arrows between packages, who may name which heavy library, file sizes, first lines, versions in one place.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
 use std::{
     collections::BTreeSet,
