@@ -250,3 +250,74 @@ fn date(now: Timestamp) -> String {
     let month = MONTHS[usize::try_from(month.saturating_sub(1)).unwrap_or(0).min(11)];
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: Entity = Entity::Body { len: 1_000, sha256: Sha256([0xab; 32]) };
+
+    fn get(fields: &str) -> Asking {
+        let text = format!("GET /x HTTP/1.1\r\n{fields}\r\n");
+        parse(text.as_bytes()).unwrap().unwrap().0
+    }
+
+    /// RFC 9110 section 14: one range, in its three forms and at its edges.
+    #[test]
+    fn ranges_select_bytes_or_are_refused_or_ignored() {
+        let table = [
+            ("bytes=0-0", 206, 0..1),
+            ("bytes=0-999", 206, 0..1_000),
+            ("bytes=990-5000", 206, 990..1_000),
+            ("bytes=999-", 206, 999..1_000),
+            ("bytes=-1", 206, 999..1_000),
+            ("bytes=-5000", 206, 0..1_000),
+            ("bytes=1000-", 416, 0..0),
+            ("bytes=-0", 416, 0..0),
+            ("bytes=5-4", 200, 0..1_000),
+            ("bytes=0-1,5-6", 200, 0..1_000),
+            ("bytes=-", 200, 0..1_000),
+            ("lines=1-2", 200, 0..1_000),
+            ("bytes=99999999999999999999-", 200, 0..1_000),
+        ];
+        for (range, status, bytes) in table {
+            let reply = reply(&get(&format!("Range: {range}\r\n")), BODY);
+            assert_eq!((reply.status, reply.range.clone()), (status, bytes), "{range}");
+            assert_eq!(reply.ends_at(1_000), reply.range.end == 1_000, "{range}");
+        }
+        assert_eq!(reply(&get("Range: bytes=0-1\r\nIf-Range: \"other\"\r\n"), BODY).status, 200);
+        assert_eq!(reply(&get("Range: bytes=0-1\r\n"), Entity::Text { len: 10 }).status, 200);
+        assert_eq!(reply(&get("Range: bytes=0-\r\n"), Entity::Body { len: 0, sha256: Sha256([0; 32]) }).status, 416);
+    }
+
+    #[test]
+    fn validators_and_absence_have_their_statuses() {
+        let etag = format!("\"{}\"", Sha256([0xab; 32]));
+        for (field, status) in [(etag.as_str(), 304), ("\"x\", *", 304), ("\"x\"", 200)] {
+            assert_eq!(reply(&get(&format!("If-None-Match: {field}\r\n")), BODY).status, status, "{field}");
+        }
+        assert_eq!(reply(&get(""), Entity::Missing).status, 404);
+        let absent = reply(&get(""), Entity::Absent);
+        assert_eq!((absent.status, absent.fields.last()), (503, Some(&("retry-after", "5".to_owned()))));
+        let head = head(&reply(&get(""), BODY), false, Timestamp::from_seconds(784_111_777));
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.contains("\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n") && head.ends_with("connection: close\r\n\r\n"));
+        assert!(head.contains("\r\ncontent-length: 1000\r\n"), "{head}");
+    }
+
+    #[test]
+    fn heads_are_read_or_refused() {
+        assert_eq!(parse(b"GET /a%20b%zz?x=1 HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\nrest").unwrap().unwrap().0, Asking {
+            path: "/a b%zz".into(),
+            keep_alive: true,
+            ..Asking::default()
+        });
+        assert!(!get("Connection: close\r\n").keep_alive);
+        assert_eq!(parse(b"GET /a HTTP/1.1\r\nHost: x\r\n"), Ok(None));
+        assert_eq!(parse(b"POST /a HTTP/1.1\r\n\r\n"), Err(HeadError::Method));
+        assert_eq!(parse(b"GET /a HTTP/1.1\r\nContent-Length: 3\r\n\r\n"), Err(HeadError::Body));
+        assert!(matches!(parse(b"GET /a\x00 HTTP/1.1\r\n\r\n"), Err(HeadError::Syntax(_))));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(100));
+        assert!(matches!(parse(many.as_bytes()), Err(HeadError::Syntax(_))));
+    }
+}

@@ -96,6 +96,14 @@ pub fn start(config: HttpConfig, state: HttpState) -> Result<Running, StartError
     let failed = |source| StartError::Bind { listen: config.listen, source };
     let listener = listen(config.listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
+    // One desk for all threads, so that an absent body is reported once.
+    let desk = BootDesk::new(
+        state.plan.clone(),
+        state.leases.clone(),
+        state.bodies.clone(),
+        state.reporter.clone(),
+        address.port(),
+    );
     let stop = CancellationToken::new();
     let mut threads = Vec::new();
     for number in 0..config.workers.max(1) {
@@ -124,7 +132,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 async fn work(
     listener: std::net::TcpListener,
     state: HttpState,
-    address: SocketAddr,
+    desk: BootDesk,
     config: HttpConfig,
     stop: CancellationToken,
 ) {
@@ -132,13 +140,6 @@ async fn work(
         Ok(listener) => listener,
         Err(error) => return tracing::error!("HTTP lost its socket: {error}; restart the rack"),
     };
-    let desk = BootDesk::new(
-        state.plan.clone(),
-        state.leases.clone(),
-        state.bodies.clone(),
-        state.reporter.clone(),
-        address.port(),
-    );
     let shared = desk.clone();
     let app = App::new()
         .app_data(web::Data::new(state.clone()))

@@ -115,9 +115,9 @@ impl Receiver {
         self.started = true;
         let ahead = block.wrapping_sub(self.low());
         if self.complete || ahead == 0 {
-            // What we have comes again: our ACK was lost.
-            self.unacknowledged = 0;
-            return self.say(Reply::Ack(self.low()));
+            // What we have comes again. After a whole window our ACK was lost; inside one it is a double, and an ACK would
+            // make the sender begin the window anew.
+            return self.say(if self.unacknowledged == 0 { Reply::Ack(self.low()) } else { Reply::Nothing });
         }
         if ahead != 1 {
             let gap = ahead <= self.window && !self.gap_told;

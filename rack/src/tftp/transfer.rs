@@ -144,6 +144,9 @@ impl Transfer {
 
     /// Decides what follows an event.
     pub fn step(&mut self, event: Event<'_>) -> Step {
+        if self.acknowledged.is_some_and(|block| block >= self.last_block()) {
+            return Step { send: Send::Nothing, then: Then::Ended(End::Complete) };
+        }
         match event {
             Event::Start => self.start(),
             Event::Packet(Packet::Ack { block }) => self.hear(block),

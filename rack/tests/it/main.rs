@@ -1,10 +1,12 @@
 //! The integration tests of the rack crate, one file per part.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
+mod boot_configs;
 mod boot_yard;
 mod dhcp;
 mod peers_http;
 mod peers_power;
 mod peers_tftp;
 mod state;
+mod rfc1350_tftp;
 mod tftp_server;
