@@ -301,17 +301,18 @@ mod tests {
         assert_eq!((absent.status, absent.fields.last()), (503, Some(&("retry-after", "5".to_owned()))));
         let head = head(&reply(&get(""), BODY), false, Timestamp::from_seconds(784_111_777));
         let head = String::from_utf8(head).unwrap();
-        assert!(head.contains("\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n") && head.ends_with("connection: close\r\n\r\n"));
+        assert!(
+            head.contains("\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n") && head.ends_with("connection: close\r\n\r\n")
+        );
         assert!(head.contains("\r\ncontent-length: 1000\r\n"), "{head}");
     }
 
     #[test]
     fn heads_are_read_or_refused() {
-        assert_eq!(parse(b"GET /a%20b%zz?x=1 HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\nrest").unwrap().unwrap().0, Asking {
-            path: "/a b%zz".into(),
-            keep_alive: true,
-            ..Asking::default()
-        });
+        assert_eq!(
+            parse(b"GET /a%20b%zz?x=1 HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\nrest").unwrap().unwrap().0,
+            Asking { path: "/a b%zz".into(), keep_alive: true, ..Asking::default() }
+        );
         assert!(!get("Connection: close\r\n").keep_alive);
         assert_eq!(parse(b"GET /a HTTP/1.1\r\nHost: x\r\n"), Ok(None));
         assert_eq!(parse(b"POST /a HTTP/1.1\r\n\r\n"), Err(HeadError::Method));

@@ -131,7 +131,9 @@ fn kernel_parameters_are_filled_and_stay_on_one_line() {
     }
     let grub = text(&ask(&snapshot, "grub/grub.cfg", "127.77.9.11", Some(ORDERED)));
     let escaped = grub::escape(&parameters);
-    assert!(escaped.contains("cc:\\{\\'datasource_list\\':[\\'MAAS\\']\\}end_cc") && escaped.contains("/\\?op=get_preseed"));
+    assert!(
+        escaped.contains("cc:\\{\\'datasource_list\\':[\\'MAAS\\']\\}end_cc") && escaped.contains("/\\?op=get_preseed")
+    );
     for line in [
         format!("  linux /images/{kernel}/boot-kernel {escaped} BOOTIF=01-52-54-00-aa-00-01"),
         format!("  initrd /images/{initrd}/boot-initrd"),
@@ -166,7 +168,8 @@ mod peers_grub {
         let snapshot = Snapshot::new(yard.plan.clone());
         for (peer, mac) in [("127.77.9.11", ORDERED), ("127.77.9.12", AT_REST)] {
             let config = text(&ask(&snapshot, "grub/grub.cfg", peer, Some(mac)));
-            let child = std::process::Command::new("grub-script-check").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+            let child =
+                std::process::Command::new("grub-script-check").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
             let mut child = match child {
                 Ok(child) => child,
                 Err(error) if std::env::var("HOSTLER_TEST_SKIP").is_ok_and(|v| v == "1") => {

@@ -7,6 +7,6 @@ mod dhcp;
 mod peers_http;
 mod peers_power;
 mod peers_tftp;
-mod state;
 mod rfc1350_tftp;
+mod state;
 mod tftp_server;

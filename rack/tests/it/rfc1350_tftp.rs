@@ -29,7 +29,10 @@ fn packets_are_read_and_what_is_none_is_named() {
     let options = Options { blksize: Some(1_468), tsize: Some(0), windowsize: Some(4), timeout_s: None };
     let table: &[(&[u8], Result<Packet<'_>, PacketError>)] = &[
         (ovmf, Ok(read("bootx64.efi", options))),
-        (b"\x00\x01/grub/grub.cfg\0OCTET\0BLKSIZE\x001024\0", Ok(read("/grub/grub.cfg", Options { blksize: Some(1_024), ..NO_OPTIONS }))),
+        (
+            b"\x00\x01/grub/grub.cfg\0OCTET\0BLKSIZE\x001024\0",
+            Ok(read("/grub/grub.cfg", Options { blksize: Some(1_024), ..NO_OPTIONS })),
+        ),
         (b"\x00\x01f\0octet\0", Ok(read("f", NO_OPTIONS))),
         (b"\x00\x01f\0octet\0blksize\x007\0timeout\x000\0windowsize\x000\0", Ok(read("f", NO_OPTIONS))),
         (b"\x00\x01f\0octet\0blksize\x0065465\0timeout\x00256\0", Ok(read("f", NO_OPTIONS))),
@@ -158,7 +161,8 @@ fn without_options_a_transfer_is_in_lock_step_and_ends_with_a_short_block() {
 fn options_are_granted_within_bounds_and_acknowledged_before_data() {
     let asked = Options { blksize: Some(65_464), tsize: Some(0), timeout_s: Some(3), windowsize: Some(64) };
     let mut transfer = Transfer::new(5_000, &asked, 1_468, 100);
-    let granted = Options { blksize: Some(1_468), tsize: Some(5_000), timeout_s: Some(3), windowsize: Some(MAX_WINDOW) };
+    let granted =
+        Options { blksize: Some(1_468), tsize: Some(5_000), timeout_s: Some(3), windowsize: Some(MAX_WINDOW) };
     let step = transfer.step(Event::Start);
     assert_eq!((step.send, step.then), (Send::OptionAck(granted), Then::Wait(Duration::from_secs(3))));
     assert_eq!(ack(&mut transfer, 1), (Send::Nothing, Then::Keep), "only ACK 0 accepts options");
@@ -267,7 +271,8 @@ fn simulate(body: &[u8], asked: Options, weather: Weather, seed: u64) -> Outcome
     let mut queue = BinaryHeap::new();
     let mut bytes: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     let (mut now, mut number) = (0_u64, 0_u64);
-    let mut outcome = Outcome { end: End::Silent { acknowledged: 0 }, received: vec![], complete: false, data_packets: 0 };
+    let mut outcome =
+        Outcome { end: End::Silent { acknowledged: 0 }, received: vec![], complete: false, data_packets: 0 };
     let (mut sender_due, mut receiver_due) = (0_u64, u64::MAX);
     let (mut started, mut ended, mut done) = (false, false, false);
     while !(ended && (done || queue.is_empty())) && now < 3_600_000 {

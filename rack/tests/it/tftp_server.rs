@@ -90,10 +90,14 @@ fn what_cannot_be_served_is_refused_at_once_with_its_code() {
     assert!(yard.facts().iter().all(|f| matches!(f, Fact::FileAsked { found: false, .. })));
     let squashfs = yard.image().squashfs.unwrap();
     std::fs::remove_file(yard.desk.bodies.path(squashfs.sha256).unwrap()).unwrap();
-    socket.send_to(&read(&format!("images/{}/squashfs", squashfs.sha256), Options::default()), server.address()).unwrap();
+    socket
+        .send_to(&read(&format!("images/{}/squashfs", squashfs.sha256), Options::default()), server.address())
+        .unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let (bytes, _) = answer(&socket);
-    assert!(matches!(Packet::parse(&bytes), Ok(Packet::Error { code: Code::Other, message }) if message.contains("not fetched")));
+    assert!(
+        matches!(Packet::parse(&bytes), Ok(Packet::Error { code: Code::Other, message }) if message.contains("not fetched"))
+    );
     assert!(yard.facts().iter().any(|f| matches!(f, Fact::ResourcesMissing { body, .. } if *body == squashfs)));
 }
 
@@ -134,7 +138,9 @@ fn beyond_the_limit_a_client_is_told_so() {
     for socket in &clients {
         socket.send_to(&read("bootx64.efi", Options::default()), server.address()).unwrap();
         let (bytes, _) = answer(socket);
-        refused += u32::from(matches!(Packet::parse(&bytes), Ok(Packet::Error { code: Code::Other, message }) if message.contains("limit")));
+        refused += u32::from(
+            matches!(Packet::parse(&bytes), Ok(Packet::Error { code: Code::Other, message }) if message.contains("limit")),
+        );
     }
     assert_eq!(refused, 2);
     assert!(server.counters().active.load(std::sync::atomic::Ordering::Relaxed) <= 5);
