@@ -109,9 +109,9 @@ pub fn start(config: HttpConfig, state: HttpState) -> Result<Running, StartError
     for number in 0..config.workers.max(1) {
         let listener = listener.try_clone().map_err(StartError::Thread)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let (state, config, stop) = (state.clone(), config.clone(), stop.clone());
+        let (state, desk, config, stop) = (state.clone(), desk.clone(), config.clone(), stop.clone());
         let work =
-            move || tokio::task::LocalSet::new().block_on(&runtime, work(listener, state, address, config, stop));
+            move || tokio::task::LocalSet::new().block_on(&runtime, work(listener, state, desk, config, stop));
         threads.push(thread::Builder::new().name(format!("http-{number}")).spawn(work).map_err(StartError::Thread)?);
     }
     tracing::info!(%address, "HTTP serves on {address}");
