@@ -110,8 +110,7 @@ pub fn start(config: HttpConfig, state: HttpState) -> Result<Running, StartError
         let listener = listener.try_clone().map_err(StartError::Thread)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let (state, desk, config, stop) = (state.clone(), desk.clone(), config.clone(), stop.clone());
-        let work =
-            move || tokio::task::LocalSet::new().block_on(&runtime, work(listener, state, desk, config, stop));
+        let work = move || tokio::task::LocalSet::new().block_on(&runtime, work(listener, state, desk, config, stop));
         threads.push(thread::Builder::new().name(format!("http-{number}")).spawn(work).map_err(StartError::Thread)?);
     }
     tracing::info!(%address, "HTTP serves on {address}");
