@@ -2,6 +2,7 @@
 //!
 //! Read [`core`] first: the contract between a decision and the world. Then [`machine`], then the shell.
 
+pub mod agent;
 pub mod catalogue;
 pub mod clock;
 pub mod core;

@@ -1,6 +1,7 @@
 //! One test binary: decisions obey their laws, the shell its order, and the link lets in whom it should.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
+mod agent;
 mod catalogue;
 mod errand;
 mod link;
