@@ -61,4 +61,13 @@ impl Bodies {
         }
         Ok(body)
     }
+
+    /// Takes the whole and verified partial file of that name into the store.
+    ///
+    /// # Errors
+    /// When it is not there, or the disk refuses.
+    pub fn adopt(&self, sha256: Sha256) -> io::Result<()> {
+        fs::rename(self.partial(sha256), self.dir.join(sha256.to_string()))?;
+        fs::File::open(&self.dir)?.sync_all()
+    }
 }

@@ -1,11 +1,16 @@
 //! Hands near the metal: DHCP, TFTP, HTTP, power. Answers machines from a snapshot of the plan; never asks the region on a packet's path.
 
+pub mod agent;
 pub mod bodies;
 pub mod boot;
 pub mod dhcp;
+pub mod deputies;
+pub mod fetch;
 pub mod http;
 pub mod kernel;
 pub mod leases;
+pub mod link;
+pub mod outbox;
 pub mod plan;
 pub mod power;
 pub mod report;

@@ -1,0 +1,248 @@
+//! The rack's side of the link: plans into force, orders to their errands, acknowledgements to the outbox. The wire is `actors::link`'s.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use actors::{
+    agent::{Agent, AgentEvent},
+    clock,
+    core::TraceId,
+    link::client::{Event, LinkClient, LinkId, Welcome},
+    shell::ActorRef,
+};
+use schema::{
+    id::{ReportSeq, SystemId},
+    messages::{
+        link::{FromRack, Hello, PlanUpdate, ToRack},
+        report::Fact,
+    },
+    net::MacAddr,
+    plan::{BootPurpose, Plan, Ticket},
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    deputies::Deputies,
+    fetch::Fetcher,
+    outbox::{Ready, Session},
+    plan::PlanHandle,
+    report::Reporter,
+    state::State,
+};
+
+/// Clocks that differ by more spoil deadlines and OAuth; it is said in the log.
+const SKEW: Duration = Duration::from_secs(5);
+
+/// The links, for those who speak. Cloned freely.
+#[derive(Clone)]
+pub struct Links(Arc<Inner>);
+
+struct Inner {
+    client: LinkClient,
+    /// HOST:PORT of each link.
+    addresses: Vec<String>,
+    ready: Ready,
+    acked: watch::Sender<ReportSeq>,
+    sessions: AtomicU64,
+    /// What the region had when the link came up; moves to `ready` after the Hello.
+    welcomed: std::sync::Mutex<BTreeMap<LinkId, ReportSeq>>,
+}
+
+impl Links {
+    /// Over a dialling client.
+    #[must_use]
+    pub fn new(client: LinkClient, addresses: Vec<String>) -> Self {
+        let (ready, acked) = (watch::Sender::default(), watch::Sender::default());
+        let (sessions, welcomed) = (AtomicU64::new(0), std::sync::Mutex::default());
+        Self(Arc::new(Inner { client, addresses, ready, acked, sessions, welcomed }))
+    }
+
+    /// The client under it.
+    #[must_use]
+    pub fn client(&self) -> &LinkClient {
+        &self.0.client
+    }
+
+    /// Which links are ready for reports.
+    #[must_use]
+    pub fn ready(&self) -> Ready {
+        self.0.ready.clone()
+    }
+
+    /// The last report that a region has acknowledged.
+    #[must_use]
+    pub fn acked(&self) -> watch::Receiver<ReportSeq> {
+        self.0.acked.subscribe()
+    }
+
+    /// Says what the rack is; reports follow it.
+    pub async fn say_hello(&self, address: &str, hello: Hello, trace: TraceId) {
+        let Some(link) = self.0.addresses.iter().position(|a| a == address) else { return };
+        if self.0.client.send(link, &FromRack::Hello(hello), trace).await.is_err() {
+            return; // Down again; its return brings another Hello.
+        }
+        let welcomed = self.welcomed().remove(&link);
+        if let Some(last) = welcomed {
+            let number = self.0.sessions.fetch_add(1, Ordering::Relaxed);
+            self.0.ready.send_modify(|ready| {
+                ready.insert(link, Session { last, number });
+            });
+        }
+    }
+
+    /// Says it to every region that has heard the Hello.
+    pub async fn say(&self, message: &FromRack, trace: TraceId) {
+        let up: Vec<_> = self.0.ready.borrow().keys().copied().collect();
+        for link in up {
+            self.0.client.send(link, message, trace).await.ok(); // Down: the next Hello says it.
+        }
+    }
+
+    fn welcomed(&self) -> std::sync::MutexGuard<'_, BTreeMap<LinkId, ReportSeq>> {
+        self.0.welcomed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn down(&self, link: LinkId) {
+        self.welcomed().remove(&link);
+        self.0.ready.send_if_modified(|ready| ready.remove(&link).is_some());
+    }
+
+    fn address(&self, link: LinkId) -> String {
+        self.0.addresses.get(link).cloned().unwrap_or_default()
+    }
+}
+
+/// What the link's messages are handed to.
+pub struct Listener {
+    pub links: Links,
+    pub agent: ActorRef<Agent>,
+    pub deputies: Deputies,
+    pub state: State,
+    pub plan: PlanHandle,
+    pub fetcher: Fetcher,
+    pub reporter: Reporter,
+}
+
+impl Listener {
+    /// Until the client stops.
+    pub async fn run(self, mut events: mpsc::Receiver<Event>) {
+        self.held(&self.plan.load().plan.tickets.clone());
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Up { link, welcome } => self.up(link, &welcome).await,
+                Event::Down { link, why, remedy, .. } => {
+                    self.links.down(link);
+                    self.tell(AgentEvent::LinkDown { address: self.links.address(link), why, remedy }).await;
+                }
+                Event::Message { link, trace, message } => self.heard(link, trace, message).await,
+            }
+        }
+    }
+
+    async fn up(&self, link: LinkId, welcome: &Welcome) {
+        let now = clock::now();
+        let skew = now.since(welcome.now).max(welcome.now.since(now));
+        if skew > SKEW {
+            tracing::warn!(?skew, region = %welcome.region, "the clocks of region and rack differ; run NTP on both");
+        }
+        if let Err(error) = self.state.number_above(welcome.last_report).await {
+            tracing::error!(%error, "reports cannot be numbered above what the region has");
+        }
+        self.acked(welcome.last_report).await;
+        self.links.welcomed().insert(link, welcome.last_report);
+        let address = self.links.address(link);
+        tracing::info!(%address, region = %welcome.region, rack = %welcome.rack, "linked to the region");
+        self.tell(AgentEvent::LinkUp { address, region: welcome.region }).await;
+    }
+
+    async fn heard(&self, link: LinkId, trace: TraceId, message: ToRack) {
+        match message {
+            ToRack::Plan(update) => self.plan(link, update).await,
+            ToRack::Order(order) => self.deputies.order(order, trace).await,
+            ToRack::CancelOrder { machine, attempt } => self.deputies.cancel(machine, attempt, trace).await,
+            ToRack::Ack { through } => self.acked(through).await,
+            ToRack::SendHello => self.tell(AgentEvent::HelloAsked { address: self.links.address(link) }).await,
+            ToRack::Welcome { .. } | ToRack::Refused { .. } => {} // The link's own words.
+        }
+    }
+
+    async fn acked(&self, through: ReportSeq) {
+        self.links.0.acked.send_replace(through);
+        if let Err(error) = self.state.acked(through).await {
+            tracing::error!(%error, "acknowledged reports stay on disk until the next acknowledgement");
+        }
+    }
+
+    /// Durable first, then in force, then said.
+    async fn plan(&self, link: LinkId, update: PlanUpdate) {
+        let before = self.plan.load();
+        if let Some(base) = update.base
+            && base != before.plan.generation
+        {
+            tracing::warn!(%base, have = %before.plan.generation, "a plan update does not fit; asking for the whole plan");
+            return self.tell(AgentEvent::PlanGap { address: self.links.address(link) }).await;
+        }
+        if let Err(error) = self.state.apply(&update).await {
+            // Unsaid, so the region sends it again.
+            return tracing::error!(%error, generation = %update.generation, "the plan cannot be made durable; the old one stays in force");
+        }
+        let (generation, put) = (update.generation, update.tickets.put.clone());
+        self.plan.store(merged(&before.plan, update));
+        tracing::info!(%generation, tickets = put.len(), "a plan is in force");
+        self.tell(AgentEvent::PlanInForce { generation }).await;
+        self.held(&put);
+    }
+
+    /// Open tickets that came into force: said once each, and their bodies fetched.
+    fn held(&self, tickets: &[Ticket]) {
+        let now = clock::now();
+        let open = |t: &&Ticket| t.purpose == BootPurpose::Commissioning && t.expires > now;
+        let open: Vec<_> = tickets.iter().filter(open).cloned().collect();
+        open.iter().for_each(|ticket| self.reporter.fact(ticket, now, Fact::TicketHeld));
+        self.fetcher.plan_changed(open);
+    }
+
+    async fn tell(&self, event: AgentEvent) {
+        while let Err(actors::shell::Busy::Full { .. }) = self.agent.tell(event.clone(), TraceId::default()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// The plan after an update that fits it.
+#[must_use]
+pub fn merged(before: &Plan, update: PlanUpdate) -> Plan {
+    let whole = update.base.is_none();
+    let before = if whole { &Plan::default() } else { before };
+    let mut reservations: BTreeMap<_, _> = BTreeMap::new();
+    if !update.reservations.replace {
+        let gone: std::collections::HashSet<MacAddr> = update.reservations.remove.into_iter().collect();
+        let kept = before.reservations.iter().filter(|r| !gone.contains(&r.mac));
+        reservations.extend(kept.map(|r| ((r.mac, r.subnet), r.clone())));
+    }
+    reservations.extend(update.reservations.put.into_iter().map(|r| ((r.mac, r.subnet), r)));
+    let mut tickets: HashMap<SystemId, Ticket> = HashMap::new();
+    if !update.tickets.replace {
+        tickets.extend(before.tickets.iter().map(|t| (t.machine, t.clone())));
+    }
+    for machine in &update.tickets.remove {
+        tickets.remove(machine);
+    }
+    tickets.extend(update.tickets.put.into_iter().map(|t| (t.machine, t)));
+    let mut tickets: Vec<_> = tickets.into_values().collect();
+    tickets.sort_by_key(|t| t.machine);
+    Plan {
+        generation: update.generation,
+        settings: update.settings.unwrap_or_else(|| before.settings.clone()),
+        subnets: update.subnets.unwrap_or_else(|| before.subnets.clone()),
+        boot_files: update.boot_files.unwrap_or_else(|| before.boot_files.clone()),
+        reservations: reservations.into_values().collect(),
+        tickets,
+    }
+}

@@ -1,0 +1,248 @@
+//! From what the servers saw to the region: into the store at once, over the first link that is up, again until acknowledged.
+//!
+//! Leases are not kept here: the subnets' store has them, and every new link is told those that run.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use actors::{
+    clock,
+    core::TraceId,
+    link::{
+        bulk::BulkError,
+        client::{LinkClient, LinkId},
+        stream::SendError,
+    },
+};
+use schema::{
+    id::ReportSeq,
+    messages::{
+        link::FromRack,
+        report::{Fact, Report},
+    },
+    plan::Lease,
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    bodies::Bodies,
+    report::Seen,
+    state::{NewReport, State},
+};
+
+/// Reports in one record, and leases in one message.
+const BATCH: usize = 512;
+/// Bytes read from the store in one go.
+const READ: usize = 512 * 1024;
+/// Reports sent and not acknowledged.
+const WINDOW: u64 = 20_000;
+/// After a transfer that broke off on a link that is up.
+const AGAIN: Duration = Duration::from_secs(1);
+/// No acknowledgement for this long, with reports out: they are sent again.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A connection whose region has heard the rack's Hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// The last report that the region had when it came up.
+    pub last: ReportSeq,
+    /// Counts the connections, so that a quick return is not taken for the old one.
+    pub number: u64,
+}
+
+/// The links that are ready for reports.
+pub type Ready = watch::Sender<BTreeMap<LinkId, Session>>;
+
+/// The leases that run, as the region is to know them.
+#[derive(Debug, Clone, Default)]
+pub struct Leases(Arc<Mutex<BTreeMap<Ipv4Addr, Lease>>>);
+
+impl Leases {
+    fn put(&self, lease: &Lease) {
+        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lease.expires > clock::now() {
+            leases.insert(lease.ip, lease.clone());
+        } else {
+            leases.remove(&lease.ip);
+        }
+    }
+
+    fn running(&self) -> Vec<Lease> {
+        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::now();
+        leases.retain(|_, lease| lease.expires > now);
+        leases.values().cloned().collect()
+    }
+}
+
+/// Puts what the servers saw into the store, until the last server is gone.
+pub async fn gather(
+    mut seen: mpsc::UnboundedReceiver<Seen>,
+    state: State,
+    leases: Leases,
+    fresh: mpsc::Sender<Vec<Lease>>,
+) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while seen.recv_many(&mut batch, BATCH).await > 0 {
+        let (mut reports, mut granted) = (Vec::new(), Vec::new());
+        for one in batch.drain(..) {
+            match one {
+                Seen::Fact { machine, attempt, at, fact } => {
+                    reports.push(NewReport { machine, attempt, at, fact, trace: TraceId::default() });
+                }
+                Seen::Lease(lease) => {
+                    leases.put(&lease);
+                    granted.push(lease);
+                }
+            }
+        }
+        if !granted.is_empty() {
+            fresh.try_send(granted).ok(); // Full or unread: a new link is told all that run.
+        }
+        let mut pause = Duration::from_millis(100);
+        while !reports.is_empty()
+            && let Err(error) = state.report(reports.clone()).await
+        {
+            if matches!(error, crate::state::StateError::Closed) {
+                tracing::error!(lost = reports.len(), "facts came after the store was closed and are lost");
+                return;
+            }
+            tracing::error!(%error, waiting = reports.len(), "facts wait in memory until the disk takes them");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+}
+
+/// Sends what waits, until the store's writer is gone.
+pub async fn send(client: LinkClient, state: State, bodies: Bodies, ready: Ready, acked: watch::Receiver<ReportSeq>) {
+    let mut sending = Sending { client, state, bodies, acked, link: None, sent: ReportSeq(0) };
+    let (mut counts, mut links) = (sending.state.outbox(), ready.subscribe());
+    let mut acked = sending.acked.clone();
+    loop {
+        let up = links.borrow_and_update().clone();
+        sending.choose(&up);
+        counts.mark_unchanged();
+        acked.mark_unchanged();
+        let stuck = sending.drain().await.is_err() && sending.link.is_some();
+        let out = sending.link.is_some() && sending.sent > *acked.borrow();
+        tokio::select! {
+            changed = counts.changed() => if changed.is_err() { return },
+            _ = links.changed() => {}
+            _ = acked.changed() => {}
+            () = tokio::time::sleep(AGAIN), if stuck => {}
+            () = tokio::time::sleep(SILENCE), if out => {
+                tracing::warn!(sent = %sending.sent, acked = %*acked.borrow(), "no acknowledgement; what is out is sent again");
+                sending.sent = *acked.borrow();
+            }
+        }
+    }
+}
+
+struct Sending {
+    client: LinkClient,
+    state: State,
+    bodies: Bodies,
+    acked: watch::Receiver<ReportSeq>,
+    /// The link that carries the reports.
+    link: Option<(LinkId, Session)>,
+    sent: ReportSeq,
+}
+
+impl Sending {
+    /// The first link that is up carries the reports; a new one begins after what its region has.
+    fn choose(&mut self, up: &BTreeMap<LinkId, Session>) {
+        let first = up.first_key_value().map(|(link, session)| (*link, *session));
+        if first != self.link {
+            self.link = first;
+            if let Some((_, session)) = first {
+                self.sent = session.last;
+            }
+        }
+    }
+
+    /// Sends what may be sent; fails when something is left that no event will bring up again.
+    async fn drain(&mut self) -> Result<(), ()> {
+        let Some((link, _)) = self.link else { return Ok(()) };
+        while self.sent.0.saturating_sub(self.acked.borrow().0) < WINDOW {
+            let batch = match self.state.reports_after(self.sent, READ) {
+                Ok(batch) => batch,
+                Err(error) => {
+                    tracing::error!(%error, "reports cannot be read; they wait");
+                    return Err(());
+                }
+            };
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for (trace, report) in batch {
+                let seq = report.seq;
+                self.upload(link, &report).await?;
+                match self.client.send(link, &FromRack::Report(report), trace).await {
+                    Ok(()) => self.sent = seq,
+                    Err(SendError::Codec(error)) => {
+                        tracing::error!(%seq, %error, "a report cannot be sent and is skipped");
+                        self.sent = seq;
+                    }
+                    Err(_) => return Err(()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Large outputs go before the report that names them.
+    async fn upload(&self, link: LinkId, report: &Report) -> Result<(), ()> {
+        let Fact::ScriptEnded { output, .. } = &report.fact else { return Ok(()) };
+        let parts = [&output.combined, &output.stdout, &output.stderr, &output.result];
+        for content in parts.into_iter().flatten().filter(|c| c.inline.is_none() && c.body.len > 0) {
+            let Some(path) = self.bodies.path(content.body.sha256) else {
+                tracing::error!(body = %content.body.sha256, machine = %report.machine, "an output is not in the body store; its report goes without");
+                continue;
+            };
+            match self.client.store(link, content.body, &path).await {
+                Ok(()) => {}
+                Err(error @ (BulkError::Down | BulkError::Broke { .. })) => {
+                    tracing::warn!(%error, "an upload broke off");
+                    return Err(());
+                }
+                Err(error) => {
+                    tracing::error!(%error, machine = %report.machine, "the region does not take an output; its report goes without");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells the region of leases: new ones as they come, all that run when a link has come up.
+pub async fn send_leases(client: LinkClient, leases: Leases, ready: Ready, mut fresh: mpsc::Receiver<Vec<Lease>>) {
+    let mut links = ready.subscribe();
+    let mut told: Vec<LinkId> = Vec::new();
+    loop {
+        let batch = tokio::select! {
+            changed = links.changed() => {
+                let up: Vec<_> = links.borrow_and_update().keys().copied().collect();
+                let new = up.iter().any(|link| !told.contains(link));
+                told = up;
+                if changed.is_err() { return }
+                if !new { continue }
+                leases.running()
+            }
+            granted = fresh.recv() => match granted {
+                Some(granted) => granted,
+                None => return,
+            },
+        };
+        for part in batch.chunks(BATCH) {
+            for link in &told {
+                let message = FromRack::Leases(part.to_vec());
+                client.send(*link, &message, TraceId::default()).await.ok(); // Down: told anew when it is up.
+            }
+        }
+    }
+}
