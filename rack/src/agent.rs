@@ -10,7 +10,6 @@ use actors::{
     agent::{Agent, AgentEffect, ServiceState},
     clock,
     core::{Moved, RecordError, TraceId},
-
     shell::{ActorRef, LocalBoxFuture, Perform},
 };
 use schema::{

@@ -181,7 +181,11 @@ impl Reader {
                 match texts(&value) {
                     Some(texts) => drop(self.values.insert((section.clone(), key), texts)),
                     None => {
-                        self.fault(format!("{section}.{key}"), format!("{value} is no text, number or list"), "correct its type");
+                        self.fault(
+                            format!("{section}.{key}"),
+                            format!("{value} is no text, number or list"),
+                            "correct its type",
+                        );
                     }
                 }
             }
@@ -222,13 +226,23 @@ impl Reader {
                 at_once: usize::try_from(self.number("power", "at_once", power.at_once as u64, 1, 1_024)).unwrap_or(64),
             },
             outbox: OutboxLimits {
-                reports: usize::try_from(self.number("outbox", "reports", base.outbox.reports as u64, 100, 100_000_000))
-                    .unwrap_or(base.outbox.reports),
+                reports: usize::try_from(self.number(
+                    "outbox",
+                    "reports",
+                    base.outbox.reports as u64,
+                    100,
+                    100_000_000,
+                ))
+                .unwrap_or(base.outbox.reports),
                 bytes: self.number("outbox", "mebibytes", base.outbox.bytes >> 20, 1, 1 << 20) << 20,
             },
         };
         if config.plan.is_some() && !config.regions.is_empty() {
-            self.fault("rack.plan", "a rack serves a plan file or a region, not both", "remove rack.plan or region.addresses");
+            self.fault(
+                "rack.plan",
+                "a rack serves a plan file or a region, not both",
+                "remove rack.plan or region.addresses",
+            );
         }
         config
     }
@@ -236,7 +250,8 @@ impl Reader {
     fn regions(&mut self) -> Vec<String> {
         let regions = self.values.get(&("region".into(), "addresses".into())).cloned().unwrap_or_default();
         for region in &regions {
-            let port = region.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            let port =
+                region.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
             if !matches!(port, Some(Ok(1..))) {
                 let why = format!("\"{region}\" is not HOST:PORT");
                 self.fault("region.addresses", why, "write it as in region.example:5250");

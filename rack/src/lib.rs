@@ -1,10 +1,13 @@
 //! Hands near the metal: DHCP, TFTP, HTTP, power. Answers machines from a snapshot of the plan; never asks the region on a packet's path.
 
 pub mod agent;
+pub mod app;
 pub mod bodies;
 pub mod boot;
-pub mod dhcp;
+pub mod config;
+pub mod control;
 pub mod deputies;
+pub mod dhcp;
 pub mod fetch;
 pub mod http;
 pub mod kernel;
@@ -12,6 +15,7 @@ pub mod leases;
 pub mod link;
 pub mod outbox;
 pub mod plan;
+pub mod planfile;
 pub mod power;
 pub mod report;
 pub mod state;

@@ -1,0 +1,399 @@
+//! A rack put together: who holds which handle, the order of start, the order of the end. Every part's own work is its own file's.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{SocketAddr, SocketAddrV4},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use actors::{
+    agent::{Agent, AgentEvent, ServiceState},
+    clock,
+    core::TraceId,
+    link::{
+        LinkError,
+        ca::{CaError, RackIdentity},
+        client::{ClientConfig, LinkClient},
+    },
+    shell::{self, ActorRef, Arbiter, Registry},
+};
+use schema::id::{Generation, RackId};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{
+    agent,
+    bodies::Bodies,
+    boot::desk::BootDesk,
+    config::{RackConfig, Service},
+    control::Control,
+    deputies::Deputies,
+    dhcp::{self, DhcpConfig, DhcpHandles, Listen},
+    fetch::Fetcher,
+    http::{self, HttpState},
+    leases::LeaseTable,
+    link::{Links, Listener},
+    outbox,
+    plan::PlanHandle,
+    planfile::{self, PlanFileError},
+    power::Drivers,
+    report::{Reporter, Seen},
+    state::{State, StateError},
+    tftp,
+};
+
+/// The file of the rack's certificate and key in the state directory.
+pub const IDENTITY: &str = "identity.pem";
+/// What a rack without a region calls itself.
+const FILE_RACK: [u8; 6] = [0; 6];
+/// How long reports may go on leaving at the end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Why a rack did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the body store in {dir}: {source}; make it writable for this user")]
+    Bodies { dir: PathBuf, source: io::Error },
+    #[error(transparent)]
+    PlanFile(#[from] PlanFileError),
+    #[error("neither a region nor a plan file is set; set region.addresses in rack.toml, or give --plan FILE")]
+    NoSource,
+    #[error("this rack is not enrolled: {0}; run `hostler rack enrol --region HOST:PORT --token T` with a token of the region")]
+    NotEnrolled(CaError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Http(#[from] http::StartError),
+    #[error(transparent)]
+    Tftp(#[from] tftp::StartError),
+    #[error(transparent)]
+    Dhcp(#[from] dhcp::DhcpStartError),
+    #[error("the control socket in {dir}: {source}; make the state directory writable for this user")]
+    Control { dir: PathBuf, source: io::Error },
+    #[error("the system gives no thread for the actors: {0}")]
+    Thread(io::Error),
+}
+
+/// A running rack. [`Running::stop`] ends it in order; dropping it ends it at once.
+pub struct Running {
+    pub plan: PlanHandle,
+    pub leases: LeaseTable,
+    pub state: State,
+    pub registry: Registry,
+    agent: ActorRef<Agent>,
+    addresses: BTreeMap<Service, Vec<SocketAddr>>,
+    servers: Servers,
+    links: Option<Links>,
+    deputies: Deputies,
+    gather: JoinHandle<()>,
+    reporter: Reporter,
+    tasks: Vec<JoinHandle<()>>,
+    _arbiter: Arbiter,
+}
+
+#[derive(Default)]
+struct Servers {
+    dhcp: Option<dhcp::Running>,
+    tftp: Option<tftp::Running>,
+    http: Option<http::Running>,
+}
+
+/// The handles that every server gets.
+#[derive(Clone)]
+struct Handles {
+    plan: PlanHandle,
+    leases: LeaseTable,
+    bodies: Bodies,
+    reporter: Reporter,
+    registry: Registry,
+}
+
+/// The rack.
+#[derive(Debug)]
+pub struct App;
+
+impl App {
+    /// Starts a rack on the current tokio runtime (it must have more than one thread or be driven on).
+    ///
+    /// # Errors
+    /// [`AppError`]: the first thing that cannot be, with its remedy. What had started is stopped again.
+    pub async fn start(config: RackConfig) -> Result<Running, AppError> {
+        let identity = identity(&config)?;
+        let state = State::open(&config.state, config.outbox)?;
+        let started = start(config, identity, state.clone()).await;
+        if started.is_err() {
+            state.close().await;
+        }
+        started
+    }
+}
+
+fn identity(config: &RackConfig) -> Result<Option<RackIdentity>, AppError> {
+    match (&config.plan, config.regions.is_empty()) {
+        (Some(_), _) => Ok(None),
+        (None, true) => Err(AppError::NoSource),
+        (None, false) => RackIdentity::load(&config.state.join(IDENTITY)).map(Some).map_err(AppError::NotEnrolled),
+    }
+}
+
+async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: State) -> Result<Running, AppError> {
+    let dir = config.state.clone();
+    let bodies = Bodies::open(&dir).map_err(|source| AppError::Bodies { dir, source })?;
+    let plan = first_plan(&mut config, &state, &bodies)?;
+    let errands = state.errands()?;
+    let (reporter, seen) = Reporter::channel();
+    let handles = Handles { plan, leases: LeaseTable::default(), bodies, reporter, registry: Registry::default() };
+
+    let arbiter = Arbiter::start("rack-actors").map_err(AppError::Thread)?;
+    let rack = identity.as_ref().map_or_else(|| RackId::from_draws(FILE_RACK), |i| i.rack);
+    let orders = errands.iter().filter_map(|e| Some((e.machine, e.under_way()?))).collect();
+    let generation = handles.plan.load().plan.generation;
+    let core = Agent::starting(rack, config.regions.iter().cloned(), generation, orders, clock::now());
+    let runtime = tokio::runtime::Handle::current();
+    let hands = agent::Hands::new(runtime.clone());
+    let agent = shell::spawn(&arbiter.handle(), core, Generation(0), hands.clone(), &handles.registry, true);
+
+    let (servers, addresses) = serve(&config, &handles).await?;
+    for service in Service::ALL {
+        let serving = || ServiceState::Serving { addresses: addresses.get(&service).cloned().unwrap_or_default() };
+        let stands = if config.services.contains(&service) { serving() } else { ServiceState::Stopped };
+        agent.tell(AgentEvent::Service { name: service.name().into(), state: stands }, TraceId::default()).ok(); // Four events do not fill it.
+    }
+
+    let drivers = Drivers::new(&config.power);
+    let deputies = Deputies::start(
+        errands,
+        arbiter.handle(),
+        handles.registry.clone(),
+        state.clone(),
+        drivers,
+        agent.clone(),
+        runtime,
+    );
+    let mut running = Running {
+        plan: handles.plan.clone(),
+        leases: handles.leases.clone(),
+        state: state.clone(),
+        registry: handles.registry.clone(),
+        agent,
+        addresses,
+        servers,
+        links: None,
+        deputies,
+        gather: tokio::spawn(async {}),
+        reporter: handles.reporter.clone(),
+        tasks: Vec::new(),
+        _arbiter: arbiter,
+    };
+    let control = Control { state: state.clone(), plan: handles.plan.clone(), region: identity.is_some() };
+    let failed = |source| AppError::Control { dir: config.state.clone(), source };
+    let socket = Control::bind(&config.state).map_err(failed)?;
+    running.tasks.push(tokio::spawn(control.run(socket)));
+    match identity {
+        Some(identity) => link(&mut running, &config, &identity, handles, seen, &hands)?,
+        None => follow_file(&mut running, &config, handles, seen),
+    }
+    Ok(running)
+}
+
+/// The plan to begin with: the file's, or the last one that a region gave.
+fn first_plan(config: &mut RackConfig, state: &State, bodies: &Bodies) -> Result<PlanHandle, AppError> {
+    let kept = state.plan()?;
+    let Some(path) = &config.plan else { return Ok(PlanHandle::new(kept)) };
+    let file = planfile::read(path, config.files.as_deref(), bodies)?;
+    if !file.listen.dhcp.is_empty() {
+        config.dhcp = Listen::At(file.listen.dhcp);
+    }
+    config.tftp = file.listen.tftp.unwrap_or(config.tftp);
+    config.http = file.listen.http.unwrap_or(config.http);
+    Ok(PlanHandle::new(planfile::with_reservations(file.plan, &kept.reservations)))
+}
+
+/// HTTP first, since the others name its port.
+async fn serve(
+    config: &RackConfig,
+    handles: &Handles,
+) -> Result<(Servers, BTreeMap<Service, Vec<SocketAddr>>), AppError> {
+    let mut servers = Servers::default();
+    let served = serve_into(&mut servers, config, handles);
+    if served.is_err() {
+        servers.stop().await;
+    }
+    served.map(|addresses| (servers, addresses))
+}
+
+fn serve_into(
+    servers: &mut Servers,
+    config: &RackConfig,
+    handles: &Handles,
+) -> Result<BTreeMap<Service, Vec<SocketAddr>>, AppError> {
+    let mut addresses = BTreeMap::new();
+    let Handles { plan, leases, bodies, reporter, registry } = handles.clone();
+    let mut http_port = config.http.port();
+    if config.services.contains(&Service::Http) {
+        let state = HttpState {
+            plan: plan.clone(),
+            leases: leases.clone(),
+            bodies: bodies.clone(),
+            reporter: reporter.clone(),
+            metadata: http::metadata::Memory::default(),
+        };
+        let listen = http::HttpConfig { listen: config.http, ..http::HttpConfig::default() };
+        let server = http::start(listen, state)?;
+        http_port = server.address().port();
+        addresses.insert(Service::Http, vec![server.address()]);
+        servers.http = Some(server);
+    }
+    if config.services.contains(&Service::Tftp) {
+        let desk = BootDesk::new(plan.clone(), leases.clone(), bodies, reporter.clone(), http_port);
+        let listen = tftp::TftpConfig { listen: config.tftp, ..tftp::TftpConfig::default() };
+        let server = tftp::start(listen, Arc::new(desk))?;
+        addresses.insert(Service::Tftp, vec![server.address()]);
+        servers.tftp = Some(server);
+    }
+    if config.services.contains(&Service::Dhcp) {
+        let settings = DhcpConfig {
+            listen: config.dhcp.clone(),
+            http_port,
+            state: config.state.clone(),
+            peers: config.dhcp_peers.clone(),
+        };
+        let server = dhcp::start(settings, DhcpHandles { plan, leases, reporter, registry })?;
+        addresses.insert(Service::Dhcp, server.addresses().to_vec());
+        servers.dhcp = Some(server);
+    }
+    Ok(addresses)
+}
+
+impl Servers {
+    /// No new requests; what is under way may end.
+    async fn stop(&mut self) {
+        if let Some(dhcp) = self.dhcp.take() {
+            tokio::task::spawn_blocking(move || dhcp.stop()).await.ok(); // A panic there was logged.
+        }
+        let (tftp, http) = (self.tftp.take(), self.http.take());
+        let tftp = async { if let Some(server) = tftp { server.stop().await } };
+        let http = async { if let Some(server) = http { server.stop().await } };
+        tokio::join!(tftp, http);
+    }
+}
+
+/// Dials the regions, and sets everything up that speaks with them.
+fn link(
+    running: &mut Running,
+    config: &RackConfig,
+    identity: &RackIdentity,
+    handles: Handles,
+    seen: mpsc::UnboundedReceiver<Seen>,
+    hands: &agent::Hands,
+) -> Result<(), AppError> {
+    let Handles { plan, bodies, reporter, .. } = handles;
+    let state = running.state.clone();
+    let (client, events) =
+        LinkClient::start(ClientConfig::new(config.regions.clone()), identity, rand::random::<f64>)?;
+    let links = Links::new(client.clone(), config.regions.clone());
+    hands.linked(links.clone());
+    let leases = outbox::Leases::default();
+    let (granted, fresh) = mpsc::channel(256);
+    running.gather = tokio::spawn(outbox::gather(seen, state.clone(), leases.clone(), granted));
+    let (fetcher, fetching) =
+        Fetcher::new(client.clone(), config.regions.len(), plan.clone(), bodies.clone(), reporter.clone());
+    let listener = Listener {
+        links: links.clone(),
+        agent: running.agent.clone(),
+        deputies: running.deputies.clone(),
+        state: state.clone(),
+        plan,
+        fetcher,
+        reporter,
+    };
+    running.tasks.extend([
+        tokio::spawn(fetching),
+        tokio::spawn(outbox::send(client.clone(), state, bodies, links.ready(), links.acked())),
+        tokio::spawn(outbox::send_leases(client, leases, links.ready(), fresh)),
+        tokio::spawn(listener.run(events)),
+    ]);
+    running.links = Some(links);
+    Ok(())
+}
+
+/// Watches the plan file. Facts are for the log alone: there is nobody to report to.
+fn follow_file(
+    running: &mut Running,
+    config: &RackConfig,
+    handles: Handles,
+    mut seen: mpsc::UnboundedReceiver<Seen>,
+) {
+    running.gather = tokio::spawn(async move {
+        while let Some(seen) = seen.recv().await {
+            match seen {
+                Seen::Fact { machine, fact, .. } => tracing::info!(%machine, ?fact, "seen"),
+                Seen::Lease(lease) => tracing::info!(mac = %lease.mac, ip = %lease.ip, until = %lease.expires, "leased"),
+            }
+        }
+    });
+    let Some(path) = config.plan.clone() else { return };
+    let (state, files) = (running.state.clone(), config.files.clone());
+    let own = move || state.plan().map(|plan| plan.reservations).unwrap_or_default();
+    running.tasks.push(tokio::spawn(planfile::watch(path, files, handles.bodies, handles.plan, own, |_| {})));
+}
+
+impl Running {
+    /// Where a service listens; the ports that the system chose, where 0 was asked for.
+    #[must_use]
+    pub fn addresses(&self, service: Service) -> &[SocketAddr] {
+        self.addresses.get(&service).map_or(&[], Vec::as_slice)
+    }
+
+    /// The first IPv4 address and port of a service.
+    #[must_use]
+    pub fn address(&self, service: Service) -> Option<SocketAddrV4> {
+        self.addresses(service).iter().find_map(|address| match address {
+            SocketAddr::V4(v4) => Some(*v4),
+            SocketAddr::V6(_) => None,
+        })
+    }
+
+    /// How the rack stands: links, plan, services, orders.
+    #[must_use]
+    pub fn status(&self) -> Arc<Agent> {
+        self.agent.snapshot()
+    }
+
+    /// The end, in order: no new requests, what was seen into the store, the last reports and a Goodbye to the region, the store closed.
+    pub async fn stop(mut self) {
+        self.servers.stop().await;
+        self.deputies.stop();
+        if let Some(links) = &self.links {
+            let mut counts = self.state.outbox();
+            let told = async { counts.wait_for(|c| c.waiting == 0).await.is_ok() };
+            if !links.ready().borrow().is_empty() && !matches!(tokio::time::timeout(LAST_WORDS, told).await, Ok(true)) {
+                tracing::info!(waiting = self.state.outbox().borrow().waiting, "reports wait on disk for the next start");
+            }
+            links.client().stop().await;
+        }
+        let tasks = std::mem::take(&mut self.tasks);
+        tasks.iter().for_each(JoinHandle::abort);
+        for task in tasks {
+            task.await.ok(); // Aborted, as meant.
+        }
+        let (reporter, mut gather) = (self.reporter.clone(), std::mem::replace(&mut self.gather, tokio::spawn(async {})));
+        let state = self.state.clone();
+        drop(self);
+        drop(reporter);
+        if tokio::time::timeout(LAST_WORDS, &mut gather).await.is_err() {
+            gather.abort();
+        }
+        state.close().await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
