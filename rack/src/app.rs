@@ -62,7 +62,9 @@ pub enum AppError {
     PlanFile(#[from] PlanFileError),
     #[error("neither a region nor a plan file is set; set region.addresses in rack.toml, or give --plan FILE")]
     NoSource,
-    #[error("this rack is not enrolled: {0}; run `hostler rack enrol --region HOST:PORT --token T` with a token of the region")]
+    #[error(
+        "this rack is not enrolled: {0}; run `hostler rack enrol --region HOST:PORT --token T` with a token of the region"
+    )]
     NotEnrolled(CaError),
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -276,8 +278,16 @@ impl Servers {
             tokio::task::spawn_blocking(move || dhcp.stop()).await.ok(); // A panic there was logged.
         }
         let (tftp, http) = (self.tftp.take(), self.http.take());
-        let tftp = async { if let Some(server) = tftp { server.stop().await } };
-        let http = async { if let Some(server) = http { server.stop().await } };
+        let tftp = async {
+            if let Some(server) = tftp {
+                server.stop().await
+            }
+        };
+        let http = async {
+            if let Some(server) = http {
+                server.stop().await
+            }
+        };
         tokio::join!(tftp, http);
     }
 }
@@ -293,8 +303,7 @@ fn link(
 ) -> Result<(), AppError> {
     let Handles { plan, bodies, reporter, .. } = handles;
     let state = running.state.clone();
-    let (client, events) =
-        LinkClient::start(ClientConfig::new(config.regions.clone()), identity, rand::random::<f64>)?;
+    let (client, events) = LinkClient::start(ClientConfig::new(config.regions.clone()), identity, rand::random::<f64>)?;
     let links = Links::new(client.clone(), config.regions.clone());
     hands.linked(links.clone());
     let leases = outbox::Leases::default();
@@ -322,17 +331,14 @@ fn link(
 }
 
 /// Watches the plan file. Facts are for the log alone: there is nobody to report to.
-fn follow_file(
-    running: &mut Running,
-    config: &RackConfig,
-    handles: Handles,
-    mut seen: mpsc::UnboundedReceiver<Seen>,
-) {
+fn follow_file(running: &mut Running, config: &RackConfig, handles: Handles, mut seen: mpsc::UnboundedReceiver<Seen>) {
     running.gather = tokio::spawn(async move {
         while let Some(seen) = seen.recv().await {
             match seen {
                 Seen::Fact { machine, fact, .. } => tracing::info!(%machine, ?fact, "seen"),
-                Seen::Lease(lease) => tracing::info!(mac = %lease.mac, ip = %lease.ip, until = %lease.expires, "leased"),
+                Seen::Lease(lease) => {
+                    tracing::info!(mac = %lease.mac, ip = %lease.ip, until = %lease.expires, "leased")
+                }
             }
         }
     });
@@ -372,7 +378,10 @@ impl Running {
             let mut counts = self.state.outbox();
             let told = async { counts.wait_for(|c| c.waiting == 0).await.is_ok() };
             if !links.ready().borrow().is_empty() && !matches!(tokio::time::timeout(LAST_WORDS, told).await, Ok(true)) {
-                tracing::info!(waiting = self.state.outbox().borrow().waiting, "reports wait on disk for the next start");
+                tracing::info!(
+                    waiting = self.state.outbox().borrow().waiting,
+                    "reports wait on disk for the next start"
+                );
             }
             links.client().stop().await;
         }
@@ -381,7 +390,8 @@ impl Running {
         for task in tasks {
             task.await.ok(); // Aborted, as meant.
         }
-        let (reporter, mut gather) = (self.reporter.clone(), std::mem::replace(&mut self.gather, tokio::spawn(async {})));
+        let (reporter, mut gather) =
+            (self.reporter.clone(), std::mem::replace(&mut self.gather, tokio::spawn(async {})));
         let state = self.state.clone();
         drop(self);
         drop(reporter);
@@ -396,4 +406,27 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// Runs a rack until SIGINT or SIGTERM, then ends it in order. What `hostler rack` does.
+///
+/// # Errors
+/// [`AppError`] when it does not start.
+pub async fn run(config: RackConfig) -> Result<(), AppError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Thread)?;
+    let running = App::start(config).await?;
+    for service in Service::ALL {
+        let addresses: Vec<_> = running.addresses(service).iter().map(SocketAddr::to_string).collect();
+        if !addresses.is_empty() {
+            tracing::info!(addresses = addresses.join(" "), "{} serves", service.name());
+        }
+    }
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping");
+    running.stop().await;
+    Ok(())
 }

@@ -8,6 +8,8 @@ pub mod config;
 pub mod control;
 pub mod deputies;
 pub mod dhcp;
+pub mod doctor;
+pub mod enrol;
 pub mod fetch;
 pub mod http;
 pub mod kernel;

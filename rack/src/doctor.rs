@@ -1,0 +1,205 @@
+//! What a rack needs of its host, checked a line each. Changes nothing; ports are tried and given back.
+
+use std::{
+    fs,
+    net::{SocketAddr, SocketAddrV4, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+};
+
+use actors::clock;
+use schema::time::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    agent,
+    app::IDENTITY,
+    config::{RackConfig, Service},
+    dhcp::Listen,
+};
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub check: String,
+    pub state: Verdict,
+    /// What was seen.
+    pub seen: String,
+    /// What to do; empty when all is well.
+    pub remedy: String,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Good,
+    /// It works, with a risk.
+    Warning,
+    /// A service cannot run.
+    Bad,
+}
+
+/// Room for one image and what comes with it.
+const DISK: u64 = 4 << 30;
+/// Before this no clock is right: 2026-01-01.
+const PAST: i64 = 1_767_225_600;
+/// Linux capabilities by number (capabilities(7)).
+const NET_BIND_SERVICE: u32 = 10;
+const NET_RAW: u32 = 13;
+
+/// All checks for a rack with those settings.
+#[must_use]
+pub fn checks(config: &RackConfig) -> Vec<Finding> {
+    let mut found = ports(config);
+    found.extend(capabilities(config));
+    if config.services.contains(&Service::Power) {
+        found.push(ipmitool(&config.power.ipmitool));
+    }
+    found.extend([time(clock::now()), disk(&config.state), interfaces(), source(config)]);
+    found
+}
+
+fn good(check: &str, seen: impl Into<String>) -> Finding {
+    Finding { check: check.into(), state: Verdict::Good, seen: seen.into(), remedy: String::new() }
+}
+
+fn finding(check: &str, state: Verdict, seen: impl Into<String>, remedy: &str) -> Finding {
+    Finding { check: check.into(), state, seen: seen.into(), remedy: remedy.into() }
+}
+
+fn ports(config: &RackConfig) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut port = |service: Service, proto: &str, address: SocketAddr, tried: std::io::Result<()>| {
+        let check = format!("port {} {proto}/{}", service.name(), address.port());
+        found.push(match tried {
+            Ok(()) => good(&check, format!("{address} is free")),
+            Err(e) => {
+                let remedy = "stop what holds the port (`ss -lunpt`), run with CAP_NET_BIND_SERVICE, or set another address; a rack that runs holds it too";
+                finding(&check, Verdict::Bad, format!("{address}: {e}"), remedy)
+            }
+        });
+    };
+    let has = |service| config.services.contains(&service);
+    if has(Service::Http) {
+        port(Service::Http, "tcp", config.http, TcpListener::bind(config.http).map(drop));
+    }
+    if has(Service::Tftp) {
+        port(Service::Tftp, "udp", config.tftp.into(), UdpSocket::bind(config.tftp).map(drop));
+    }
+    if has(Service::Dhcp) {
+        let any = SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 67);
+        let listen = match &config.dhcp {
+            Listen::Interfaces => vec![any],
+            Listen::At(addresses) => addresses.clone(),
+        };
+        for address in listen {
+            port(Service::Dhcp, "udp", address.into(), UdpSocket::bind(address).map(drop));
+        }
+    }
+    found
+}
+
+fn capabilities(config: &RackConfig) -> Vec<Finding> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).map_or("0", str::trim);
+    let effective = u64::from_str_radix(effective, 16).unwrap_or(0);
+    let dhcp = config.services.contains(&Service::Dhcp) && config.dhcp == Listen::Interfaces;
+    let low = config.services.contains(&Service::Tftp) && config.tftp.port() < 1_024;
+    let needed = [
+        (dhcp || low, NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE", "ports below 1024"),
+        (dhcp, NET_RAW, "CAP_NET_RAW", "answers to machines that have no address yet"),
+    ];
+    let check = |(_, bit, name, what): (bool, u32, &str, &str)| {
+        let check = format!("capability {name}");
+        if effective & (1 << bit) != 0 {
+            good(&check, "held")
+        } else {
+            let remedy = format!("run as root, or with AmbientCapabilities={name}: it is needed for {what}");
+            finding(&check, Verdict::Bad, "not held", &remedy)
+        }
+    };
+    needed.into_iter().filter(|(needed, ..)| *needed).map(check).collect()
+}
+
+fn ipmitool(tool: &Path) -> Finding {
+    let candidates: Vec<PathBuf> = if tool.components().count() > 1 {
+        vec![tool.into()]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).map(|dir| dir.join(tool)).collect()
+    };
+    match candidates.iter().find(|file| file.is_file()) {
+        Some(file) => good("ipmitool", file.display().to_string()),
+        None => {
+            let remedy =
+                "install the package ipmitool (apt-get install ipmitool); without it no IPMI machine can be switched";
+            finding("ipmitool", Verdict::Bad, format!("{} is not here", tool.display()), remedy)
+        }
+    }
+}
+
+fn time(now: Timestamp) -> Finding {
+    let remedy = "run an NTP client: nodes whose clock differs by more than 5 minutes are refused";
+    if now.seconds() < PAST {
+        return finding("clock", Verdict::Bad, format!("it says {now}"), remedy);
+    }
+    let ntp = ["/run/systemd/timesync/synchronized", "/run/chrony", "/var/lib/ntpsec", "/run/ntpd.pid"];
+    if ntp.iter().any(|path| Path::new(path).exists()) {
+        good("clock", format!("{now}, kept by NTP"))
+    } else {
+        finding("clock", Verdict::Warning, format!("{now}; no NTP client was found on this host"), remedy)
+    }
+}
+
+fn disk(state: &Path) -> Finding {
+    let existing = state.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    let remedy = "free some space: images are kept below the state directory";
+    match nix::sys::statvfs::statvfs(existing) {
+        Err(e) => {
+            finding("disk", Verdict::Bad, format!("{}: {e}", existing.display()), "make the state directory readable")
+        }
+        Ok(fs) => {
+            let free = fs.blocks_available().saturating_mul(fs.fragment_size());
+            let seen = format!("{} MiB free at {}", free >> 20, existing.display());
+            match free {
+                f if f >= DISK => good("disk", seen),
+                f if f >= DISK / 8 => finding("disk", Verdict::Warning, seen, remedy),
+                _ => finding("disk", Verdict::Bad, seen, remedy),
+            }
+        }
+    }
+}
+
+fn interfaces() -> Finding {
+    let addresses = agent::interfaces().into_iter().flat_map(|interface| {
+        interface.addresses.into_iter().map(move |(ip, cidr)| (interface.name.clone(), ip, cidr))
+    });
+    let seen: Vec<_> = addresses
+        .filter(|(_, ip, _)| ip.is_ipv4() && !ip.is_loopback())
+        .map(|(name, ip, cidr)| format!("{name} {ip}/{}", cidr.prefix()))
+        .collect();
+    if seen.is_empty() {
+        let remedy = "give an interface an address in the subnet that this rack is to serve";
+        return finding("interfaces", Verdict::Warning, "no IPv4 address but loopback", remedy);
+    }
+    good("interfaces", seen.join(", "))
+}
+
+fn source(config: &RackConfig) -> Finding {
+    match (&config.plan, config.regions.is_empty()) {
+        (Some(path), _) if path.is_file() => good("plan", path.display().to_string()),
+        (Some(path), _) => {
+            finding("plan", Verdict::Bad, format!("{} is not here", path.display()), "give the path of a plan file")
+        }
+        (None, true) => {
+            finding("region", Verdict::Bad, "none is set", "set region.addresses in rack.toml, or give --plan FILE")
+        }
+        (None, false) => match actors::link::ca::RackIdentity::load(&config.state.join(IDENTITY)) {
+            Ok(identity) => good("region", format!("enrolled as {} with {}", identity.rack, config.regions.join(", "))),
+            Err(e) => {
+                let remedy = "run `hostler rack enrol --region HOST:PORT --token T` with a token of the region";
+                finding("region", Verdict::Bad, format!("not enrolled: {e}"), remedy)
+            }
+        },
+    }
+}
