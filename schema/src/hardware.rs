@@ -1,6 +1,11 @@
 //! What commissioning learns of a machine's hardware: the LXD resources schema (API 1.0), read into rows that clients ask for.
 
+mod json;
+pub mod parse;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::parse::{HardwareError, boot_mac};
 
 use crate::net::MacAddr;
 

@@ -1,6 +1,10 @@
 //! LLDP neighbours (IEEE 802.1AB) as `lldpctl -f json` or XML shows them, read into rows.
 
+pub mod parse;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::parse::{LldpError, parse};
 
 /// One neighbour of one interface: the switch and the port at the other end of the cable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

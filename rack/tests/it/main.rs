@@ -4,7 +4,9 @@
 mod boot_configs;
 mod boot_yard;
 mod dhcp;
+mod metadata;
 mod peers_http;
+mod peers_metadata;
 mod peers_power;
 mod peers_tftp;
 mod rfc1350_tftp;

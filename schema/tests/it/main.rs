@@ -1,0 +1,6 @@
+//! The integration tests of the schema crate, one file per part.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
+
+mod hardware;
+mod lldp;
+mod script;
