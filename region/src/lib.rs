@@ -4,3 +4,4 @@ pub mod bodies;
 pub mod builtin;
 pub mod seal;
 pub mod store;
+pub mod testing;
