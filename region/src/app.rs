@@ -1,12 +1,6 @@
 //! The region as one value: store, actors, bodies, links. `start` wires them; API and link use them.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    ops::Deref,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use actors::{
     catalogue::{Catalogue, CatalogueEvent},
@@ -110,7 +104,9 @@ pub enum StartError {
 pub enum Missing {
     #[error("there is no {kind} {id}; list them with `hostler {kind} list`")]
     NotThere { kind: &'static str, id: String },
-    #[error("the stored state of {kind} {id} cannot be read: {why}; restore it from a backup, or report it as a defect")]
+    #[error(
+        "the stored state of {kind} {id} cannot be read: {why}; restore it from a backup, or report it as a defect"
+    )]
     Unreadable { kind: &'static str, id: String, why: String },
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -305,7 +301,11 @@ impl App {
         Ok(actor.ask(MachineEvent::Updated { by: by.to_owned(), changes }, new_trace()).await?)
     }
 
-    async fn keep_power_secrets(&self, id: SystemId, secrets: &BTreeMap<String, Secret<String>>) -> Result<(), Missing> {
+    async fn keep_power_secrets(
+        &self,
+        id: SystemId,
+        secrets: &BTreeMap<String, Secret<String>>,
+    ) -> Result<(), Missing> {
         let seal = |(name, secret): (&String, _)| self.seal.seal(id.as_str(), &format!("{POWER}{name}"), secret);
         let changes: Vec<Change> = secrets.iter().map(seal).collect::<Result<_, _>>()?;
         if !changes.is_empty() {
@@ -362,11 +362,8 @@ impl App {
             unreachable!("the link server starts before anything that mints tokens");
         };
         let token = Token::mint(server.ca(), rand::random());
-        let kept = EnrolmentToken {
-            token_sha256: token.hash().to_string(),
-            expires: clock::now() + lasts,
-            used_by: None,
-        };
+        let kept =
+            EnrolmentToken { token_sha256: token.hash().to_string(), expires: clock::now() + lasts, used_by: None };
         (token.text(), kept)
     }
 
@@ -385,5 +382,9 @@ async fn load<C: Core + DeserializeOwned>(store: &Store, id: &str) -> Result<Opt
 }
 
 fn read<C: Core + DeserializeOwned>(state: &str, id: &str) -> Result<C, Missing> {
-    serde_json::from_str(state).map_err(|e| Missing::Unreadable { kind: C::KIND, id: id.to_owned(), why: e.to_string() })
+    serde_json::from_str(state).map_err(|e| Missing::Unreadable {
+        kind: C::KIND,
+        id: id.to_owned(),
+        why: e.to_string(),
+    })
 }

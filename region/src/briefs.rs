@@ -82,7 +82,7 @@ fn boot_subnets(c: &Catalogue) -> Vec<SubnetId> {
 /// The default image of the architecture, or its newest.
 fn image(c: &Catalogue, arch: &str) -> Option<Image> {
     let fitting = || c.images.values().filter(|i| i.image.arch == arch);
-    let chosen = fitting().find(|i| i.default).or_else(|| fitting().last());
+    let chosen = fitting().find(|i| i.default).or_else(|| fitting().next_back());
     chosen.map(|i| i.image.clone())
 }
 

@@ -70,7 +70,9 @@ pub enum InitError {
     Exists(PathBuf),
     #[error("{database} holds a region already; name another database, or start that region")]
     Taken { database: String },
-    #[error("could not write {path}: {source}; make the directory writable for this user, or choose another with --data-dir")]
+    #[error(
+        "could not write {path}: {source}; make the directory writable for this user, or choose another with --data-dir"
+    )]
     File { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),

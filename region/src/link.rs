@@ -74,12 +74,8 @@ async fn serve(app: App, mut connection: Connection) {
     let rack = connection.rack;
     info!(%rack, peer = %connection.peer, "connected");
     let (queue, todo) = mpsc::unbounded_channel();
-    let connected = Arc::new(Connected {
-        number: connection.number,
-        hello: OnceLock::new(),
-        queue,
-        dirty: Dirty::default(),
-    });
+    let connected =
+        Arc::new(Connected { number: connection.number, hello: OnceLock::new(), queue, dirty: Dirty::default() });
     app.links.put(rack, connected.clone());
     let talking = Talking { app: app.clone(), rack, connected: connected.clone(), sender: connection.sender.clone() };
     let mut tasks = JoinSet::new();
@@ -195,7 +191,7 @@ async fn tell_rack(app: &App, rack: RackId, event: RackEvent, trace: TraceId) {
 async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Sender<ToRack>, hello: Hello) {
     let compose = |app: &App| plans::sections(&app.catalogue_content(), rack, &hello.interfaces);
     let wanted = app.rack(rack).await.map(|actor| actor.snapshot().plan_wanted).unwrap_or_default();
-    let mut told = Told { generation: wanted.max(hello.plan), ..Told::default() };
+    let mut told = Told::nothing(wanted.max(hello.plan));
     let mut whole = true;
     loop {
         let marks = connected.dirty.take();
@@ -225,7 +221,7 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
 async fn speak(app: App, rack: RackId, mut todo: mpsc::UnboundedReceiver<(ToDo, TraceId)>, sender: Sender<ToRack>) {
     while let Some((next, trace)) = todo.recv().await {
         let message = match next {
-            ToDo::Say(message) => message,
+            ToDo::Say(message) => *message,
             ToDo::Order { state, attempt, action, deadline } => match app.power_secrets(state.spec.system_id).await {
                 Ok(secrets) => ToRack::Order(Order {
                     machine: state.spec.system_id,

@@ -21,9 +21,14 @@ use tracing::warn;
 
 /// Something to be sent, in order.
 pub(crate) enum ToDo {
-    Say(ToRack),
+    Say(Box<ToRack>),
     /// An order, whose secrets are unsealed when it is its turn.
-    Order { state: Arc<Machine>, attempt: AttemptId, action: PowerAction, deadline: Timestamp },
+    Order {
+        state: Arc<Machine>,
+        attempt: AttemptId,
+        action: PowerAction,
+        deadline: Timestamp,
+    },
 }
 
 /// One rack's connection as the rest of the region uses it.
@@ -112,7 +117,7 @@ impl Links {
     /// That machine's ticket changed.
     pub(crate) fn mark(&self, machine: SystemId) {
         for connected in self.racks().values() {
-            connected.dirty.mark(|marks| drop(marks.machines.insert(machine)));
+            connected.dirty.mark(|marks| marks.machines.extend([machine]));
         }
     }
 

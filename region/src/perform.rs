@@ -108,7 +108,7 @@ impl Perform<Machine> for Hands {
                 self.0.links.queue(rack, todo, trace);
             }
             MachineEffect::CancelOrder { rack, attempt } => {
-                self.0.links.queue(rack, ToDo::Say(ToRack::CancelOrder { machine, attempt }), trace);
+                self.0.links.queue(rack, ToDo::Say(Box::new(ToRack::CancelOrder { machine, attempt })), trace);
             }
             MachineEffect::PublishTicket { attempt, racks, expires } => {
                 let (app, state) = (self.0.clone(), me.snapshot());

@@ -170,6 +170,12 @@ pub struct Told {
 }
 
 impl Told {
+    /// A rack that was told nothing yet: its first plan gets the generation after that one.
+    #[must_use]
+    pub fn nothing(generation: Generation) -> Self {
+        Self { generation, ..Self::default() }
+    }
+
     /// The whole plan, as a rack gets it first on a connection.
     #[must_use]
     pub fn whole(generation: Generation, sections: Sections, tickets: Vec<Ticket>) -> (Self, PlanUpdate) {

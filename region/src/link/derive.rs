@@ -38,7 +38,10 @@ fn bytes(content: &Content, bodies: &Bodies) -> Result<Vec<u8>, String> {
     match &content.inline {
         Some(bytes) => Ok(bytes.clone()),
         None => bodies.read(content.body.sha256).map_err(|e| {
-            format!("the output {} ({} bytes) is not here: {e}; commission again", content.body.sha256, content.body.len)
+            format!(
+                "the output {} ({} bytes) is not here: {e}; commission again",
+                content.body.sha256, content.body.len
+            )
         }),
     }
 }

@@ -35,7 +35,8 @@ impl Doorkeeper for Door {
                 }
             };
             let again = "enrol it again: hostler rack enrol --region HOST:PORT --token TOKEN";
-            let entry = entry.ok_or_else(|| Refusal::new("this certificate belongs to no rack of this region", again))?;
+            let entry =
+                entry.ok_or_else(|| Refusal::new("this certificate belongs to no rack of this region", again))?;
             if entry.revoked {
                 return Err(Refusal::new(format!("rack {} ({}) was revoked", entry.id, entry.hostname), again));
             }
