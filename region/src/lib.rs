@@ -1,6 +1,15 @@
 //! Hands near the operator: API, store, plans, the link's server side.
 
+pub mod app;
 pub mod bodies;
+pub mod briefs;
 pub mod builtin;
+pub mod config;
+pub mod directory;
+pub mod link;
+pub mod links;
+pub mod perform;
+pub mod plans;
 pub mod seal;
 pub mod store;
+pub mod tickets;
