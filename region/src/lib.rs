@@ -6,6 +6,7 @@ pub mod briefs;
 pub mod builtin;
 pub mod config;
 pub mod directory;
+pub mod init;
 pub mod link;
 pub mod links;
 pub mod perform;

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use actors::{
-    catalogue::Catalogue,
     clock,
     link::{
         ca::Ca,

@@ -1,10 +1,6 @@
 //! What a script's output says of the hardware: the bodies of built-in scripts, read into rows. What cannot be read fails the result, in words.
 
-use std::sync::Arc;
-
 use schema::{
-    hardware::HardwareReport,
-    lldp,
     messages::{
         machine::Derived,
         report::{Fact, Report},
@@ -34,14 +30,7 @@ fn read(name: &str, output: &ScriptOutput, bodies: &Bodies) -> Result<Derived, S
     let content = output.stdout.as_ref().or(output.combined.as_ref());
     let content = content.ok_or_else(|| format!("{name} wrote nothing; look at the machine's console"))?;
     let bytes = bytes(content, bodies)?;
-    if name == builtin::INVENTORY {
-        let hardware = HardwareReport::from_resources(&bytes).map_err(|e| format!("{name}: {e}"))?;
-        return Ok(Derived { hardware: Some(Arc::new(hardware)), ..Derived::default() });
-    }
-    if name == builtin::LLDP {
-        let neighbours = lldp::parse(&bytes).map_err(|e| format!("{name}: {e}"))?;
-        return Ok(Derived { neighbours: Some(Arc::new(neighbours)), ..Derived::default() });
-    }
+    let _ = bytes;
     Ok(Derived::default())
 }
 
