@@ -14,6 +14,7 @@ use super::{
     params::Params,
     shape,
 };
+use crate::store::queries::MachineFilter;
 
 /// Operations of a machine that MAAS has and a later issue brings; the machine's actor refuses them with that reason.
 const LATER: &[&str] = &[
@@ -62,12 +63,12 @@ pub async fn one(call: Call) -> Answer {
         }
         ("GET", "explain") => {
             call.user()?;
-            Ok(json(&explain::of(&call.house.machine(id).await?)))
+            Ok(json(&explain::of(&*call.house.state(id).await?)))
         }
         ("GET", "power_parameters") => {
             call.admin()?;
-            let facts = call.house.machine(id).await?;
-            Ok(json(&Value::Object(power_parameters(&call, id, &facts.state.spec.power).await?)))
+            let state = call.house.state(id).await?;
+            Ok(json(&Value::Object(power_parameters(&call, id, &state.spec.power).await?)))
         }
         ("GET", "query_power_state") => operate::query_power_state(&call, id).await,
         ("GET", "get_token") => {
@@ -115,7 +116,7 @@ async fn list(call: &Call) -> Answer {
     call.user()?;
     let filter = filter::Filter::read(&call.params)?;
     let catalogue = call.house.catalogue();
-    let machines = call.house.machines().await?;
+    let machines = call.house.machines(filter.rows()).await?;
     let shown: Vec<_> =
         machines.iter().filter(|m| filter.admits(m)).map(|m| shape::machine::machine(m, &catalogue)).collect();
     Ok(json(&Value::Array(shown)))
@@ -124,9 +125,8 @@ async fn list(call: &Call) -> Answer {
 async fn is_registered(call: &Call) -> Answer {
     let mac: schema::net::MacAddr =
         call.params.parsed("mac_address")?.ok_or_else(|| Fault::Bad("No provided mac_address!".into()))?;
-    let machines = call.house.machines().await?;
-    let has = |m: &shape::machine::Facts| m.state.spec.macs.contains(&mac) || m.nics.iter().any(|n| n.hardware.mac == mac);
-    Ok(json(&json!(machines.iter().any(has))))
+    let holders = call.house.summaries(MachineFilter { macs: vec![mac], ..MachineFilter::default() }).await?;
+    Ok(json(&json!(!holders.is_empty())))
 }
 
 /// The flat object of a machine's power parameters, secrets opened: for administrators only.
@@ -147,10 +147,11 @@ async fn power_parameters_of_many(call: &Call) -> Answer {
     call.admin()?;
     let wanted = ids(&call.params);
     let mut shown = Map::new();
-    for facts in call.house.machines().await? {
-        let spec = &facts.state.spec;
-        if wanted.is_empty() || wanted.iter().any(|w| w == spec.system_id.as_str()) {
-            shown.insert(spec.system_id.to_string(), Value::Object(power_parameters(call, spec.system_id, &spec.power).await?));
+    for machine in call.house.summaries(MachineFilter::default()).await? {
+        let id = machine.system_id;
+        if wanted.is_empty() || wanted.iter().any(|w| w == id.as_str()) {
+            let state = call.house.state(id).await?;
+            shown.insert(id.to_string(), Value::Object(power_parameters(call, id, &state.spec.power).await?));
         }
     }
     Ok(json(&Value::Object(shown)))

@@ -11,12 +11,14 @@ use schema::{
 };
 
 use super::{operate, show};
-use crate::api::{
-    call::{Answer, Call},
-    fault::{Fault, Faults},
-    hostname,
-    params::Params,
-    shape::machine::Facts,
+use crate::{
+    api::{
+        call::{Answer, Call},
+        fault::{Fault, Faults},
+        hostname,
+        params::Params,
+    },
+    store::queries::MachineFilter,
 };
 
 /// Debian's words for the architectures a machine may have.
@@ -28,15 +30,15 @@ pub type Secrets = BTreeMap<String, Secret<String>>;
 /// POST `machines/`: makes the machine, and commissions it unless `commission=false`.
 pub async fn create(call: &Call) -> Answer {
     let by = call.admin()?.username.clone();
-    let machines = call.house.machines().await?;
+    let _edit = call.house.editing().await;
     let params = &call.params;
     let mut faults = Faults::default();
     let architecture = faults.take(architecture(params)).flatten();
     if architecture.is_none() && params.filled("architecture").is_none() {
         faults.add("architecture", "This field is required.");
     }
-    let macs = faults.take(macs(params, &machines)).unwrap_or_default();
-    let name = faults.take(host_name(params, &machines, None)).flatten();
+    let macs = faults.take(macs(call).await).unwrap_or_default();
+    let name = faults.take(host_name(call, None).await).flatten();
     faults.take(domain(params));
     let power = faults.take(power(params, None, params.truth("power_parameters_skip_check").ok().flatten() == Some(true)));
     if params.filled("power_type").is_none() {
@@ -50,8 +52,11 @@ pub async fn create(call: &Call) -> Answer {
     faults.check()?;
     let (config, secrets) = power.unwrap_or_default();
     let spec = MachineSpec {
-        system_id: fresh_id(&machines),
-        hostname: name.unwrap_or_else(|| hostname::fresh(|n| machines.iter().any(|m| m.state.spec.hostname == n))),
+        system_id: call.house.fresh_id().await?,
+        hostname: match name {
+            Some(name) => name,
+            None => fresh_name(call).await?,
+        },
         domain: "maas".into(),
         architecture: architecture.unwrap_or_default(),
         macs,
@@ -73,12 +78,12 @@ pub async fn create(call: &Call) -> Answer {
 /// PUT `machines/<id>/`: only the fields that are given change; power parameters merge with those there are.
 pub async fn update(call: &Call, id: SystemId) -> Answer {
     let by = call.admin()?.username.clone();
-    let machines = call.house.machines().await?;
-    let present = machines.iter().find(|m| m.state.spec.system_id == id).ok_or_else(|| Fault::no("Machine"))?;
+    let _edit = call.house.editing().await;
+    let present = call.house.state(id).await?;
     let params = &call.params;
     let mut faults = Faults::default();
     let mut changes = MachineChanges {
-        hostname: faults.take(host_name(params, &machines, Some(id))).flatten(),
+        hostname: faults.take(host_name(call, Some(id)).await).flatten(),
         architecture: faults.take(architecture(params)).flatten(),
         description: params.get("description").map(str::to_owned),
         zone: params.filled("zone").map(str::to_owned),
@@ -90,7 +95,7 @@ pub async fn update(call: &Call, id: SystemId) -> Answer {
     let mut secrets = Secrets::new();
     if touches_power {
         let skip = params.truth("power_parameters_skip_check").ok().flatten() == Some(true);
-        if let Some((config, given)) = faults.take(power(params, Some(&present.state.spec.power), skip)) {
+        if let Some((config, given)) = faults.take(power(params, Some(&present.spec.power), skip)) {
             changes.power = Some(config);
             secrets = given;
         }
@@ -108,13 +113,13 @@ pub async fn delete(call: &Call, id: SystemId) -> Result<(), Fault> {
     call.house.obey(id, MachineEvent::Deleted { by }).await
 }
 
-fn fresh_id(machines: &[Facts]) -> SystemId {
-    loop {
-        let id = SystemId::from_draws(rand::random());
-        if machines.iter().all(|m| m.state.spec.system_id != id) {
-            return id;
-        }
-    }
+/// A generated name that no machine has.
+async fn fresh_name(call: &Call) -> Result<String, Fault> {
+    let names: Vec<String> = (0..16).map(|_| hostname::fresh(|_| false)).collect();
+    let taken = call.house.summaries(MachineFilter { hostnames: names.clone(), ..MachineFilter::default() }).await?;
+    let free = names.iter().find(|n| taken.iter().all(|m| m.hostname != **n)).cloned();
+    // Sixteen hits mean a large fleet: a number then makes the name free.
+    Ok(free.unwrap_or_else(|| hostname::fresh(|n| n.split('-').count() == 2)))
 }
 
 fn architecture(params: &Params) -> Result<Option<String>, Fault> {
@@ -127,7 +132,8 @@ fn architecture(params: &Params) -> Result<Option<String>, Fault> {
     Ok(Some(format!("{arch}/{sub}")))
 }
 
-fn macs(params: &Params, machines: &[Facts]) -> Result<Vec<MacAddr>, Fault> {
+async fn macs(call: &Call) -> Result<Vec<MacAddr>, Fault> {
+    let params = &call.params;
     let mut faults = Faults::default();
     let mut macs: Vec<MacAddr> = Vec::new();
     for text in params.list("mac_addresses") {
@@ -136,15 +142,14 @@ fn macs(params: &Params, machines: &[Facts]) -> Result<Vec<MacAddr>, Fault> {
             Ok(mac) if mac.0[0] & 1 == 1 || mac == MacAddr::default() => {
                 faults.add("mac_addresses", format!("{mac} is no address of a network card."));
             }
-            Ok(mac) => {
-                let holder = machines.iter().find(|m| m.state.spec.macs.contains(&mac));
-                if let Some(holder) = holder {
-                    let message = format!("MAC address {mac} already in use on {}.", holder.state.spec.hostname);
-                    faults.add("mac_addresses", message);
-                } else if !macs.contains(&mac) {
-                    macs.push(mac);
-                }
-            }
+            Ok(mac) if macs.contains(&mac) => {}
+            Ok(mac) => macs.push(mac),
+        }
+    }
+    if !macs.is_empty() {
+        let held = MachineFilter { macs: macs.clone(), ..MachineFilter::default() };
+        for holder in call.house.summaries(held).await? {
+            faults.add("mac_addresses", format!("MAC address already in use on {}.", holder.hostname));
         }
     }
     if params.list("mac_addresses").is_empty() {
@@ -155,12 +160,12 @@ fn macs(params: &Params, machines: &[Facts]) -> Result<Vec<MacAddr>, Fault> {
 }
 
 /// The host name that is asked for, without its domain; `None` when there is none.
-fn host_name(params: &Params, machines: &[Facts], own: Option<SystemId>) -> Result<Option<String>, Fault> {
-    let Some(text) = params.filled("hostname") else { return Ok(None) };
+async fn host_name(call: &Call, own: Option<SystemId>) -> Result<Option<String>, Fault> {
+    let Some(text) = call.params.filled("hostname") else { return Ok(None) };
     let name: HostName = text.parse().map_err(|e| Fault::field("hostname", format!("{e}.")))?;
     let label = name.as_str().split('.').next().unwrap_or_default().to_owned();
-    let taken = |m: &&Facts| m.state.spec.hostname == label && Some(m.state.spec.system_id) != own;
-    if machines.iter().any(|m| taken(&m)) {
+    let named = MachineFilter { hostnames: vec![label.clone()], ..MachineFilter::default() };
+    if call.house.summaries(named).await?.iter().any(|m| Some(m.system_id) != own) {
         return Err(Fault::field("hostname", format!("Node with hostname \"{label}\" already exists.")));
     }
     Ok(Some(label))

@@ -2,7 +2,10 @@
 
 use schema::{net::MacAddr, status::NodeStatus};
 
-use crate::api::{fault::Fault, params::Params, shape::machine::Facts};
+use crate::{
+    api::{fault::Fault, params::Params, shape::machine::Facts},
+    store::queries::MachineFilter,
+};
 
 /// What a listing asks for. An empty list admits all.
 #[derive(Debug, Default)]
@@ -60,43 +63,56 @@ impl Filter {
         })
     }
 
+    /// The part of it that the database can answer; [`Self::admits`] does the whole.
+    #[must_use]
+    pub fn rows(&self) -> MachineFilter {
+        let short = self.hostnames.iter().all(|n| !n.contains('.'));
+        MachineFilter {
+            system_ids: self.ids.iter().filter_map(|id| id.parse().ok()).collect(),
+            hostnames: if short { self.hostnames.clone() } else { Vec::new() },
+            macs: self.macs.clone(),
+            statuses: self.statuses.clone(),
+            ..MachineFilter::default()
+        }
+    }
+
     /// Whether the machine is asked for.
     #[must_use]
     pub fn admits(&self, facts: &Facts) -> bool {
-        let m = &facts.state;
-        let spec = &m.spec;
+        let m = &facts.record.machine;
         let fqdn = facts.fqdn();
         let within = |list: &[String], value: &str| list.is_empty() || list.iter().any(|v| v == value);
-        let named = |list: &[String]| list.iter().any(|v| *v == spec.hostname || *v == fqdn);
-        let arch = |list: &[String]| list.iter().any(|v| *v == spec.architecture || spec.architecture.starts_with(&format!("{v}/")));
-        let mac = |mac: &MacAddr| spec.macs.contains(mac) || facts.nics.iter().any(|n| n.hardware.mac == *mac);
+        let named = |list: &[String]| list.iter().any(|v| *v == m.hostname || *v == fqdn);
+        let arch = |list: &[String]| list.iter().any(|v| *v == m.architecture || m.architecture.starts_with(&format!("{v}/")));
+        let mac = |mac: &MacAddr| facts.has_mac(*mac);
+        let hw = facts.record.hardware.as_ref();
         let or_default = |name: &str| if name.is_empty() { "default".to_owned() } else { name.to_owned() };
-        within(&self.ids, spec.system_id.as_str())
+        within(&self.ids, m.system_id.as_str())
             && (self.hostnames.is_empty() || named(&self.hostnames))
             && (self.macs.is_empty() || self.macs.iter().any(mac))
-            && within(&self.domains, &spec.domain)
-            && within(&self.zones, &or_default(&spec.zone))
-            && within(&self.pools, &or_default(&spec.pool))
+            && within(&self.domains, &m.domain)
+            && within(&self.zones, &or_default(&m.zone))
+            && within(&self.pools, &or_default(&m.pool))
             && (self.arches.is_empty() || arch(&self.arches))
             && (self.statuses.is_empty() || self.statuses.contains(&m.status))
             && within(&self.power_states, m.power_state.label())
             // Owners and tags come with a later issue: no machine has any.
             && self.owners.is_empty()
             && self.tags.is_empty()
-            && self.min_cpus.is_none_or(|n| facts.hardware.cpu_count >= n)
-            && self.min_memory.is_none_or(|n| facts.hardware.memory >= n)
+            && self.min_cpus.is_none_or(|n| hw.is_some_and(|h| h.cpu_count >= n))
+            && self.min_memory.is_none_or(|n| hw.is_some_and(|h| h.memory >= n))
             && !self.excludes(facts, named(&self.not_hostnames), arch(&self.not_arches))
     }
 
     fn excludes(&self, facts: &Facts, by_name: bool, by_arch: bool) -> bool {
-        let spec = &facts.state.spec;
+        let m = &facts.record.machine;
         let or_default = |name: &str| if name.is_empty() { "default".to_owned() } else { name.to_owned() };
         by_name
             || by_arch
-            || self.not_ids.iter().any(|v| v == spec.system_id.as_str())
-            || self.not_statuses.contains(&facts.state.status)
-            || self.not_zones.contains(&or_default(&spec.zone))
-            || self.not_pools.contains(&or_default(&spec.pool))
+            || self.not_ids.iter().any(|v| v == m.system_id.as_str())
+            || self.not_statuses.contains(&m.status)
+            || self.not_zones.contains(&or_default(&m.zone))
+            || self.not_pools.contains(&or_default(&m.pool))
     }
 }
 

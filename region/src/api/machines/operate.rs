@@ -73,11 +73,11 @@ pub fn options(params: &Params) -> Result<CommissionOptions, Fault> {
 /// GET `op=query_power_state`: asks the BMC and waits for its answer, at most 60 s. A power type that cannot be asked answers at once.
 pub async fn query_power_state(call: &Call, id: SystemId) -> Answer {
     let by = call.user()?.username.clone();
-    let facts = call.house.machine(id).await?;
-    if !facts.state.spec.power.power_type.queryable() {
+    let before = call.house.state(id).await?;
+    if !before.spec.power.power_type.queryable() {
         return Ok(json(&json!({"state": PowerState::Unknown.label()})));
     }
-    let before = facts.state.power_asked;
+    let before = before.power_asked;
     power(call, id, &by, PowerAction::Query).await?;
     let limit = actors::clock::tick() + QUERY;
     loop {

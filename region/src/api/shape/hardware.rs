@@ -1,45 +1,31 @@
 //! Interfaces, block devices, NUMA nodes and SMBIOS data as the MAAS API shows them.
 
+use std::net::Ipv4Addr;
+
 use schema::{
     catalogue::{Catalogue, Subnet},
-    hardware::{HardwareDisk, HardwareInterface, HardwareReport, SystemInfo},
+    hardware::{NumaNode, SystemInfo},
     id::SystemId,
-    lldp::LldpNeighbour,
     net::MacAddr,
 };
 use serde_json::{Value, json};
 
-use super::{ROOT, network};
+use super::{ROOT, machine::Facts, network};
+use crate::store::queries::{Disk, Interface};
 
-/// An interface with its id in the database.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Nic {
-    pub id: i64,
-    pub hardware: HardwareInterface,
-    /// Addresses leased to it now.
-    pub addresses: Vec<std::net::IpAddr>,
-}
-
-/// A disk with its id in the database.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Disk {
-    pub id: i64,
-    pub hardware: HardwareDisk,
-}
-
-/// An interface. Its VLAN and its discovered links come from the subnets that hold its addresses.
+/// An interface. Its VLAN and its discovered links come from the subnets of its leases.
 #[must_use]
-pub fn interface(id: SystemId, nic: &Nic, catalogue: &Catalogue, neighbours: &[LldpNeighbour]) -> Value {
-    let hw = &nic.hardware;
-    let held = |ip: &std::net::IpAddr| catalogue.subnets.values().find(|s| s.cidr.contains(*ip));
-    let subnets: Vec<(std::net::IpAddr, &Subnet)> =
-        nic.addresses.iter().filter_map(|ip| held(ip).map(|s| (*ip, s))).collect();
+pub fn interface(facts: &Facts, nic: &Interface, catalogue: &Catalogue) -> Value {
+    let (id, hw) = (facts.id(), &nic.hardware);
+    let leased = facts.leases.iter().filter(|l| l.mac == hw.mac);
+    let subnets: Vec<(Ipv4Addr, &Subnet)> =
+        leased.filter_map(|l| catalogue.subnets.get(&l.subnet).map(|s| (l.ip, s))).collect();
     let discovered: Vec<Value> = subnets
         .iter()
         .map(|(ip, s)| json!({"subnet": network::subnet(catalogue, s), "ip_address": ip}))
         .collect();
     let vlan = subnets.first().and_then(|(_, s)| catalogue.vlans.get(&s.vlan));
-    let near: Vec<_> = neighbours.iter().filter(|n| n.interface == hw.name).collect();
+    let near: Vec<_> = facts.record.neighbours.iter().filter(|n| n.interface == hw.name).collect();
     json!({
         "id": nic.id, "system_id": id, "name": hw.name, "type": "physical", "enabled": true,
         "mac_address": if hw.mac == MacAddr::default() { Value::Null } else { json!(hw.mac) },
@@ -81,11 +67,11 @@ pub fn block_device(id: SystemId, disk: &Disk) -> Value {
 
 /// NUMA nodes.
 #[must_use]
-pub fn numa(report: &HardwareReport) -> Vec<Value> {
-    let node = |n: &schema::hardware::NumaNode| {
+pub fn numa(nodes: &[NumaNode]) -> Vec<Value> {
+    let node = |n: &NumaNode| {
         json!({"index": n.index, "cores": n.cores, "memory": n.memory, "hugepages_set": []})
     };
-    report.numa_nodes.iter().map(node).collect()
+    nodes.iter().map(node).collect()
 }
 
 /// MAAS's `hardware_info`: "Unknown" where SMBIOS is silent.

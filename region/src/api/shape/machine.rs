@@ -1,57 +1,53 @@
 //! The machine as the MAAS API shows it: every key of it, always, with the right nullability.
 
-use std::sync::Arc;
-
-use actors::machine::Machine;
-use schema::{
-    catalogue::Catalogue,
-    hardware::HardwareReport,
-    lldp::LldpNeighbour,
-    net::MacAddr,
-    script::ResultStatus,
-    status::NodeStatus,
-};
+use schema::{catalogue::Catalogue, commissioning::CommissionStep, id::SystemId, net::MacAddr, plan::Lease, status::NodeStatus};
 use serde_json::{Value, json};
 
-use super::{
-    ROOT, domain,
-    hardware::{self, Disk, Nic},
-    pool, zone,
-};
+use super::{ROOT, domain, hardware, pool, zone};
+use crate::store::queries::{MachineRecord, MachineSummary};
 
-/// All that the API shows of one machine, gathered from the read model.
+/// All that the API shows of one machine: its record, and the leases that its addresses hold now.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    pub state: Arc<Machine>,
-    /// CPUs, memory, NUMA and SMBIOS; interfaces and disks stand beside it with their ids.
-    pub hardware: HardwareReport,
-    pub nics: Vec<Nic>,
-    pub disks: Vec<Disk>,
-    pub neighbours: Vec<LldpNeighbour>,
-    /// The present (or last) commissioning's script set: its id and status.
-    pub commissioning: Option<(i64, ResultStatus)>,
-    /// Addresses leased to its MACs now.
-    pub addresses: Vec<std::net::IpAddr>,
+    pub record: MachineRecord,
+    pub leases: Vec<Lease>,
 }
 
 impl Facts {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> SystemId {
+        self.record.machine.system_id
+    }
+
     /// The fully qualified name.
     #[must_use]
     pub fn fqdn(&self) -> String {
-        let spec = &self.state.spec;
-        if spec.domain.is_empty() { spec.hostname.clone() } else { format!("{}.{}", spec.hostname, spec.domain) }
+        fqdn(&self.record.machine.hostname, &self.record.machine.domain)
     }
 
     /// The MAC that it boots with: as seen last, else the first that it was given.
     #[must_use]
     pub fn boot_mac(&self) -> Option<MacAddr> {
-        let seen = self.state.attempt.as_ref().and_then(|a| a.boot_mac).or(self.hardware.boot_mac);
-        seen.or_else(|| self.state.spec.macs.first().copied())
+        let seen = self.record.hardware.as_ref().and_then(|h| h.boot_mac);
+        seen.or_else(|| self.record.machine.macs.first().copied())
+    }
+
+    /// Whether it has that address.
+    #[must_use]
+    pub fn has_mac(&self, mac: MacAddr) -> bool {
+        self.record.machine.macs.contains(&mac) || self.record.interfaces.iter().any(|i| i.hardware.mac == mac)
     }
 }
 
+/// Host name and domain as one name.
+#[must_use]
+pub fn fqdn(hostname: &str, domain: &str) -> String {
+    if domain.is_empty() { hostname.to_owned() } else { format!("{hostname}.{domain}") }
+}
+
 /// `status_message`: what it waits for, why it is where it is, or the status.
-fn message(machine: &Machine) -> String {
+fn message(machine: &MachineSummary) -> String {
     match (&machine.wait, machine.error.as_str()) {
         (Some(wait), _) => format!("Waiting for {}", wait.what),
         (None, "") => machine.status.label().to_owned(),
@@ -59,8 +55,8 @@ fn message(machine: &Machine) -> String {
     }
 }
 
-fn status_action(machine: &Machine) -> &'static str {
-    let step = machine.attempt.as_ref().and_then(actors::machine::Attempt::current_step);
+fn status_action(machine: &MachineSummary) -> &'static str {
+    let step = machine.step.and_then(|n| CommissionStep::ALL.get(usize::from(n).checked_sub(1)?));
     match (machine.status, step) {
         (NodeStatus::Commissioning, Some(step)) => step.label(),
         _ => "",
@@ -83,52 +79,58 @@ pub fn machine(facts: &Facts, catalogue: &Catalogue) -> Value {
 }
 
 fn identity(facts: &Facts) -> Value {
-    let spec = &facts.state.spec;
-    let uuid = &facts.hardware.system.uuid;
+    let m = &facts.record.machine;
+    let uuid = facts.record.hardware.as_ref().map(|h| h.system.uuid.as_str()).filter(|u| !u.is_empty());
     json!({
-        "system_id": spec.system_id, "hostname": spec.hostname, "fqdn": facts.fqdn(), "description": spec.description,
-        "hardware_uuid": if uuid.is_empty() { Value::Null } else { json!(uuid) },
-        "domain": domain(&spec.domain), "zone": zone(&spec.zone), "pool": pool(&spec.pool),
+        "system_id": m.system_id, "hostname": m.hostname, "fqdn": facts.fqdn(), "description": m.description,
+        "hardware_uuid": uuid, "domain": domain(&m.domain), "zone": zone(&m.zone), "pool": pool(&m.pool),
         "owner": null, "owner_data": {}, "workload_annotations": {}, "locked": false, "parent": null,
         "node_type": 0, "node_type_name": "Machine", "tag_names": [], "address_ttl": null,
-        "resource_uri": format!("{ROOT}/machines/{}/", spec.system_id),
+        "resource_uri": format!("{ROOT}/machines/{}/", m.system_id),
     })
 }
 
 fn state(facts: &Facts) -> Value {
-    let m = &facts.state;
+    let m = &facts.record.machine;
     let method = m.boot_method.map_or("", schema::boot::BootMethod::bios_boot_method);
+    let addresses: Vec<_> = facts.leases.iter().map(|l| l.ip).collect();
     json!({
         "status": m.status.number(), "status_name": m.status.label(), "status_message": message(m),
-        "status_action": status_action(m), "error_description": m.error, "power_type": m.spec.power.power_type.name(),
+        "status_action": status_action(m), "error_description": m.error, "power_type": m.power_type.name(),
         "power_state": m.power_state.label(), "bios_boot_method": method, "netboot": m.status != NodeStatus::Deployed,
         "osystem": "", "distro_series": "", "ephemeral_deploy": false, "disable_ipv4": false,
         "enable_hw_sync": false, "enable_kernel_crash_dump": false, "is_dpu": false, "last_sync": null,
-        "sync_interval": null, "next_sync": null, "ip_addresses": facts.addresses,
+        "sync_interval": null, "next_sync": null, "ip_addresses": addresses,
+        // Hostler's own: the wait in short. All of it is told by op=explain.
+        "waiting_for": m.wait.as_ref().map(|w| w.what.clone()), "commissioning_step": m.step,
     })
 }
 
 fn measures(facts: &Facts) -> Value {
-    let hw = &facts.hardware;
-    let bytes: u64 = facts.disks.iter().map(|d| d.hardware.size).sum();
+    let record = &facts.record;
+    let bytes: u64 = record.disks.iter().map(|d| d.hardware.size).sum();
     #[expect(clippy::cast_precision_loss, reason = "MAAS shows megabytes as a float")]
     let storage = (bytes as f64 / 100_000.0).round() / 10.0;
+    let hw = record.hardware.as_ref();
+    let info = hw.map(|h| hardware::info(&h.system, &h.cpu_model));
     json!({
-        "architecture": facts.state.spec.architecture, "min_hwe_kernel": "", "hwe_kernel": null,
-        "cpu_count": hw.cpu_count, "cpu_speed": hw.cpu_speed, "memory": hw.memory, "swap_size": null,
-        "storage": storage, "numanode_set": hardware::numa(hw), "hardware_info": hardware::info(&hw.system, &hw.cpu_model),
+        "architecture": record.machine.architecture, "min_hwe_kernel": "", "hwe_kernel": null,
+        "cpu_count": hw.map_or(0, |h| h.cpu_count), "cpu_speed": hw.map_or(0, |h| h.cpu_speed),
+        "memory": hw.map_or(0, |h| h.memory), "swap_size": null, "storage": storage,
+        "numanode_set": hardware::numa(&record.numa_nodes),
+        "hardware_info": info.unwrap_or_else(|| hardware::info(&schema::hardware::SystemInfo::default(), "")),
     })
 }
 
 fn devices(facts: &Facts, catalogue: &Catalogue) -> Value {
-    let id = facts.state.spec.system_id;
-    let nics: Vec<_> = facts.nics.iter().map(|n| hardware::interface(id, n, catalogue, &facts.neighbours)).collect();
-    let boot = facts.boot_mac().and_then(|mac| facts.nics.iter().position(|n| n.hardware.mac == mac));
-    let boot = boot.or(if nics.is_empty() { None } else { Some(0) }).and_then(|at| nics.get(at).cloned());
-    let disks: Vec<_> = facts.disks.iter().map(|d| hardware::block_device(id, d)).collect();
+    let record = &facts.record;
+    let nics: Vec<_> = record.interfaces.iter().map(|n| hardware::interface(facts, n, catalogue)).collect();
+    let boot = facts.boot_mac().and_then(|mac| record.interfaces.iter().position(|n| n.hardware.mac == mac));
+    let boot = nics.get(boot.unwrap_or(0));
+    let disks: Vec<_> = record.disks.iter().map(|d| hardware::block_device(facts.id(), d)).collect();
     let gateway = |v4: bool| {
-        let mut held = facts.addresses.iter().filter(|ip| ip.is_ipv4() == v4);
-        let gateway = held.find_map(|ip| catalogue.subnets.values().find(|s| s.cidr.contains(*ip))?.gateway);
+        let subnets = facts.leases.iter().filter_map(|l| catalogue.subnets.get(&l.subnet));
+        let gateway = subnets.filter_map(|s| s.gateway).find(|g| g.is_ipv4() == v4);
         json!({"gateway_ip": gateway, "link_id": null})
     };
     json!({
@@ -140,42 +142,21 @@ fn devices(facts: &Facts, catalogue: &Catalogue) -> Value {
 }
 
 fn tests(facts: &Facts) -> Value {
+    use schema::script::ScriptType::{Commissioning, Testing};
+    let set = |kind| facts.record.script_sets.iter().find(|s| s.script_type == kind);
+    let status = |kind| set(kind).and_then(crate::store::queries::ScriptSet::status);
+    let (commissioning, testing) = (status(Commissioning), status(Testing));
+    let number = |s: Option<schema::script::ResultStatus>| s.map_or(-1, schema::script::ResultStatus::number);
+    let label = |s: Option<schema::script::ResultStatus>| s.map_or("Unknown", schema::script::ResultStatus::label);
     let mut value = json!({
-        "current_commissioning_result_id": facts.commissioning.map(|(id, _)| id),
-        "current_testing_result_id": null, "current_installation_result_id": null,
-        "commissioning_status": facts.commissioning.map_or(-1, |(_, s)| s.number()),
-        "commissioning_status_name": facts.commissioning.map_or("Unknown", |(_, s)| s.label()),
+        "current_commissioning_result_id": set(Commissioning).map(|s| s.id),
+        "current_testing_result_id": set(Testing).map(|s| s.id), "current_installation_result_id": null,
+        "commissioning_status": number(commissioning), "commissioning_status_name": label(commissioning),
+        "testing_status": number(testing), "testing_status_name": label(testing),
     });
-    for kind in ["testing", "cpu_test", "memory_test", "network_test", "storage_test", "interface_test", "other_test"] {
+    for kind in ["cpu_test", "memory_test", "network_test", "storage_test", "interface_test", "other_test"] {
         value[format!("{kind}_status")] = json!(-1);
         value[format!("{kind}_status_name")] = json!("Unknown");
     }
     value
-}
-
-/// The status of a set of results, as MAAS sums them up: the first of these that any of them has.
-#[must_use]
-pub fn set_status(results: &[ResultStatus]) -> Option<ResultStatus> {
-    use ResultStatus as R;
-    let order = [
-        R::Running, R::Installing, R::ApplyingNetconf, R::Pending, R::Aborted, R::Failed, R::TimedOut, R::FailedInstalling,
-        R::FailedApplyingNetconf, R::Degraded, R::Skipped, R::Passed,
-    ];
-    let worst = order.into_iter().find(|s| results.contains(s))?;
-    // Skipped scripts beside passed ones do not make a set "skipped".
-    Some(if worst == R::Skipped && results.contains(&R::Passed) { R::Passed } else { worst })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_set_is_as_good_as_its_worst_result() {
-        use ResultStatus as R;
-        assert_eq!(set_status(&[]), None);
-        assert_eq!(set_status(&[R::Passed, R::Skipped]), Some(R::Passed));
-        assert_eq!(set_status(&[R::Passed, R::Failed]), Some(R::Failed));
-        assert_eq!(set_status(&[R::Passed, R::Pending, R::Failed]), Some(R::Pending));
-    }
 }
