@@ -1,5 +1,7 @@
 //! The one binary: reads the command line, runs a role or an operator's command, and exits with the contract's code.
 
+#![expect(unreachable_pub, reason = "a binary exports nothing; `pub` marks what a file offers to its neighbours")]
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -25,6 +25,7 @@ pub mod network;
 pub mod nodes;
 pub mod oauth;
 pub mod params;
+pub mod password;
 pub mod racks;
 pub mod shape;
 pub mod users;

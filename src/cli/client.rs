@@ -49,7 +49,8 @@ impl Client {
     /// # Errors
     /// When the URL or the key has the wrong form.
     pub fn at(url: &str, key: &str, verbose: bool) -> Result<Self, Failure> {
-        let key = key.parse().map_err(|why: String| Failure::usage(why, "copy the key as `hostler init` printed it"))?;
+        let key =
+            key.parse().map_err(|why: String| Failure::usage(why, "copy the key as `hostler init` printed it"))?;
         let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).timeout(TIMEOUT).build();
         let http = http.map_err(|e| Failure::failed(format!("the HTTP client does not start: {e}")))?;
         Ok(Self { http, base: base(url)?, key, verbose })
@@ -76,7 +77,13 @@ impl Client {
         self.maas(Method::DELETE, path, &Vec::new(), None).await
     }
 
-    async fn maas(&self, method: Method, path: &str, query: &Fields<'_>, form: Option<&Fields<'_>>) -> Result<Value, Failure> {
+    async fn maas(
+        &self,
+        method: Method,
+        path: &str,
+        query: &Fields<'_>,
+        form: Option<&Fields<'_>>,
+    ) -> Result<Value, Failure> {
         self.send(method, &format!("{}/api/2.0/{path}", self.base), query, form).await
     }
 
@@ -89,7 +96,13 @@ impl Client {
         format!("{}{path}", self.base.strip_suffix("/MAAS").unwrap_or(&self.base))
     }
 
-    async fn send(&self, method: Method, url: &str, query: &Fields<'_>, form: Option<&Fields<'_>>) -> Result<Value, Failure> {
+    async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        query: &Fields<'_>,
+        form: Option<&Fields<'_>>,
+    ) -> Result<Value, Failure> {
         let mut target = url.to_owned();
         if !query.is_empty() {
             target.push(if target.contains('?') { '&' } else { '?' });
@@ -197,7 +210,8 @@ fn encoded(fields: &Fields<'_>) -> String {
 fn base(url: &str) -> Result<String, Failure> {
     let text = url.trim().trim_end_matches('/');
     let remedy = "write it as http://HOST:5240/MAAS";
-    let parsed = reqwest::Url::parse(text).map_err(|e| Failure::usage(format!("\"{url}\" is not a URL: {e}"), remedy))?;
+    let parsed =
+        reqwest::Url::parse(text).map_err(|e| Failure::usage(format!("\"{url}\" is not a URL: {e}"), remedy))?;
     if !matches!(parsed.scheme(), "http" | "https") || parsed.host().is_none() {
         return Err(Failure::usage(format!("\"{url}\" is not an http or https URL"), remedy));
     }
@@ -213,7 +227,13 @@ mod tests {
 
     #[test]
     fn urls_are_taken_as_people_write_them() {
-        for url in ["http://h:5240", "http://h:5240/", "http://h:5240/MAAS", "http://h:5240/MAAS/", "http://h:5240/MAAS/api/2.0/"] {
+        for url in [
+            "http://h:5240",
+            "http://h:5240/",
+            "http://h:5240/MAAS",
+            "http://h:5240/MAAS/",
+            "http://h:5240/MAAS/api/2.0/",
+        ] {
             assert_eq!(base(url).unwrap(), "http://h:5240/MAAS", "{url}");
         }
         for url in ["h:5240", "ftp://h/", "", "http://"] {

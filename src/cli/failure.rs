@@ -43,7 +43,11 @@ impl Failure {
 
     /// That file cannot be read or written.
     pub fn file(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(Code::Failed, format!("cannot {doing} {}: {error}", path.display()), "check the path and its permissions")
+        Self::new(
+            Code::Failed,
+            format!("cannot {doing} {}: {error}", path.display()),
+            "check the path and its permissions",
+        )
     }
 }
 

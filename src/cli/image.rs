@@ -83,7 +83,10 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
 async fn loaders(global: &Global, client: &Client, files: &[String]) -> Result<(), Failure> {
     for pair in files {
         let (name, path) = pair.split_once('=').ok_or_else(|| {
-            Failure::usage(format!("\"{pair}\" is not NAME=FILE"), "write it as --file bootx64.efi=/path/to/shimx64.efi")
+            Failure::usage(
+                format!("\"{pair}\" is not NAME=FILE"),
+                "write it as --file bootx64.efi=/path/to/shimx64.efi",
+            )
         })?;
         add_loader(client, name, Path::new(path)).await?;
     }
@@ -106,7 +109,12 @@ impl Add {
         if let Some(folder) = self.folder.take() {
             self.read(&folder)?;
         }
-        let missing = |what: &str| Failure::usage(format!("--{what} is missing"), "give a folder of `hostler image build`, or all of --name, --kernel, --initrd");
+        let missing = |what: &str| {
+            Failure::usage(
+                format!("--{what} is missing"),
+                "give a folder of `hostler image build`, or all of --name, --kernel, --initrd",
+            )
+        };
         let name = self.name.ok_or_else(|| missing("name"))?;
         let kernel = self.kernel.ok_or_else(|| missing("kernel"))?;
         let initrd = self.initrd.ok_or_else(|| missing("initrd"))?;

@@ -32,7 +32,9 @@ pub async fn run(global: &Global, login: Login) -> Result<(), Failure> {
         None => {
             let mut text = String::new();
             let read = std::io::stdin().read_to_string(&mut text);
-            read.map_err(|e| Failure::usage(format!("the key cannot be read from stdin: {e}"), "give it as HOSTLER_KEY"))?;
+            read.map_err(|e| {
+                Failure::usage(format!("the key cannot be read from stdin: {e}"), "give it as HOSTLER_KEY")
+            })?;
             text.trim().to_owned()
         }
     };

@@ -192,7 +192,9 @@ pub async fn run(global: &Global, client: &Client, command: Command) -> Result<(
         Command::Abort { machines, comment } => operate(format, client, &machines, "abort", comment).await,
         Command::Broken { machines, comment } => operate(format, client, &machines, "mark_broken", comment).await,
         Command::Fixed { machines } => operate(format, client, &machines, "mark_fixed", String::new()).await,
-        Command::Power { action: Power::On, machines } => operate(format, client, &machines, "power_on", String::new()).await,
+        Command::Power { action: Power::On, machines } => {
+            operate(format, client, &machines, "power_on", String::new()).await
+        }
         Command::Power { action: Power::Off, machines } => {
             operate(format, client, &machines, "power_off", String::new()).await
         }
@@ -267,10 +269,15 @@ pub async fn find(client: &Client, name: &str) -> Result<Value, Failure> {
     let found = client.get("machines/", &vec![(filter, name.to_owned())]).await?;
     match array(&found) {
         [one] => Ok(one.clone()),
-        [] => Err(Failure::new(Code::NotFound, format!("there is no machine \"{name}\""), "see `hostler machine list`")),
+        [] => {
+            Err(Failure::new(Code::NotFound, format!("there is no machine \"{name}\""), "see `hostler machine list`"))
+        }
         many => {
             let ids: Vec<_> = many.iter().filter_map(|m| m["system_id"].as_str()).collect();
-            Err(Failure::usage(format!("\"{name}\" is the name of several machines: {}", ids.join(", ")), "give the system id"))
+            Err(Failure::usage(
+                format!("\"{name}\" is the name of several machines: {}", ids.join(", ")),
+                "give the system id",
+            ))
         }
     }
 }
@@ -358,7 +365,9 @@ async fn commission_all(format: Format, client: &Client, asked: Commission) -> R
         for machine in &mut done {
             match wait(client, machine, limit).await {
                 Ok(()) => {}
-                Err(failure) => failures.push(failure.of(machine["hostname"].as_str().unwrap_or("?"), asked.machines.len())),
+                Err(failure) => {
+                    failures.push(failure.of(machine["hostname"].as_str().unwrap_or("?"), asked.machines.len()))
+                }
             }
         }
     }
@@ -391,7 +400,11 @@ async fn wait(client: &Client, machine: &mut Value, limit: Instant) -> Result<()
             "Commissioning" | "Testing" => {}
             other => {
                 let what = format!("{name} ended as \"{other}\": {message}");
-                return Err(Failure::new(Code::Failed, what, format!("see hostler explain {name}, hostler machine results {name}")));
+                return Err(Failure::new(
+                    Code::Failed,
+                    what,
+                    format!("see hostler explain {name}, hostler machine results {name}"),
+                ));
             }
         }
         if message != said {

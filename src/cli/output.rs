@@ -84,7 +84,8 @@ fn cell(item: &Value, pointer: &str) -> String {
 fn table(columns: &[Column], items: &[Value]) -> String {
     let mut rows = vec![columns.iter().map(|(head, _)| (*head).to_owned()).collect::<Vec<_>>()];
     rows.extend(items.iter().map(|i| columns.iter().map(|(_, at)| cell(i, at).replace(['\n', '\r'], " ")).collect()));
-    let width = |at: usize| rows.iter().filter_map(|r: &Vec<String>| r.get(at)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let width =
+        |at: usize| rows.iter().filter_map(|r: &Vec<String>| r.get(at)).map(|c| c.chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..columns.len()).map(width).collect();
     let line = |row: &Vec<String>| {
         let cells: Vec<_> = row.iter().zip(&widths).map(|(c, w)| format!("{c:<w$}")).collect();

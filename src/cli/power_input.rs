@@ -29,10 +29,14 @@ pub fn password(file: Option<&Path>) -> Result<Option<(String, String)>, Failure
     let text = match file {
         Some(path) if path == Path::new("-") => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|e| Failure::file("read the password from", path, &e))?;
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|e| Failure::file("read the password from", path, &e))?;
             Some(text)
         }
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|e| Failure::file("read the password from", path, &e))?),
+        Some(path) => {
+            Some(std::fs::read_to_string(path).map_err(|e| Failure::file("read the password from", path, &e))?)
+        }
         None => std::env::var("HOSTLER_POWER_PASS").ok().filter(|t| !t.is_empty()),
     };
     // A trailing line break belongs to the file, not to the password.

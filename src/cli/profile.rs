@@ -31,7 +31,8 @@ pub struct Profile {
 pub fn path() -> Result<PathBuf, Failure> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let base = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|h| h.join(".config")));
-    let none = || Failure::usage("neither XDG_CONFIG_HOME nor HOME is set", "set HOME, or give HOSTLER_URL and HOSTLER_KEY");
+    let none =
+        || Failure::usage("neither XDG_CONFIG_HOME nor HOME is set", "set HOME, or give HOSTLER_URL and HOSTLER_KEY");
     Ok(base.ok_or_else(none)?.join("hostler").join("profiles.toml"))
 }
 
@@ -63,7 +64,8 @@ impl Profiles {
         }
         let new = path.with_extension("new");
         let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(|e| failed(&e))?;
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(|e| failed(&e))?;
         // The mode holds only for a file that is made here.
         file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(|e| failed(&e))?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| failed(&e))?;

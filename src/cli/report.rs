@@ -73,7 +73,8 @@ pub fn machine(format: Format, machine: &Value) -> Result<(), Failure> {
     output::one(format, PAGE, "/system_id", &shown)?;
     part("Interfaces", INTERFACES, array(&machine["interface_set"]))?;
     part("Disks", DISKS, array(&machine["physicalblockdevice_set"]))?;
-    let near: Vec<Value> = array(&machine["interface_set"]).iter().flat_map(|i| array(&i["neighbours"]).to_vec()).collect();
+    let near: Vec<Value> =
+        array(&machine["interface_set"]).iter().flat_map(|i| array(&i["neighbours"]).to_vec()).collect();
     part("LLDP neighbours", NEIGHBOURS, &near)
 }
 
@@ -148,7 +149,13 @@ pub async fn results(
     let Some(script) = script else {
         let sets = client.get(&format!("nodes/{id}/results/"), &Vec::new()).await?;
         let newest = array(&sets).first().cloned();
-        let none = || Failure::new(Code::NotFound, "the machine was never commissioned", format!("hostler machine commission {id}"));
+        let none = || {
+            Failure::new(
+                Code::NotFound,
+                "the machine was never commissioned",
+                format!("hostler machine commission {id}"),
+            )
+        };
         return output::list(format, COLUMNS, "/name", array(&newest.ok_or_else(none)?["results"]));
     };
     let set = client.get(&path, &Vec::new()).await?;

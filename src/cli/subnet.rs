@@ -98,7 +98,8 @@ impl Add {
         // All of them are read before anything is made.
         let ranges: Vec<_> = ranges.collect::<Result<_, _>>()?;
         let mut form: Fields<'_> = vec![("cidr", self.cidr.clone())];
-        let optional = [("name", self.name), ("gateway_ip", self.gateway), ("strangers", self.strangers), ("vlan", self.vlan)];
+        let optional =
+            [("name", self.name), ("gateway_ip", self.gateway), ("strangers", self.strangers), ("vlan", self.vlan)];
         form.extend(optional.into_iter().filter_map(|(n, v)| v.map(|v| (n, v))));
         if !self.dns.is_empty() {
             form.push(("dns_servers", self.dns.join(",")));
@@ -133,7 +134,7 @@ impl Add {
 
 fn edges(text: &str) -> Result<(String, String), Failure> {
     let parts = text.split_once('-').map(|(a, b)| (a.trim().to_owned(), b.trim().to_owned()));
-    parts.filter(|(a, b)| a.parse::<std::net::IpAddr>().is_ok() && b.parse::<std::net::IpAddr>().is_ok()).ok_or_else(|| {
-        Failure::usage(format!("\"{text}\" is not a range"), "write it as START-END, as in 10.77.0.100-10.77.0.199")
-    })
+    parts.filter(|(a, b)| a.parse::<std::net::IpAddr>().is_ok() && b.parse::<std::net::IpAddr>().is_ok()).ok_or_else(
+        || Failure::usage(format!("\"{text}\" is not a range"), "write it as START-END, as in 10.77.0.100-10.77.0.199"),
+    )
 }

@@ -64,7 +64,11 @@ impl Call {
     /// MAAS's answer to a method and operation that the resource does not have.
     #[must_use]
     pub fn unknown(&self) -> Fault {
-        Fault::Bad(format!("Unrecognised signature: method={} op={}", self.verb, if self.op.is_empty() { "None" } else { &self.op }))
+        Fault::Bad(format!(
+            "Unrecognised signature: method={} op={}",
+            self.verb,
+            if self.op.is_empty() { "None" } else { &self.op }
+        ))
     }
 }
 
@@ -88,7 +92,10 @@ fn caller(request: &HttpRequest, house: &House) -> Result<Option<Caller>, Fault>
 }
 
 fn house(request: &HttpRequest) -> Result<Data<House>, Fault> {
-    request.app_data::<Data<House>>().cloned().ok_or_else(|| Fault::unavailable("The region is starting.", "Try again."))
+    request
+        .app_data::<Data<House>>()
+        .cloned()
+        .ok_or_else(|| Fault::unavailable("The region is starting.", "Try again."))
 }
 
 type Reading<T, E> = Pin<Box<dyn Future<Output = Result<T, E>>>>;

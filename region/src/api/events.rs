@@ -49,7 +49,10 @@ fn read(params: &Params) -> Result<EventFilter, Fault> {
     }
     let ids = [params.list("id"), params.list("system_id")].concat();
     let filter = EventFilter {
-        system_ids: ids.iter().map(|id| id.parse().map_err(|e| Fault::field("id", format!("{e}.")))).collect::<Result<_, _>>()?,
+        system_ids: ids
+            .iter()
+            .map(|id| id.parse().map_err(|e| Fault::field("id", format!("{e}."))))
+            .collect::<Result<_, _>>()?,
         // Full names are cut to the host's: there is one domain.
         hostnames: params.list("hostname").iter().filter_map(|n| n.split('.').next()).map(str::to_owned).collect(),
         macs,
@@ -61,7 +64,9 @@ fn read(params: &Params) -> Result<EventFilter, Fault> {
         before: params.parsed("before")?,
     };
     if filter.after.is_some() && filter.before.is_some() {
-        return Err(Fault::Bad("There is undefined behaviour when both after and before are specified; give one.".into()));
+        return Err(Fault::Bad(
+            "There is undefined behaviour when both after and before are specified; give one.".into(),
+        ));
     }
     Ok(filter)
 }
@@ -70,5 +75,7 @@ fn level(text: &str) -> Result<Level, Fault> {
     let known = [Level::Audit, Level::Debug, Level::Info, Level::Warning, Level::Error];
     // MAAS's CRITICAL is no level here: nothing is written with it.
     let found = known.into_iter().find(|l| results::level(*l).eq_ignore_ascii_case(text));
-    found.ok_or_else(|| Fault::Bad(format!("Unrecognised log level: {text}; use one of AUDIT, DEBUG, INFO, WARNING, ERROR.")))
+    found.ok_or_else(|| {
+        Fault::Bad(format!("Unrecognised log level: {text}; use one of AUDIT, DEBUG, INFO, WARNING, ERROR."))
+    })
 }

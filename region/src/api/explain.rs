@@ -69,7 +69,9 @@ fn steps(m: &Machine, now: Timestamp) -> Vec<Value> {
 fn summary(m: &Machine, now: Timestamp) -> String {
     let name = &m.spec.hostname;
     match (&m.wait, m.error.as_str()) {
-        (Some(w), _) => format!("{name} waits for {}, owed by {}, for {}.", w.what, w.owed_by, words(now.since(w.since))),
+        (Some(w), _) => {
+            format!("{name} waits for {}, owed by {}, for {}.", w.what, w.owed_by, words(now.since(w.since)))
+        }
         (None, "") if m.status == NodeStatus::New => format!("{name} is New and waits for nothing; commission it."),
         (None, "") => format!("{name} is {} and waits for nothing.", m.status.label()),
         (None, error) => format!("{name} is {}: {error}", m.status.label()),
@@ -103,7 +105,8 @@ fn text(m: &Machine, now: Timestamp) -> String {
         };
         let duration = took(r, now).map_or_else(String::new, words);
         let server = r.rack.map_or_else(|| r.service.clone(), |rack| format!("{rack}/{}", r.service));
-        let row = format!("{mark} {:>2} {:<15} {duration:>9}  {server:<16} {}", step.number(), step.label(), r.evidence);
+        let row =
+            format!("{mark} {:>2} {:<15} {duration:>9}  {server:<16} {}", step.number(), step.label(), r.evidence);
         writeln!(out, "{}", row.trim_end()).ok();
     }
     out
@@ -147,7 +150,15 @@ mod tests {
             remedy: "check the cable".into(),
         });
         let told = text(&m, Timestamp::from_seconds(1_072));
-        for part in ["fox waits for a DHCP request", "owed by the machine", "1 m 12 s", "3 m 48 s left", "the attempt fails", "the BMC says on", "check the cable"] {
+        for part in [
+            "fox waits for a DHCP request",
+            "owed by the machine",
+            "1 m 12 s",
+            "3 m 48 s left",
+            "the attempt fails",
+            "the BMC says on",
+            "check the cable",
+        ] {
             assert!(told.contains(part), "{part} is missing in:\n{told}");
         }
         assert!(text(&m, Timestamp::from_seconds(1_400)).contains("overdue"));

@@ -1,19 +1,20 @@
 //! Names for machines that come without one: an adjective and an animal. Knows nothing of which names are taken.
 
 const ADJECTIVES: [&str; 64] = [
-    "able", "agile", "alert", "amber", "ample", "apt", "avid", "bold", "brave", "brief", "bright", "brisk", "calm", "candid",
-    "civil", "clear", "clever", "cosy", "crisp", "daring", "deft", "eager", "early", "fair", "fine", "firm", "fleet", "fond",
-    "frank", "fresh", "gentle", "glad", "golden", "grand", "hardy", "honest", "humble", "jolly", "keen", "kind", "lively",
-    "loyal", "lucid", "mellow", "merry", "mild", "modest", "neat", "nimble", "noble", "patient", "plucky", "proud", "quick",
-    "quiet", "ready", "robust", "sharp", "sober", "steady", "sunny", "swift", "tidy", "witty",
+    "able", "agile", "alert", "amber", "ample", "apt", "avid", "bold", "brave", "brief", "bright", "brisk", "calm",
+    "candid", "civil", "clear", "clever", "cosy", "crisp", "daring", "deft", "eager", "early", "fair", "fine", "firm",
+    "fleet", "fond", "frank", "fresh", "gentle", "glad", "golden", "grand", "hardy", "honest", "humble", "jolly",
+    "keen", "kind", "lively", "loyal", "lucid", "mellow", "merry", "mild", "modest", "neat", "nimble", "noble",
+    "patient", "plucky", "proud", "quick", "quiet", "ready", "robust", "sharp", "sober", "steady", "sunny", "swift",
+    "tidy", "witty",
 ];
 
 const ANIMALS: [&str; 64] = [
-    "adder", "badger", "bear", "beaver", "bison", "boar", "bream", "camel", "carp", "cod", "crane", "crow", "deer", "dingo",
-    "dove", "eagle", "eel", "egret", "elk", "falcon", "ferret", "finch", "fox", "gecko", "gibbon", "goat", "goose", "gull",
-    "hare", "hawk", "heron", "horse", "ibex", "ibis", "jackal", "kite", "koala", "lark", "lemur", "lion", "llama", "lynx",
-    "mink", "mole", "moose", "newt", "okapi", "oriole", "otter", "owl", "panda", "perch", "pike", "puffin", "quail", "raven",
-    "robin", "seal", "stork", "swan", "tapir", "trout", "wolf", "wren",
+    "adder", "badger", "bear", "beaver", "bison", "boar", "bream", "camel", "carp", "cod", "crane", "crow", "deer",
+    "dingo", "dove", "eagle", "eel", "egret", "elk", "falcon", "ferret", "finch", "fox", "gecko", "gibbon", "goat",
+    "goose", "gull", "hare", "hawk", "heron", "horse", "ibex", "ibis", "jackal", "kite", "koala", "lark", "lemur",
+    "lion", "llama", "lynx", "mink", "mole", "moose", "newt", "okapi", "oriole", "otter", "owl", "panda", "perch",
+    "pike", "puffin", "quail", "raven", "robin", "seal", "stork", "swan", "tapir", "trout", "wolf", "wren",
 ];
 
 /// The name that these two draws pick. After many misses give `number`, so that names do not run out.

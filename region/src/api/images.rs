@@ -1,5 +1,7 @@
 //! Images, boot loaders and the bodies behind them: uploaded by content, named in the catalogue. Bytes stream to the region's disk.
 
+use std::io::Write;
+
 use actix_web::{HttpResponse, web};
 use actors::catalogue::Table;
 use futures_util::StreamExt;
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 use super::{
     call::{Admin, Answer, Call, Own, OwnAnswer, gone, json},
     fault::{Fault, Faults},
+    house::unkept,
     params::Params,
     shape::ROOT,
 };
@@ -26,16 +29,30 @@ pub async fn upload(admin: Admin, path: web::Path<String>, mut payload: web::Pay
         return Ok(json(&json!({"sha256": sha256, "len": len, "held": true})));
     }
     let mut writer = admin.house.new_body()?;
+    let mut len = 0;
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|e| Fault::Bad(format!("The upload broke off: {e}; send it again.")))?;
-        if writer.len() + chunk.len() as u64 > LONGEST {
+        len += chunk.len() as u64;
+        if len > LONGEST {
             return Err(Fault::TooLarge(format!("The body is longer than {LONGEST} bytes.")).into());
         }
-        writer = writer.write(chunk).await?;
+        writer = blocking(move || writer.write_all(&chunk).map(|()| writer)).await?.map_err(|e| {
+            Fault::unavailable(
+                format!("The body was not kept: {e}."),
+                "Make room on the region's disk, and send it again.",
+            )
+        })?;
     }
-    let len = writer.finish(&admin.house, sha256).await?;
+    blocking(move || writer.finish(Some(BodyRef { sha256, len }))).await?.map_err(|e| unkept(&e))?;
     tracing::info!(by = %admin.caller.username, %sha256, len, "a body was uploaded");
-    Ok(HttpResponse::Created().content_type("application/json").body(json!({"sha256": sha256, "len": len, "held": false}).to_string()))
+    Ok(HttpResponse::Created()
+        .content_type("application/json")
+        .body(json!({"sha256": sha256, "len": len, "held": false}).to_string()))
+}
+
+/// Disks are waited for off the workers' threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+    web::block(work).await.map_err(|_| Fault::unavailable("The region is stopping.", "Send it again later."))
 }
 
 /// GET `/images/bodies/<sha256>`: whether it is here.
@@ -97,11 +114,16 @@ fn image(i: &CatalogueImage) -> Value {
 /// A body that a field names by SHA-256 and that was uploaded.
 fn named_body(call: &Call, name: &str, required: bool) -> Result<Option<BodyRef>, Fault> {
     let Some(text) = call.params.filled(name) else {
-        return if required { Err(Fault::field(name, "This field is required: the SHA-256 of the uploaded body.")) } else { Ok(None) };
+        return if required {
+            Err(Fault::field(name, "This field is required: the SHA-256 of the uploaded body."))
+        } else {
+            Ok(None)
+        };
     };
     let sha256: Sha256 = text.parse().map_err(|why: String| Fault::field(name, why))?;
     let len = call.house.body_len(sha256);
-    let missing = || Fault::field(name, format!("Body {sha256} was not uploaded; PUT it to /images/bodies/{sha256} first."));
+    let missing =
+        || Fault::field(name, format!("Body {sha256} was not uploaded; PUT it to /images/bodies/{sha256} first."));
     len.map(|len| Some(BodyRef { sha256, len })).ok_or_else(missing)
 }
 
@@ -146,7 +168,8 @@ pub async fn loaders(Own(call): Own) -> OwnAnswer {
         "POST" => {
             let by = call.admin()?.username.clone();
             let name = file_name(&call.params)?;
-            let body = named_body(&call, "body", true)?.ok_or_else(|| Fault::field("body", "This field is required."))?;
+            let body =
+                named_body(&call, "body", true)?.ok_or_else(|| Fault::field("body", "This field is required."))?;
             let file = BootFile { name, body };
             let shown = json!({"name": file.name, "body": file.body});
             call.house.put(&by, vec![CatalogueItem::BootFile(file)]).await?;
@@ -161,7 +184,9 @@ fn file_name(params: &Params) -> Result<String, Fault> {
     let name = params.required("name")?.trim_start_matches('/').to_owned();
     let plain = |p: &str| !p.is_empty() && p != "." && p != ".." && p.bytes().all(|b| b.is_ascii_graphic());
     if name.len() > 127 || !name.split('/').all(plain) {
-        let message = format!("\"{name}\" is not a boot file name: printable, relative, at most 127 characters (RFC 2131 section 2).");
+        let message = format!(
+            "\"{name}\" is not a boot file name: printable, relative, at most 127 characters (RFC 2131 section 2)."
+        );
         return Err(Fault::field("name", message));
     }
     Ok(name)
@@ -173,7 +198,9 @@ pub async fn boot_resources(call: Call) -> Answer {
     match call.wants() {
         ("GET", "") => Ok(json(&Value::Array(call.house.catalogue().images.values().map(boot_resource).collect()))),
         ("GET", "is_importing") => Ok(json(&json!(false))),
-        ("POST", _) => Err(Fault::conflict("Uploads in MAAS's form come with a later version.", "Use `hostler image add`.")),
+        ("POST", _) => {
+            Err(Fault::conflict("Uploads in MAAS's form come with a later version.", "Use `hostler image add`."))
+        }
         _ => Err(call.unknown()),
     }
 }

@@ -20,7 +20,9 @@ pub async fn actors(Own(call): Own) -> OwnAnswer {
     let mut items: Vec<Value> = Vec::new();
     for probe in probes {
         let view = probe.view();
-        if params.filled("state").is_some_and(|s| s != view.state) || params.filled("q").is_some_and(|q| !probe.id().contains(q)) {
+        if params.filled("state").is_some_and(|s| s != view.state)
+            || params.filled("q").is_some_and(|q| !probe.id().contains(q))
+        {
             continue;
         }
         items.push(json!({
@@ -51,7 +53,8 @@ pub async fn actor(Own(call): Own) -> OwnAnswer {
     let probe = call.house.registry().get(kind, id).ok_or_else(|| {
         Fault::NotFound(format!("No actor {kind}/{id} is awake; see /inspect/v1/actors, or read the object itself."))
     })?;
-    let value = serde_json::to_value(probe.show())
-        .map_err(|e| Fault::unavailable(format!("The view cannot be written: {e}."), "Report this with the actor's name."))?;
+    let value = serde_json::to_value(probe.show()).map_err(|e| {
+        Fault::unavailable(format!("The view cannot be written: {e}."), "Report this with the actor's name.")
+    })?;
     Ok(json(&value))
 }

@@ -18,9 +18,23 @@ use crate::store::queries::MachineFilter;
 
 /// Operations of a machine that MAAS has and a later issue brings; the machine's actor refuses them with that reason.
 const LATER: &[&str] = &[
-    "test", "override_failed_testing", "set_workload_annotations", "set_owner_data", "deploy", "release", "set_storage_layout",
-    "mount_special", "unmount_special", "clear_default_gateways", "restore_networking_configuration",
-    "restore_storage_configuration", "restore_default_configuration", "rescue_mode", "exit_rescue_mode", "lock", "unlock",
+    "test",
+    "override_failed_testing",
+    "set_workload_annotations",
+    "set_owner_data",
+    "deploy",
+    "release",
+    "set_storage_layout",
+    "mount_special",
+    "unmount_special",
+    "clear_default_gateways",
+    "restore_networking_configuration",
+    "restore_storage_configuration",
+    "restore_default_configuration",
+    "rescue_mode",
+    "exit_rescue_mode",
+    "lock",
+    "unlock",
 ];
 
 /// Operations of the whole fleet that a later issue brings.

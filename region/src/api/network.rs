@@ -107,7 +107,8 @@ pub async fn vlans(call: Call) -> Answer {
             let by = call.admin()?.username.clone();
             let _edit = call.house.editing().await;
             let base = untagged(&call, fabric);
-            let vid = call.params.parsed::<u16>("vid")?.ok_or_else(|| Fault::field("vid", "This field is required."))?;
+            let vid =
+                call.params.parsed::<u16>("vid")?.ok_or_else(|| Fault::field("vid", "This field is required."))?;
             let named = Vlan { vid, name: format!("vlan-{vid}"), ..base };
             let vlan = changed_vlan(&call, &c, named)?;
             let id = vlan.id;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use actix_web::HttpResponse;
 use schema::{id::ResultId, script::ScriptType};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     call::{Answer, Call, json, text},
@@ -36,7 +36,11 @@ pub async fn results(call: Call) -> Answer {
 }
 
 /// The outputs of all results of these sets, when `include_output` (or `always`) asks for them.
-async fn outputs(call: &Call, sets: &[ScriptSet], always: bool) -> Result<Option<impl Fn(ResultId) -> Outputs + use<>>, Fault> {
+async fn outputs(
+    call: &Call,
+    sets: &[ScriptSet],
+    always: bool,
+) -> Result<Option<impl Fn(ResultId) -> Outputs + use<>>, Fault> {
     if !always && !call.params.truth("include_output")?.unwrap_or(false) {
         return Ok(None);
     }
@@ -75,9 +79,10 @@ pub async fn result(call: Call) -> Answer {
 fn downloaded(params: &Params, set: &ScriptSet, read: &dyn Fn(ResultId) -> Outputs) -> Answer {
     let output = params.filled("output").unwrap_or("combined");
     let filters = params.list("filters");
-    let rows = set.results.iter().filter(|r| {
-        filters.is_empty() || filters.iter().any(|f| *f == r.name || *f == r.id.to_string())
-    });
+    let rows = set
+        .results
+        .iter()
+        .filter(|r| filters.is_empty() || filters.iter().any(|f| *f == r.name || *f == r.id.to_string()));
     let pick = |outputs: &Outputs, name: &str| match name {
         "combined" => outputs.combined.clone(),
         "stdout" => outputs.stdout.clone(),
@@ -98,7 +103,9 @@ fn downloaded(params: &Params, set: &ScriptSet, read: &dyn Fn(ResultId) -> Outpu
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     for row in rows {
         let outputs = read(row.id);
-        files.extend(names.iter().filter_map(|(name, suffix)| Some((format!("{}.{suffix}", row.name), pick(&outputs, name)?))));
+        files.extend(
+            names.iter().filter_map(|(name, suffix)| Some((format!("{}.{suffix}", row.name), pick(&outputs, name)?))),
+        );
     }
     match params.filled("filetype").unwrap_or("txt") {
         // Clients that know the name of one script want its bytes and no heading.
@@ -109,7 +116,12 @@ fn downloaded(params: &Params, set: &ScriptSet, read: &dyn Fn(ResultId) -> Outpu
         "txt" => {
             let mut all = String::new();
             for (name, bytes) in &files {
-                all.push_str(&format!("{}\n{name}\n{}\n{}\n", "-".repeat(80), "-".repeat(80), String::from_utf8_lossy(bytes)));
+                all.push_str(&format!(
+                    "{}\n{name}\n{}\n{}\n",
+                    "-".repeat(80),
+                    "-".repeat(80),
+                    String::from_utf8_lossy(bytes)
+                ));
             }
             Ok(text(all))
         }
@@ -122,7 +134,8 @@ fn downloaded(params: &Params, set: &ScriptSet, read: &dyn Fn(ResultId) -> Outpu
 }
 
 fn tarred(files: &[(String, Vec<u8>)]) -> Answer {
-    let failed = |e: std::io::Error| Fault::unavailable(format!("The archive could not be made: {e}."), "Try filetype=txt.");
+    let failed =
+        |e: std::io::Error| Fault::unavailable(format!("The archive could not be made: {e}."), "Try filetype=txt.");
     let mut archive = tar::Builder::new(Vec::new());
     for (name, bytes) in files {
         let mut header = tar::Header::new_gnu();
@@ -157,7 +170,10 @@ async fn part(call: &Call) -> Result<super::shape::machine::Facts, Fault> {
         ("GET", _) => Err(call.unknown()),
         _ => {
             call.house.machine(id).await?;
-            Err(Fault::conflict("Interfaces and disks are read only here.", "Changing them comes with a later version; commissioning writes them."))
+            Err(Fault::conflict(
+                "Interfaces and disks are read only here.",
+                "Changing them comes with a later version; commissioning writes them.",
+            ))
         }
     }
 }
@@ -168,6 +184,6 @@ fn chosen(call: &Call, part: &str, all: Vec<Value>, kind: &str) -> Answer {
     if wanted.is_empty() {
         return Ok(json(&Value::Array(all)));
     }
-    let is = |v: &Value| v["id"].to_string() == wanted || v["name"] == json!(wanted);
+    let is = |v: &Value| v["id"].as_i64() == wanted.parse().ok() && v["id"].is_i64() || v["name"] == wanted;
     all.iter().find(|v| is(v)).map(json).ok_or_else(|| Fault::no(kind))
 }

@@ -25,7 +25,10 @@ impl FromStr for Key {
             [c, t, s] if ![c, t, s].iter().any(|p| p.is_empty()) => {
                 Ok(Self { consumer_key: c.into(), token_key: t.into(), token_secret: Secret::new(s.into()) })
             }
-            _ => Err("the API key has not three parts; it looks like CONSUMER:TOKEN:SECRET (`hostler init` printed it)".into()),
+            _ => {
+                Err("the API key has not three parts; it looks like CONSUMER:TOKEN:SECRET (`hostler init` printed it)"
+                    .into())
+            }
         }
     }
 }
@@ -149,7 +152,8 @@ fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let pair = after.get(..2).and_then(|p| std::str::from_utf8(p).ok()).and_then(|p| u8::from_str_radix(p, 16).ok());
+        let pair =
+            after.get(..2).and_then(|p| std::str::from_utf8(p).ok()).and_then(|p| u8::from_str_radix(p, 16).ok());
         match (first, pair) {
             (b'%', Some(byte)) => {
                 bytes.push(byte);

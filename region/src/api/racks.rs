@@ -78,12 +78,17 @@ fn rack(facts: &RackFacts) -> Value {
             "discovered": null, "effective_mtu": 1_500, "resource_uri": format!("{ROOT}/nodes/{id}/interfaces/{at}/"),
         })
     });
-    let addresses: Vec<_> = hello.iter().flat_map(|h| &h.interfaces).flat_map(|i| &i.addresses).map(|(ip, _)| ip).collect();
+    let addresses: Vec<_> =
+        hello.iter().flat_map(|h| &h.interfaces).flat_map(|i| &i.addresses).map(|(ip, _)| ip).collect();
     let state = if hello.is_some() { "running" } else { "dead" };
-    let mut services = vec![json!({"name": "rackd", "status": state, "status_info": if entry.revoked { "revoked" } else { "" }})];
-    services.extend(hello.iter().flat_map(|h| &h.listening).map(|l| {
-        json!({"name": l.service, "status": "running", "status_info": l.address.to_string()})
-    }));
+    let mut services =
+        vec![json!({"name": "rackd", "status": state, "status_info": if entry.revoked { "revoked" } else { "" }})];
+    services.extend(
+        hello
+            .iter()
+            .flat_map(|h| &h.listening)
+            .map(|l| json!({"name": l.service, "status": "running", "status_info": l.address.to_string()})),
+    );
     let mut value = json!({
         "system_id": id, "hostname": entry.hostname, "fqdn": entry.hostname, "description": "", "hardware_uuid": null,
         "domain": shape::domain(""), "zone": shape::zone(""), "architecture": "", "cpu_count": 0, "cpu_speed": 0, "memory": 0,
@@ -96,7 +101,16 @@ fn rack(facts: &RackFacts) -> Value {
         "connected": hello.is_some(), "revoked": entry.revoked, "plan": hello.as_ref().map(|h| h.plan),
         "resource_uri": format!("{ROOT}/rackcontrollers/{id}/"),
     });
-    let kinds = ["commissioning", "testing", "cpu_test", "memory_test", "network_test", "storage_test", "interface_test", "other_test"];
+    let kinds = [
+        "commissioning",
+        "testing",
+        "cpu_test",
+        "memory_test",
+        "network_test",
+        "storage_test",
+        "interface_test",
+        "other_test",
+    ];
     for kind in kinds {
         value[format!("{kind}_status")] = json!(-1);
         value[format!("{kind}_status_name")] = json!("Unknown");
@@ -108,7 +122,13 @@ fn rack(facts: &RackFacts) -> Value {
 fn power_types() -> Vec<Value> {
     let field = |f: &schema::power::PowerField| {
         let choices: Vec<_> = f.choices.iter().map(|c| json!([c, c])).collect();
-        let kind = if f.secret { "password" } else if choices.is_empty() { "string" } else { "choice" };
+        let kind = if f.secret {
+            "password"
+        } else if choices.is_empty() {
+            "string"
+        } else {
+            "choice"
+        };
         json!({
             "name": f.name, "label": f.label, "required": f.required, "secret": f.secret, "field_type": kind,
             "choices": choices, "default": f.default, "scope": "bmc",
@@ -147,6 +167,7 @@ pub async fn token(Own(call): Own) -> OwnAnswer {
 pub async fn tokens(Own(call): Own) -> OwnAnswer {
     call.admin()?;
     let c = call.house.catalogue();
-    let show = |t: &EnrolmentToken| json!({"sha256": t.token_sha256, "expires": t.expires.to_string(), "used_by": t.used_by});
+    let show =
+        |t: &EnrolmentToken| json!({"sha256": t.token_sha256, "expires": t.expires.to_string(), "used_by": t.used_by});
     Ok(json(&Value::Array(c.enrolment_tokens.values().map(show).collect())))
 }

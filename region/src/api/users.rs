@@ -10,7 +10,7 @@ use super::{
     fault::Fault,
     house::House,
     params::Params,
-    shape,
+    password, shape,
 };
 
 /// `users/`.
@@ -67,7 +67,8 @@ pub async fn one(call: Call) -> Answer {
 pub async fn account(call: Call) -> Answer {
     let me = call.user()?.username.clone();
     let c = call.house.catalogue();
-    let own = |token: &str| c.api_keys.get(token).filter(|k| k.username == me).cloned().ok_or_else(|| Fault::no("Token"));
+    let own =
+        |token: &str| c.api_keys.get(token).filter(|k| k.username == me).cloned().ok_or_else(|| Fault::no("Token"));
     match call.wants() {
         ("POST", "create_authorisation_token") => {
             let name = call.params.filled("name").unwrap_or("MAAS consumer").to_owned();
@@ -119,7 +120,8 @@ pub async fn authenticate(house: Data<House>, body: actix_web::web::Bytes, reque
         return Err(Fault::Forbidden(String::new()));
     }
     let name = params.filled("consumer").unwrap_or("MAAS consumer").to_owned();
-    let same = c.api_keys.values().find(|k| k.username == username && k.name == name && params.filled("consumer").is_some());
+    let same =
+        c.api_keys.values().find(|k| k.username == username && k.name == name && params.filled("consumer").is_some());
     if let Some(old) = same {
         house.remove(&username, CatalogueKey::ApiKey(old.token_key.clone())).await?;
     }
@@ -127,28 +129,15 @@ pub async fn authenticate(house: Data<House>, body: actix_web::web::Bytes, reque
     Ok(json(&value))
 }
 
-/// Argon2id takes tens of milliseconds and much memory: never on a worker's thread.
 async fn hashed(password: String) -> Result<String, Fault> {
-    let work = move || {
-        use argon2::{Argon2, PasswordHasher};
-        Argon2::default().hash_password(password.as_bytes()).map(|h| h.to_string())
-    };
-    let done = actix_web::web::block(work).await.map_err(|_| busy())?;
+    let done = actix_web::web::block(move || password::hash(&password)).await.map_err(|_| busy())?;
     done.map_err(|e| Fault::unavailable(format!("The password could not be hashed: {e}."), "Try again."))
+}
+
+async fn verified(password: String, stored: Option<String>) -> Result<bool, Fault> {
+    actix_web::web::block(move || password::verify(&password, stored.as_deref())).await.map_err(|_| busy())
 }
 
 fn busy() -> Fault {
     Fault::unavailable("The region is too busy to check a password.", "Try again.")
-}
-
-async fn verified(password: String, stored: Option<String>) -> Result<bool, Fault> {
-    let work = move || {
-        use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier};
-        match stored.as_deref().map(PasswordHash::new) {
-            Some(Ok(hash)) => Argon2::default().verify_password(password.as_bytes(), &hash).is_ok(),
-            // An unknown user costs as much time as a known one.
-            _ => Argon2::default().hash_password(password.as_bytes()).is_err(),
-        }
-    };
-    actix_web::web::block(work).await.map_err(|_| busy())
 }

@@ -40,7 +40,8 @@ pub async fn create(call: &Call) -> Answer {
     let macs = faults.take(macs(call).await).unwrap_or_default();
     let name = faults.take(host_name(call, None).await).flatten();
     faults.take(domain(params));
-    let power = faults.take(power(params, None, params.truth("power_parameters_skip_check").ok().flatten() == Some(true)));
+    let power =
+        faults.take(power(params, None, params.truth("power_parameters_skip_check").ok().flatten() == Some(true)));
     if params.filled("power_type").is_none() {
         faults.add("power_type", "This field is required: manual, or the BMC's type, as ipmi.");
     }
@@ -91,7 +92,8 @@ pub async fn update(call: &Call, id: SystemId) -> Answer {
         ..MachineChanges::default()
     };
     faults.take(domain(params));
-    let touches_power = params.filled("power_type").is_some() || params.iter().any(|(n, _)| n.starts_with("power_parameters"));
+    let touches_power =
+        params.filled("power_type").is_some() || params.iter().any(|(n, _)| n.starts_with("power_parameters"));
     let mut secrets = Secrets::new();
     if touches_power {
         let skip = params.truth("power_parameters_skip_check").ok().flatten() == Some(true);
@@ -125,8 +127,10 @@ async fn fresh_name(call: &Call) -> Result<String, Fault> {
 fn architecture(params: &Params) -> Result<Option<String>, Fault> {
     let Some(text) = params.filled("architecture") else { return Ok(None) };
     let (arch, sub) = text.split_once('/').unwrap_or((text, params.filled("subarchitecture").unwrap_or("generic")));
-    if !ARCHES.contains(&arch) || sub.is_empty() || !sub.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) {
-        let message = format!("\"{text}\" is not a valid architecture. It is one of {}, as in amd64/generic.", ARCHES.join(", "));
+    if !ARCHES.contains(&arch) || sub.is_empty() || !sub.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+    {
+        let message =
+            format!("\"{text}\" is not a valid architecture. It is one of {}, as in amd64/generic.", ARCHES.join(", "));
         return Err(Fault::field("architecture", message));
     }
     Ok(Some(format!("{arch}/{sub}")))
@@ -211,13 +215,17 @@ fn power(params: &Params, present: Option<&PowerConfig>, skip: bool) -> Result<(
             if !skip && !value.is_empty() {
                 let known: Vec<_> = power_type.fields().iter().map(|f| f.name).collect();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                faults.add(&format!("power_parameters_{name}"), format!("Power type {} has no such parameter; it has: {known}.", power_type.name()));
+                faults.add(
+                    &format!("power_parameters_{name}"),
+                    format!("Power type {} has no such parameter; it has: {known}.", power_type.name()),
+                );
             }
             continue;
         };
         if !skip && !field.choices.is_empty() && !field.choices.contains(&value.as_str()) {
             let choices: Vec<_> = field.choices.iter().map(|c| if c.is_empty() { "(empty)" } else { c }).collect();
-            faults.add(&format!("power_parameters_{name}"), format!("\"{value}\" is not one of {}.", choices.join(", ")));
+            faults
+                .add(&format!("power_parameters_{name}"), format!("\"{value}\" is not one of {}.", choices.join(", ")));
         } else if field.secret {
             config.secret_fields.retain(|f| *f != name);
             config.secret_fields.push(name.clone());
@@ -230,7 +238,8 @@ fn power(params: &Params, present: Option<&PowerConfig>, skip: bool) -> Result<(
     }
     for field in power_type.fields().iter().filter(|f| f.required && !skip) {
         if !config.params.contains_key(field.name) && !config.secret_fields.iter().any(|f| f == field.name) {
-            faults.add(&format!("power_parameters_{}", field.name), format!("This field is required: {}.", field.label));
+            faults
+                .add(&format!("power_parameters_{}", field.name), format!("This field is required: {}.", field.label));
         }
     }
     faults.check()?;
@@ -243,7 +252,9 @@ mod tests {
 
     #[test]
     fn power_parameters_merge_and_secrets_stand_apart() {
-        let first = Params::form("power_type=ipmi&power_parameters_power_address=10.0.0.7&power_parameters_power_pass=x&power_parameters_power_user=a");
+        let first = Params::form(
+            "power_type=ipmi&power_parameters_power_address=10.0.0.7&power_parameters_power_pass=x&power_parameters_power_user=a",
+        );
         let (config, secrets) = power(&first, None, false).unwrap();
         assert_eq!(config.address(), Some("10.0.0.7"));
         assert_eq!(config.secret_fields, ["power_pass"]);
@@ -260,7 +271,10 @@ mod tests {
         let params = Params::form("power_type=ipmi&power_parameters_colour=red&power_parameters_privilege_level=KING");
         let Err(Fault::Fields(fields)) = power(&params, None, false) else { panic!("no fault") };
         let names: Vec<_> = fields.keys().map(String::as_str).collect();
-        assert_eq!(names, ["power_parameters_colour", "power_parameters_power_address", "power_parameters_privilege_level"]);
+        assert_eq!(
+            names,
+            ["power_parameters_colour", "power_parameters_power_address", "power_parameters_privilege_level"]
+        );
         assert!(power(&params, None, true).is_ok());
         assert!(power(&Params::form("power_type=steam"), None, false).is_err());
     }

@@ -37,9 +37,9 @@ impl Filter {
     /// # Errors
     /// 400 that names the field when a MAC address, a status or a number is none.
     pub fn read(params: &Params) -> Result<Self, Fault> {
-        let macs = params.list("mac_address").iter().map(|m| {
-            m.parse().map_err(|e: schema::net::NetError| Fault::field("mac_address", e.to_string()))
-        });
+        let macs = params.list("mac_address").into_iter();
+        let macs =
+            macs.map(|m| m.parse().map_err(|e: schema::net::NetError| Fault::field("mac_address", e.to_string())));
         Ok(Self {
             ids: [params.list("id"), params.list("system_id")].concat(),
             hostnames: params.list("hostname"),
@@ -83,7 +83,8 @@ impl Filter {
         let fqdn = facts.fqdn();
         let within = |list: &[String], value: &str| list.is_empty() || list.iter().any(|v| v == value);
         let named = |list: &[String]| list.iter().any(|v| *v == m.hostname || *v == fqdn);
-        let arch = |list: &[String]| list.iter().any(|v| *v == m.architecture || m.architecture.starts_with(&format!("{v}/")));
+        let arch =
+            |list: &[String]| list.iter().any(|v| *v == m.architecture || m.architecture.starts_with(&format!("{v}/")));
         let mac = |mac: &MacAddr| facts.has_mac(*mac);
         let hw = facts.record.hardware.as_ref();
         let or_default = |name: &str| if name.is_empty() { "default".to_owned() } else { name.to_owned() };

@@ -50,7 +50,7 @@ pub async fn commission(call: &Call, id: SystemId, by: &str, options: Commission
 }
 
 async fn power(call: &Call, id: SystemId, by: &str, action: PowerAction) -> Result<(), Fault> {
-    let brief = call.house.brief(id, &CommissionOptions::default()).await?;
+    let brief = call.house.power_brief(id).await?;
     call.house.obey(id, MachineEvent::Power { by: by.to_owned(), action, brief }).await
 }
 

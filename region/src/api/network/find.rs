@@ -66,7 +66,10 @@ pub fn vlan<'a>(c: &'a Catalogue, call: &Call) -> Result<Option<&'a Vlan>, Fault
         let plain = text.strip_prefix("id:").unwrap_or(text);
         let by_id = plain.parse().ok().and_then(|id| c.vlans.get(&schema::id::VlanId(id)));
         let by_name = || c.vlans.values().find(|v| v.name == text);
-        return by_id.or_else(by_name).map(Some).ok_or_else(|| Fault::field("vlan", format!("There is no VLAN {text}.")));
+        return by_id
+            .or_else(by_name)
+            .map(Some)
+            .ok_or_else(|| Fault::field("vlan", format!("There is no VLAN {text}.")));
     }
     let fabric = params.filled("fabric");
     let vid: Option<u16> = params.parsed("vid")?;
@@ -74,7 +77,9 @@ pub fn vlan<'a>(c: &'a Catalogue, call: &Call) -> Result<Option<&'a Vlan>, Fault
         return Ok(None);
     }
     let fabric = match fabric {
-        Some(text) => Some(the_fabric(c, text).map_err(|_| Fault::field("fabric", format!("There is no fabric {text}.")))?),
+        Some(text) => {
+            Some(the_fabric(c, text).map_err(|_| Fault::field("fabric", format!("There is no fabric {text}.")))?)
+        }
         None => c.fabrics.values().next(),
     };
     let vid = vid.unwrap_or(0);

@@ -135,7 +135,9 @@ fn apart(c: &Catalogue, subnet: &Subnet, range: IpRange, own: Option<RangeId>) -
             faults.add(name, format!("{ip} lies outside the subnet {}.", subnet.cidr));
         }
     }
-    let over = |r: &&Range| r.subnet == subnet.id && Some(r.id) != own && r.range.start <= range.end && range.start <= r.range.end;
+    let over = |r: &&Range| {
+        r.subnet == subnet.id && Some(r.id) != own && r.range.start <= range.end && range.start <= r.range.end
+    };
     if let Some(other) = c.ranges.values().find(over) {
         let message = format!("The range overlaps with {} to {}.", other.range.start, other.range.end);
         faults.add("__all__", message);
@@ -200,10 +202,10 @@ fn show_reserved(call: &Call, id: i64) -> Answer {
 
 fn new_reserved(params: &Params, c: &Catalogue) -> Result<ReservedIp, Fault> {
     let mut faults = Faults::default();
-    let ip: Option<IpAddr> = faults.take(params.required("ip")).and_then(|_| faults.take(params.parsed("ip")).flatten());
-    let mac: Option<MacAddr> = faults
-        .take(params.required("mac_address"))
-        .and_then(|_| faults.take(params.parsed("mac_address")).flatten());
+    let ip: Option<IpAddr> =
+        faults.take(params.required("ip")).and_then(|_| faults.take(params.parsed("ip")).flatten());
+    let mac: Option<MacAddr> =
+        faults.take(params.required("mac_address")).and_then(|_| faults.take(params.parsed("mac_address")).flatten());
     let subnet = match params.filled("subnet") {
         Some(text) => find::subnet(c, text),
         None => ip.and_then(|ip| c.subnets.values().find(|s| s.cidr.contains(ip))),

@@ -211,7 +211,8 @@ fn address(params: &Params, name: &str) -> Result<Option<Option<IpAddr>>, Fault>
 
 /// `op=ip_addresses`: who holds which address now.
 async fn addresses(call: &Call, s: &Subnet) -> Answer {
-    let leases = call.house.leases(LeaseFilter { subnet: Some(s.id), at: Some(actors::clock::now()), macs: Vec::new() }).await?;
+    let leases =
+        call.house.leases(LeaseFilter { subnet: Some(s.id), at: Some(actors::clock::now()), macs: Vec::new() }).await?;
     let macs = leases.iter().map(|l| l.mac).collect();
     // An empty list of addresses would admit every machine.
     let machines = match leases.is_empty() {

@@ -20,10 +20,8 @@ pub fn interface(facts: &Facts, nic: &Interface, catalogue: &Catalogue) -> Value
     let leased = facts.leases.iter().filter(|l| l.mac == hw.mac);
     let subnets: Vec<(Ipv4Addr, &Subnet)> =
         leased.filter_map(|l| catalogue.subnets.get(&l.subnet).map(|s| (l.ip, s))).collect();
-    let discovered: Vec<Value> = subnets
-        .iter()
-        .map(|(ip, s)| json!({"subnet": network::subnet(catalogue, s), "ip_address": ip}))
-        .collect();
+    let discovered: Vec<Value> =
+        subnets.iter().map(|(ip, s)| json!({"subnet": network::subnet(catalogue, s), "ip_address": ip})).collect();
     let vlan = subnets.first().and_then(|(_, s)| catalogue.vlans.get(&s.vlan));
     let near: Vec<_> = facts.record.neighbours.iter().filter(|n| n.interface == hw.name).collect();
     json!({
@@ -68,9 +66,7 @@ pub fn block_device(id: SystemId, disk: &Disk) -> Value {
 /// NUMA nodes.
 #[must_use]
 pub fn numa(nodes: &[NumaNode]) -> Vec<Value> {
-    let node = |n: &NumaNode| {
-        json!({"index": n.index, "cores": n.cores, "memory": n.memory, "hugepages_set": []})
-    };
+    let node = |n: &NumaNode| json!({"index": n.index, "cores": n.cores, "memory": n.memory, "hugepages_set": []});
     nodes.iter().map(node).collect()
 }
 

@@ -1,6 +1,8 @@
 //! The machine as the MAAS API shows it: every key of it, always, with the right nullability.
 
-use schema::{catalogue::Catalogue, commissioning::CommissionStep, id::SystemId, net::MacAddr, plan::Lease, status::NodeStatus};
+use schema::{
+    catalogue::Catalogue, commissioning::CommissionStep, id::SystemId, net::MacAddr, plan::Lease, status::NodeStatus,
+};
 use serde_json::{Value, json};
 
 use super::{ROOT, domain, hardware, pool, zone};

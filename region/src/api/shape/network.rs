@@ -17,7 +17,8 @@ const NO_SPACE: &str = "undefined";
 /// A fabric with its VLANs.
 #[must_use]
 pub fn fabric(catalogue: &Catalogue, fabric: &Fabric) -> Value {
-    let vlans: Vec<_> = catalogue.vlans.values().filter(|v| v.fabric == fabric.id).map(|v| vlan(catalogue, v)).collect();
+    let vlans: Vec<_> =
+        catalogue.vlans.values().filter(|v| v.fabric == fabric.id).map(|v| vlan(catalogue, v)).collect();
     json!({
         "id": fabric.id, "name": fabric.name, "class_type": null, "vlans": vlans,
         "resource_uri": format!("{ROOT}/fabrics/{}/", fabric.id),
