@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 
 pub mod client;
+pub mod doctor;
 pub mod failure;
 pub mod image;
 pub mod login;
@@ -11,12 +12,15 @@ pub mod output;
 pub mod power_input;
 pub mod profile;
 pub mod report;
+pub mod setting;
 pub mod subnet;
 pub mod yaml;
 
 use client::Client;
 use failure::Failure;
 use output::Format;
+
+use crate::role::{init, rack, region};
 
 /// Bare metal that commissions itself and can always say why it is waiting.
 #[derive(Debug, Parser)]
@@ -51,6 +55,14 @@ pub struct Global {
 /// The nouns.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make a new region: configuration, database, first administrator
+    Init(init::Init),
+    /// Run the region
+    Region(region::Region),
+    /// Run a rack, or enrol one
+    Rack(rack::Rack),
+    /// Check what the roles need of this host
+    Doctor(doctor::Doctor),
     /// Keep a region's URL and key under a name
     Login(login::Login),
     /// Machines: add, list, show, commission, power, events, results
@@ -67,6 +79,9 @@ pub enum Command {
     /// Ephemeral images and boot loaders
     #[command(subcommand)]
     Image(image::Command),
+    /// The region's settings
+    #[command(subcommand)]
+    Setting(setting::Command),
 }
 
 /// Runs the command.
@@ -77,15 +92,28 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     // Fails only when one is installed already.
     rustls::crypto::ring::default_provider().install_default().ok();
     let Arguments { global, command } = arguments;
+    match command {
+        Command::Init(init) => init::run(&global, init),
+        Command::Region(region) => region::run(region),
+        Command::Rack(rack) => rack::run(&global, rack),
+        other => operate(&global, other),
+    }
+}
+
+/// An operator's command: one thread is enough for it.
+fn operate(global: &Global, command: Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::failed(format!("the runtime does not start: {e}")))?;
     runtime.block_on(async {
         match command {
-            Command::Login(login) => login::run(&global, login).await,
-            Command::Machine(command) => machine::run(&global, &Client::new(&global)?, command).await,
-            Command::Explain { machine } => report::explain(&global, &Client::new(&global)?, &machine).await,
-            Command::Subnet(command) => subnet::run(&global, &Client::new(&global)?, command).await,
-            Command::Image(command) => image::run(&global, command).await,
+            Command::Init(_) | Command::Region(_) | Command::Rack(_) => Ok(()),
+            Command::Doctor(doctor) => doctor::run(global, doctor).await,
+            Command::Login(login) => login::run(global, login).await,
+            Command::Machine(command) => machine::run(global, &Client::new(global)?, command).await,
+            Command::Explain { machine } => report::explain(global, &Client::new(global)?, &machine).await,
+            Command::Subnet(command) => subnet::run(global, &Client::new(global)?, command).await,
+            Command::Image(command) => image::run(global, command).await,
+            Command::Setting(command) => setting::run(global, command).await,
         }
     })
 }

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod cli;
+mod image;
+mod role;
 
 fn main() -> ExitCode {
     let arguments = match cli::Arguments::try_parse() {

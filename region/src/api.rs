@@ -27,6 +27,7 @@ pub mod oauth;
 pub mod params;
 pub mod password;
 pub mod racks;
+pub mod settings;
 pub mod shape;
 pub mod users;
 pub mod version;
@@ -77,6 +78,7 @@ pub fn routes(config: &mut ServiceConfig) {
         "ipranges/{range_id}" => ranges::one,
         "reservedips" => ranges::reserved_all,
         "reservedips/{reserved_id}" => ranges::reserved_one,
+        "maas" => settings::maas,
         "boot-resources" => images::boot_resources,
     );
     config
@@ -138,7 +140,7 @@ pub fn start(app: crate::app::App, address: SocketAddr) -> Result<Running, Start
     let address = server.addrs().first().copied().unwrap_or(address);
     let server = server.run();
     let handle = server.handle();
-    actix_rt::spawn(async move {
+    tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "the API ended");
         }

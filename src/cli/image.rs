@@ -14,6 +14,7 @@ use super::{
     machine::array,
     output::{self, Column},
 };
+use crate::image::build::{BuildError, BuildOptions};
 
 /// What can be done with images.
 #[derive(Debug, Subcommand)]
@@ -22,12 +23,45 @@ pub enum Command {
     Add(Add),
     /// List images
     List,
-    /// Bring boot loaders into the region's store, or list those there are
+    /// Make an image from the distribution's packages (needs root and mmdebstrap)
+    Build(Build),
+    /// Delete an image
+    Delete {
+        /// Name or id
+        image: String,
+    },
+    /// Bring the boot loaders of the distribution's packages into the region's store
     Loaders {
-        /// A loader, as NAME=FILE (bootx64.efi=/usr/lib/…); may be repeated
+        /// Instead: this loader, as NAME=FILE (bootx64.efi=/usr/lib/…); may be repeated
         #[arg(long = "file", value_name = "NAME=FILE")]
         files: Vec<String>,
+        /// Instead: list those there are
+        #[arg(long, conflicts_with = "files")]
+        list: bool,
     },
+}
+
+/// An image to build.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Debian's code name
+    #[arg(long, default_value = "bookworm")]
+    pub release: String,
+    /// amd64 or arm64
+    #[arg(long, default_value = "amd64")]
+    pub arch: String,
+    /// generic knows real hardware; cloud only virtual machines
+    #[arg(long, default_value = "generic")]
+    pub kernel: String,
+    /// With drivers' firmware from the non-free components
+    #[arg(long)]
+    pub firmware: bool,
+    /// Where packages come from; left out, this machine's own mirrors
+    #[arg(long, default_value = "")]
+    pub mirror: String,
+    /// Folder for the image's files
+    #[arg(long)]
+    pub out: PathBuf,
 }
 
 /// An image, from a folder that `image build` made or from single files.
@@ -76,22 +110,45 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             let images = client()?.own(Method::GET, "/images", None).await?;
             output::list(global.output, COLUMNS, "/name", array(&images))
         }
-        Command::Loaders { files } => loaders(global, &client()?, &files).await,
+        Command::Build(build) => build.run(),
+        Command::Delete { image } => {
+            client()?.own(Method::DELETE, &format!("/images/{image}"), None).await?;
+            eprintln!("{image}: deleted");
+            Ok(())
+        }
+        Command::Loaders { files, list } => loaders(global, &client()?, &files, list).await,
     }
 }
 
-async fn loaders(global: &Global, client: &Client, files: &[String]) -> Result<(), Failure> {
+async fn loaders(global: &Global, client: &Client, files: &[String], list: bool) -> Result<(), Failure> {
     for pair in files {
         let (name, path) = pair.split_once('=').ok_or_else(|| {
-            Failure::usage(
-                format!("\"{pair}\" is not NAME=FILE"),
-                "write it as --file bootx64.efi=/path/to/shimx64.efi",
-            )
+            Failure::usage(format!("\"{pair}\" is not NAME=FILE"), "write it as --file bootx64.efi=/path/to/shimx64.efi")
         })?;
         add_loader(client, name, Path::new(path)).await?;
     }
+    if files.is_empty() && !list {
+        let folder = tempfile::tempdir().map_err(|e| Failure::file("make", &std::env::temp_dir(), &e))?;
+        let found = crate::image::loaders::collect(folder.path()).map_err(|e| Failure::failed(e.to_string()))?;
+        for (name, path) in found {
+            add_loader(client, &name, &path).await?;
+        }
+    }
     let all = client.own(Method::GET, "/images/loaders", None).await?;
     output::list(global.output, LOADERS, "/name", array(&all))
+}
+
+impl Build {
+    fn run(self) -> Result<(), Failure> {
+        let Self { release, arch, kernel, firmware, mirror, out } = self;
+        let options = BuildOptions { release, arch, kernel, firmware, mirror, out };
+        let made = crate::image::build::build(&options).map_err(|e| {
+            let code = if matches!(e, BuildError::Option { .. }) { Code::Usage } else { Code::Failed };
+            Failure::new(code, e.to_string(), "")
+        })?;
+        eprintln!("Add it with: hostler image add {}", made.display());
+        output::print(&format!("{}\n", made.display()))
+    }
 }
 
 /// Uploads a file and names it as the boot file `name`.
