@@ -1,5 +1,6 @@
 //! Hands near the operator: API, store, plans, the link's server side.
 
+pub mod api;
 pub mod app;
 pub mod bodies;
 pub mod briefs;

@@ -77,7 +77,8 @@ fn unpacked(dir: &Path, package: &'static str) -> Result<PathBuf, LoadersError> 
         if output.status.success() { Ok(()) } else { Err(failed(text.lines().last().unwrap_or_default().to_owned())) }
     };
     run(Command::new("apt-get").args(["download", "-q", package]).current_dir(&fetch))?;
-    let entry = fs::read_dir(&fetch).map_err(io(&fetch))?.flatten().find(|e| e.path().extension().is_some_and(|x| x == "deb"));
+    let entry =
+        fs::read_dir(&fetch).map_err(io(&fetch))?.flatten().find(|e| e.path().extension().is_some_and(|x| x == "deb"));
     let deb = entry.ok_or_else(|| failed("apt-get left no file".into()))?.path();
     run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&target))?;
     Ok(target)

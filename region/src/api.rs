@@ -1,0 +1,149 @@
+//! The API: this route table is its table of contents. What each path does stands in the module that the path names.
+//!
+//! Under `/MAAS/api/2.0/` the paths, parameters and answers are MAAS's; beside it are Hostler's own. Handlers read a [`call::Call`],
+//! look things up and tell actors through [`house::House`], and draw answers with [`shape`].
+
+use std::net::SocketAddr;
+
+use actix_web::{
+    App as WebApp, HttpServer,
+    dev::ServerHandle,
+    web::{self, Data, PayloadConfig, ServiceConfig, get, post, put, resource, route},
+};
+
+pub mod auth;
+pub mod call;
+pub mod events;
+pub mod explain;
+pub mod fault;
+pub mod hostname;
+pub mod house;
+pub mod images;
+pub mod inspect;
+pub mod machines;
+pub mod network;
+pub mod nodes;
+pub mod oauth;
+pub mod params;
+pub mod password;
+pub mod racks;
+pub mod settings;
+pub mod shape;
+pub mod users;
+pub mod version;
+
+use house::House;
+use network::{ranges, subnets};
+
+/// A resource of the MAAS API: with and without the trailing slash (never a redirect: it would turn a POST into a GET), and with the
+/// operation as a path suffix.
+macro_rules! maas {
+    ($config:expr, $($path:literal => $handler:path),* $(,)?) => {$(
+        $config.service(
+            resource([concat!("/MAAS/api/2.0/", $path, "/"), concat!("/MAAS/api/2.0/", $path), concat!("/MAAS/api/2.0/", $path, "/op-{op}")])
+                .route(route().to($handler)),
+        );
+    )*};
+}
+
+/// Every route.
+pub fn routes(config: &mut ServiceConfig) {
+    maas!(config,
+        "version" => version::version,
+        "account" => users::account,
+        "users" => users::all,
+        "users/{username}" => users::one,
+        "machines" => machines::all,
+        "machines/{system_id}" => machines::one,
+        "nodes" => machines::nodes,
+        "nodes/{system_id}" => machines::one,
+        "nodes/{system_id}/results" => nodes::results,
+        "nodes/{system_id}/results/{set}" => nodes::result,
+        "nodes/{system_id}/interfaces" => nodes::interfaces,
+        "nodes/{system_id}/interfaces/{interface}" => nodes::interfaces,
+        "nodes/{system_id}/blockdevices" => nodes::block_devices,
+        "nodes/{system_id}/blockdevices/{device}" => nodes::block_devices,
+        "events" => events::all,
+        "rackcontrollers" => racks::all,
+        "rackcontrollers/{system_id}" => racks::one,
+        "fabrics" => network::fabrics,
+        "fabrics/{fabric_id}" => network::fabric,
+        "fabrics/{fabric_id}/vlans" => network::vlans,
+        "fabrics/{fabric_id}/vlans/{vid}" => network::vlan,
+        "vlans/{vlan_id}" => network::vlan,
+        "subnets" => subnets::all,
+        // A network has a slash in it.
+        "subnets/{subnet_id:[^/]+/\\d+|[^/]+}" => subnets::one,
+        "ipranges" => ranges::all,
+        "ipranges/{range_id}" => ranges::one,
+        "reservedips" => ranges::reserved_all,
+        "reservedips/{reserved_id}" => ranges::reserved_one,
+        "maas" => settings::maas,
+        "boot-resources" => images::boot_resources,
+    );
+    config
+        .route("/MAAS/api/version/", get().to(version::api_version))
+        .route("/MAAS/api/version", get().to(version::api_version))
+        .route("/MAAS/api/1.0/{rest:.*}", route().to(version::old))
+        .route("/MAAS/accounts/authenticate/", post().to(users::authenticate));
+    // Hostler's own.
+    config
+        .route("/inspect/v1/explain/{system_id}", get().to(explain::show))
+        .route("/inspect/v1/actors", get().to(inspect::actors))
+        .route("/inspect/v1/actors/{kind}/{id:.*}", get().to(inspect::actor))
+        .route("/images", route().to(images::all))
+        .route("/images/loaders", route().to(images::loaders))
+        .route("/images/bodies/{sha256}", put().to(images::upload))
+        .route("/images/bodies/{sha256}", get().to(images::body))
+        .route("/images/{id:.*}", route().to(images::one))
+        .route("/racks/tokens", get().to(racks::tokens))
+        .route("/racks/tokens", post().to(racks::token))
+        .route("/healthz", get().to(version::alive))
+        .route("/readyz", get().to(version::ready));
+    config.default_service(web::to(version::nowhere));
+}
+
+/// A running API.
+pub struct Running {
+    /// Where it listens; with port 0 asked for, the port it was given.
+    pub address: SocketAddr,
+    handle: ServerHandle,
+}
+
+impl Running {
+    /// Finishes the requests under way and stops.
+    pub async fn stop(self) {
+        self.handle.stop(true).await;
+    }
+}
+
+/// Why the API does not start.
+#[derive(Debug, thiserror::Error)]
+#[error("the API cannot listen on {address}: {source}; choose another api.listen, or stop what holds the port")]
+pub struct StartError {
+    pub address: SocketAddr,
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// Serves the API at that address (port 0 takes a free one) until it is stopped. Call it within an actix or tokio runtime.
+///
+/// # Errors
+/// [`StartError`] when the address cannot be had.
+pub fn start(app: crate::app::App, address: SocketAddr) -> Result<Running, StartError> {
+    let failed = |source| StartError { address, source };
+    let house = Data::new(House::new(app));
+    let server = HttpServer::new(move || {
+        WebApp::new().app_data(house.clone()).app_data(PayloadConfig::new(params::BODY_LIMIT)).configure(routes)
+    });
+    let server = server.disable_signals().workers(2).shutdown_timeout(5).bind(address).map_err(failed)?;
+    let address = server.addrs().first().copied().unwrap_or(address);
+    let server = server.run();
+    let handle = server.handle();
+    tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the API ended");
+        }
+    });
+    Ok(Running { address, handle })
+}

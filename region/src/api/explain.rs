@@ -1,0 +1,166 @@
+//! "Why is this machine stuck?": the wait in words and the twelve steps, from the machine's state alone. Pure.
+
+use std::{fmt::Write, time::Duration};
+
+use actors::machine::Machine;
+use schema::{
+    commissioning::{CommissionStep, StepRecord, StepState},
+    status::NodeStatus,
+    time::Timestamp,
+    wait::Wait,
+};
+use serde_json::{Value, json};
+
+use super::{
+    call::{Own, OwnAnswer, json},
+    fault::Fault,
+    shape::machine::fqdn,
+};
+
+/// GET `/inspect/v1/explain/<id>`.
+pub async fn show(Own(call): Own) -> OwnAnswer {
+    call.user()?;
+    let id = super::machines::id(&call).map_err(|_| Fault::NotFound("There is no machine of that id.".into()))?;
+    Ok(json(&of(&*call.house.state(id).await?)))
+}
+
+/// The explanation as JSON; `text` is the same for reading.
+#[must_use]
+pub fn of(m: &Machine) -> Value {
+    let now = actors::clock::now();
+    json!({
+        "machine": m.spec.system_id, "hostname": m.spec.hostname, "fqdn": fqdn(&m.spec.hostname, &m.spec.domain), "at": now.to_string(),
+        "status": m.status.label(), "power_state": m.power_state.label(), "error": m.error,
+        "waiting": m.wait.is_some(), "overdue": m.wait.as_ref().is_some_and(|w| w.deadline < now),
+        "wait": m.wait.as_ref().map(wait), "attempt": m.attempt.as_ref().map(|a| json!({
+            "number": a.id, "by": a.by, "started": a.started.to_string(), "ended": a.ended.map(|t| t.to_string()),
+            "image": a.image.name, "ip": a.ip, "boot_mac": a.boot_mac, "seen": a.seen,
+        })),
+        "steps": steps(m, now), "summary": summary(m, now), "text": text(m, now),
+    })
+}
+
+fn wait(wait: &Wait) -> Value {
+    json!({
+        "what": wait.what, "owed_by": wait.owed_by.to_string(), "since": wait.since.to_string(),
+        "until": wait.deadline.to_string(), "evidence": wait.evidence, "on_timeout": wait.on_timeout,
+        "remedy": wait.remedy,
+    })
+}
+
+fn took(record: &StepRecord, now: Timestamp) -> Option<Duration> {
+    Some(record.ended.unwrap_or(now).since(record.started?))
+}
+
+fn steps(m: &Machine, now: Timestamp) -> Vec<Value> {
+    let records = m.attempt.iter().flat_map(|a| CommissionStep::ALL.into_iter().zip(&a.steps));
+    let step = |(step, r): (CommissionStep, &StepRecord)| {
+        json!({
+            "number": step.number(), "name": step.label(), "state": r.state,
+            "started": r.started.map(|t| t.to_string()), "ended": r.ended.map(|t| t.to_string()),
+            "duration_ms": took(r, now).map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            "rack": r.rack, "service": r.service, "evidence": r.evidence,
+        })
+    };
+    records.map(step).collect()
+}
+
+/// One sentence.
+fn summary(m: &Machine, now: Timestamp) -> String {
+    let name = &m.spec.hostname;
+    match (&m.wait, m.error.as_str()) {
+        (Some(w), _) => {
+            format!("{name} waits for {}, owed by {}, for {}.", w.what, w.owed_by, words(now.since(w.since)))
+        }
+        (None, "") if m.status == NodeStatus::New => format!("{name} is New and waits for nothing; commission it."),
+        (None, "") => format!("{name} is {} and waits for nothing.", m.status.label()),
+        (None, error) => format!("{name} is {}: {error}", m.status.label()),
+    }
+}
+
+/// The explanation in lines.
+fn text(m: &Machine, now: Timestamp) -> String {
+    let mut out = summary(m, now);
+    out.push('\n');
+    if let Some(w) = &m.wait {
+        let left = w.deadline.since(now);
+        let until = if left.is_zero() { "overdue".to_owned() } else { format!("{} left", words(left)) };
+        line(&mut out, "since", &w.since.to_string());
+        line(&mut out, "until", &format!("{} ({until})", w.deadline));
+        line(&mut out, "then", &w.on_timeout);
+        for seen in &w.evidence {
+            line(&mut out, "seen", seen);
+        }
+        line(&mut out, "remedy", &w.remedy);
+    }
+    let Some(attempt) = &m.attempt else { return out };
+    writeln!(out, "Attempt {} by {}, started {}:", attempt.id, attempt.by, attempt.started).ok();
+    for (step, r) in CommissionStep::ALL.into_iter().zip(&attempt.steps) {
+        let mark = match r.state {
+            StepState::Pending => "○",
+            StepState::Running => "▶",
+            StepState::Done => "●",
+            StepState::NotUsed => "–",
+            StepState::Failed => "✕",
+        };
+        let duration = took(r, now).map_or_else(String::new, words);
+        let server = r.rack.map_or_else(|| r.service.clone(), |rack| format!("{rack}/{}", r.service));
+        let row =
+            format!("{mark} {:>2} {:<15} {duration:>9}  {server:<16} {}", step.number(), step.label(), r.evidence);
+        writeln!(out, "{}", row.trim_end()).ok();
+    }
+    out
+}
+
+fn line(out: &mut String, name: &str, value: &str) {
+    if !value.is_empty() {
+        writeln!(out, "  {name:<7} {value}").ok(); // Writing to a String cannot fail.
+    }
+}
+
+/// A span for reading: `840 ms`, `12.3 s`, `4 m 12 s`, `2 h 3 m`.
+fn words(span: Duration) -> String {
+    let s = span.as_secs();
+    match s {
+        0 => format!("{} ms", span.as_millis()),
+        1..60 => format!("{s}.{} s", span.subsec_millis() / 100),
+        60..3_600 => format!("{} m {} s", s / 60, s % 60),
+        _ => format!("{} h {} m", s / 3_600, s / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schema::{id::SystemId, wait::OwedBy};
+
+    use super::*;
+
+    #[test]
+    fn the_text_says_what_who_since_until_then_and_remedy() {
+        let mut m = Machine::absent(SystemId::from_draws([1; 6]));
+        m.spec.hostname = "fox".into();
+        let start = Timestamp::from_seconds(1_000);
+        m.wait = Some(Wait {
+            what: "a DHCP request from 52:54:00:77:00:01".into(),
+            owed_by: OwedBy::Machine,
+            since: start,
+            deadline: Timestamp::from_seconds(1_300),
+            evidence: vec!["the BMC says on".into()],
+            on_timeout: "the attempt fails".into(),
+            remedy: "check the cable".into(),
+        });
+        let told = text(&m, Timestamp::from_seconds(1_072));
+        for part in [
+            "fox waits for a DHCP request",
+            "owed by the machine",
+            "1 m 12 s",
+            "3 m 48 s left",
+            "the attempt fails",
+            "the BMC says on",
+            "check the cable",
+        ] {
+            assert!(told.contains(part), "{part} is missing in:\n{told}");
+        }
+        assert!(text(&m, Timestamp::from_seconds(1_400)).contains("overdue"));
+    }
+}

@@ -1,0 +1,309 @@
+//! What handlers need of the region: reads from the store, events to actors, changes of the catalogue. The only file of the API that
+//! knows how they are done.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use actors::{
+    catalogue::{CatalogueEvent, Table},
+    core::Verdict,
+    machine::{Life, Machine},
+    shell::{AskError, Registry},
+};
+use schema::{
+    boot::Sha256,
+    catalogue::{Catalogue, CatalogueItem, CatalogueKey, EnrolmentToken},
+    id::{ResultId, SystemId},
+    messages::machine::{Brief, CommissionOptions, MachineChanges, MachineEvent, MachineSpec},
+    plan::Lease,
+    script::Content,
+    secret::Secret,
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::{
+    fault::Fault,
+    oauth::Nonces,
+    racks::RackFacts,
+    shape::{machine::Facts, results::Outputs},
+};
+use crate::{
+    app::{App, Missing, new_trace},
+    bodies::{BodyError, BodyWriter},
+    store::{
+        StoreError,
+        queries::{self, Event, EventFilter, LeaseFilter, MachineFilter, MachineSummary, ScriptSet},
+    },
+};
+
+/// The region, as handlers see it.
+pub struct House {
+    pub app: App,
+    pub nonces: Nonces,
+    /// Held from reading what a change depends on until it is durable.
+    edit: Mutex<()>,
+}
+
+type Result<T> = std::result::Result<T, Fault>;
+
+impl House {
+    /// The region behind the API.
+    #[must_use]
+    pub fn new(app: App) -> Self {
+        Self { app, nonces: Nonces::default(), edit: Mutex::new(()) }
+    }
+
+    /// The catalogue as it is now.
+    #[must_use]
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.app.catalogue_content()
+    }
+
+    /// All actors of this process.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.app.registry
+    }
+
+    /// Changes that depend on what is there (names, free ids) come one at a time.
+    pub async fn editing(&self) -> MutexGuard<'_, ()> {
+        self.edit.lock().await
+    }
+
+    /// The next id of a catalogue table. Take it while [`Self::editing`].
+    #[must_use]
+    pub fn next_id(&self, table: Table) -> i64 {
+        actors::catalogue::next_id(&self.catalogue(), table)
+    }
+
+    /// Adds or replaces items, all or none.
+    pub async fn put(&self, by: &str, items: Vec<CatalogueItem>) -> Result<()> {
+        self.change(CatalogueEvent::PutAll { by: by.to_owned(), items }).await
+    }
+
+    /// Removes an item and what hangs on it.
+    pub async fn remove(&self, by: &str, key: CatalogueKey) -> Result<()> {
+        self.change(CatalogueEvent::Remove { by: by.to_owned(), key }).await
+    }
+
+    async fn change(&self, event: CatalogueEvent) -> Result<()> {
+        obeyed(self.app.change_catalogue(event, new_trace()).await.map_err(missing)?)
+    }
+
+    /// Whether the store answers.
+    pub async fn ready(&self) -> Result<()> {
+        self.app.store.read(|db| queries::actor_ids(db, "catalogue")).await.map(|_| ()).map_err(|e| unread(&e))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&mut crate::store::Db) -> diesel::QueryResult<T> + Send + 'static,
+    ) -> Result<T> {
+        self.app.store.read(query).await.map_err(|e| unread(&e))
+    }
+
+    /// Rows of the machines that the filter admits.
+    pub async fn summaries(&self, filter: MachineFilter) -> Result<Vec<MachineSummary>> {
+        self.read(move |db| queries::machines(db, &filter)).await
+    }
+
+    /// The machines that the filter admits, with all that hangs on them: a fixed number of statements.
+    pub async fn machines(&self, filter: MachineFilter) -> Result<Vec<Facts>> {
+        let now = actors::clock::now();
+        let read = move |db: &mut crate::store::Db| {
+            let records = queries::machine_records(db, &filter)?;
+            let leases = queries::leases(db, &LeaseFilter { at: Some(now), ..LeaseFilter::default() })?;
+            Ok((records, leases))
+        };
+        let (records, leases) = self.read(read).await?;
+        let mut by_mac: BTreeMap<schema::net::MacAddr, Vec<Lease>> = BTreeMap::new();
+        for lease in leases {
+            by_mac.entry(lease.mac).or_default().push(lease);
+        }
+        let facts = |record: queries::MachineRecord| {
+            let mut macs: Vec<_> = record.interfaces.iter().map(|i| i.hardware.mac).collect();
+            macs.extend(
+                record.machine.macs.iter().filter(|m| !record.interfaces.iter().any(|i| i.hardware.mac == **m)),
+            );
+            let leases = macs.iter().filter_map(|m| by_mac.get(m)).flatten().cloned().collect();
+            Facts { record, leases }
+        };
+        Ok(records.into_iter().map(facts).collect())
+    }
+
+    /// One machine with all that hangs on it.
+    pub async fn machine(&self, id: SystemId) -> Result<Facts> {
+        let filter = MachineFilter { system_ids: vec![id], ..MachineFilter::default() };
+        self.machines(filter).await?.pop().ok_or_else(|| Fault::no("Machine"))
+    }
+
+    /// A machine as its actor sees it now.
+    pub async fn state(&self, id: SystemId) -> Result<Arc<Machine>> {
+        let actor = self.app.machine(id).await.map_err(missing)?;
+        let state = actor.snapshot();
+        if state.life == Life::Present { Ok(state) } else { Err(Fault::no("Machine")) }
+    }
+
+    /// Tells a machine; the answer comes once it is durable.
+    pub async fn obey(&self, id: SystemId, event: MachineEvent) -> Result<()> {
+        loop {
+            let actor = self.app.machine(id).await.map_err(missing)?;
+            match actor.ask(event.clone(), new_trace()).await {
+                // It was overtaken by another writer, and is loaded anew.
+                Err(AskError::Gone { .. }) => {}
+                verdict => return obeyed(verdict.map_err(|e| missing(Missing::Ask(e)))?),
+            }
+        }
+    }
+
+    /// An id that no machine and no rack has.
+    pub async fn fresh_id(&self) -> Result<SystemId> {
+        loop {
+            let id = SystemId::from_draws(rand::random());
+            let taken = self.read(move |db| queries::load_actor(db, "machine", id.as_str())).await?;
+            if taken.is_none() && !self.catalogue().racks.contains_key(&id) {
+                return Ok(id);
+            }
+        }
+    }
+
+    /// Makes a machine, its secrets sealed before it is there.
+    pub async fn create_machine(
+        &self,
+        by: &str,
+        spec: MachineSpec,
+        secrets: BTreeMap<String, Secret<String>>,
+    ) -> Result<()> {
+        obeyed(self.app.create_machine(by, spec, secrets).await.map_err(missing)?)
+    }
+
+    /// Changes a machine; given secrets replace those there are.
+    pub async fn update_machine(
+        &self,
+        id: SystemId,
+        by: &str,
+        changes: MachineChanges,
+        secrets: BTreeMap<String, Secret<String>>,
+    ) -> Result<()> {
+        obeyed(self.app.update_machine(id, by, changes, secrets).await.map_err(missing)?)
+    }
+
+    /// The secrets of a machine's power parameters.
+    pub async fn power_secrets(&self, id: SystemId) -> Result<BTreeMap<String, Secret<String>>> {
+        self.app.power_secrets(id).await.map_err(missing)
+    }
+
+    /// What a decision about this machine needs to know: racks, image, scripts.
+    pub async fn brief(&self, id: SystemId, options: &CommissionOptions) -> Result<Brief> {
+        let machine = self.state(id).await?;
+        self.app.brief(&machine, options).await.map_err(missing)
+    }
+
+    /// As [`Self::brief`] for a power action.
+    pub async fn power_brief(&self, id: SystemId) -> Result<Brief> {
+        let machine = self.state(id).await?;
+        Ok(self.app.power_brief(&machine))
+    }
+
+    /// A machine's script sets, newest attempt first.
+    pub async fn script_sets(&self, id: SystemId) -> Result<Vec<ScriptSet>> {
+        self.read(move |db| queries::script_sets(db, id)).await
+    }
+
+    /// The outputs of results, by result; large ones from the body store.
+    pub async fn outputs(&self, ids: Vec<ResultId>) -> Result<BTreeMap<ResultId, Outputs>> {
+        let bodies = self.app.bodies.clone();
+        let read = move |db: &mut crate::store::Db| {
+            let bytes = |content: Option<Content>| {
+                let Content { body, inline } = content?;
+                inline.or_else(|| bodies.read(body.sha256).ok())
+            };
+            let one = |id: ResultId| {
+                let out = queries::script_output(db, id)?;
+                let (combined, stdout) = (bytes(out.combined), bytes(out.stdout));
+                Ok((id, Outputs { combined, stdout, stderr: bytes(out.stderr), result: bytes(out.result) }))
+            };
+            ids.into_iter().map(one).collect()
+        };
+        self.read(read).await
+    }
+
+    /// The length of a body that is here.
+    #[must_use]
+    pub fn body_len(&self, sha256: Sha256) -> Option<u64> {
+        std::fs::metadata(self.app.bodies.path(sha256)?).ok().map(|m| m.len())
+    }
+
+    /// A body on its way in.
+    pub fn new_body(&self) -> Result<BodyWriter> {
+        self.app.bodies.writer().map_err(|e| unkept(&e))
+    }
+
+    /// A page of history.
+    pub async fn events(&self, filter: EventFilter) -> Result<Vec<Event>> {
+        self.read(move |db| queries::events(db, &filter)).await
+    }
+
+    /// Leases.
+    pub async fn leases(&self, filter: LeaseFilter) -> Result<Vec<Lease>> {
+        self.read(move |db| queries::leases(db, &filter)).await
+    }
+
+    /// Every enrolled rack, with what it says of itself while it is connected.
+    pub async fn racks(&self) -> Vec<RackFacts> {
+        let connected = self.app.racks();
+        let c = self.catalogue();
+        let facts = |entry: &schema::catalogue::RackEntry| {
+            let hello = connected.iter().find(|(id, _)| *id == entry.id).map(|(_, hello)| hello.clone());
+            RackFacts { entry: entry.clone(), hello }
+        };
+        c.racks.values().map(facts).collect()
+    }
+
+    /// A new enrolment token: the text that is shown once, and what is kept.
+    #[must_use]
+    pub fn enrolment_token(&self, lasts: Duration) -> (String, EnrolmentToken) {
+        self.app.new_enrolment_token(lasts)
+    }
+}
+
+/// A verdict as an answer: what was refused is a conflict, with the way out; what changed nothing is well.
+fn obeyed(verdict: Verdict) -> Result<()> {
+    match verdict {
+        Verdict::Moved | Verdict::Waiting(_) | Verdict::Ignored { .. } => Ok(()),
+        Verdict::Refused { why, remedy } => Err(Fault::Conflict { why: sentence(&why), remedy: sentence(&remedy) }),
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let head: String = letters.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
+    let end = if text.is_empty() || text.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{head}{}{end}", letters.as_str())
+}
+
+fn missing(error: Missing) -> Fault {
+    match error {
+        Missing::NotThere { .. } => Fault::no("Machine"),
+        Missing::Ask(error) => Fault::unavailable(format!("It could not be decided: {error}."), "Try again."),
+        Missing::Store(error) => unread(&error),
+        other => {
+            tracing::error!(error = %other, "the API got no answer");
+            Fault::unavailable(format!("The region cannot answer: {other}."), "Look at the region's log.")
+        }
+    }
+}
+
+/// A body that could not be kept.
+pub(super) fn unkept(error: &BodyError) -> Fault {
+    match error {
+        BodyError::Mismatch { .. } => Fault::Bad(format!("{error}.")),
+        BodyError::Disk { .. } => {
+            Fault::unavailable(format!("The body was not kept: {error}."), "Make room, and send it again.")
+        }
+    }
+}
+
+fn unread(error: &StoreError) -> Fault {
+    tracing::warn!(%error, "the store did not answer the API");
+    Fault::unavailable("The store does not answer.", "Look at the region's log, and try again.")
+}

@@ -1,0 +1,173 @@
+//! `rackcontrollers/`, and the enrolment of racks: tokens are made here, once shown, and kept as hashes.
+
+use std::time::Duration;
+
+use schema::{
+    catalogue::{CatalogueItem, CatalogueKey, EnrolmentToken, RackEntry},
+    messages::link::Hello,
+};
+use serde_json::{Value, json};
+
+use super::{
+    call::{Answer, Call, Own, OwnAnswer, gone, json},
+    fault::Fault,
+    shape::{self, ROOT},
+};
+
+/// A rack as it was enrolled, and what it said of itself if it is connected.
+#[derive(Debug, Clone)]
+pub struct RackFacts {
+    pub entry: RackEntry,
+    pub hello: Option<Hello>,
+}
+
+/// `rackcontrollers/`.
+pub async fn all(call: Call) -> Answer {
+    match call.wants() {
+        ("GET", "") => {
+            call.user()?;
+            let wanted = [call.params.list("id"), call.params.list("hostname"), call.params.list("system_id")].concat();
+            let racks = call.house.racks().await;
+            let admitted = racks.iter().filter(|r| {
+                wanted.is_empty() || wanted.iter().any(|w| *w == r.entry.hostname || *w == r.entry.id.to_string())
+            });
+            Ok(json(&Value::Array(admitted.map(rack).collect())))
+        }
+        ("GET", "describe_power_types") => {
+            call.user()?;
+            Ok(json(&Value::Array(power_types())))
+        }
+        _ => Err(call.unknown()),
+    }
+}
+
+/// `rackcontrollers/<id>/`.
+pub async fn one(call: Call) -> Answer {
+    let racks = call.house.racks().await;
+    let wanted = call.part("system_id");
+    let facts = racks.iter().find(|r| r.entry.id.as_str() == wanted || r.entry.hostname == wanted);
+    let facts = facts.ok_or_else(|| Fault::no("RackController"))?;
+    match call.wants() {
+        ("GET", "") => {
+            call.user()?;
+            Ok(json(&rack(facts)))
+        }
+        ("DELETE", "") => {
+            let by = call.admin()?.username.clone();
+            call.house.remove(&by, CatalogueKey::Rack(facts.entry.id)).await?;
+            Ok(gone())
+        }
+        ("POST", "revoke") => {
+            let by = call.admin()?.username.clone();
+            let entry = RackEntry { revoked: true, ..facts.entry.clone() };
+            call.house.put(&by, vec![CatalogueItem::Rack(entry.clone())]).await?;
+            Ok(json(&rack(&RackFacts { entry, hello: None })))
+        }
+        _ => Err(call.unknown()),
+    }
+}
+
+fn rack(facts: &RackFacts) -> Value {
+    let RackFacts { entry, hello } = facts;
+    let id = entry.id;
+    let interfaces = hello.iter().flat_map(|h| &h.interfaces).enumerate().map(|(at, i)| {
+        let addresses: Vec<_> = i.addresses.iter().map(|(ip, _)| ip).collect();
+        json!({
+            "id": at, "system_id": id, "name": i.name, "type": "physical", "enabled": true, "mac_address": i.mac,
+            "ip_addresses": addresses, "vlan": null, "links": [], "tags": [], "parents": [], "children": [], "params": "",
+            "discovered": null, "effective_mtu": 1_500, "resource_uri": format!("{ROOT}/nodes/{id}/interfaces/{at}/"),
+        })
+    });
+    let addresses: Vec<_> =
+        hello.iter().flat_map(|h| &h.interfaces).flat_map(|i| &i.addresses).map(|(ip, _)| ip).collect();
+    let state = if hello.is_some() { "running" } else { "dead" };
+    let mut services =
+        vec![json!({"name": "rackd", "status": state, "status_info": if entry.revoked { "revoked" } else { "" }})];
+    services.extend(
+        hello
+            .iter()
+            .flat_map(|h| &h.listening)
+            .map(|l| json!({"name": l.service, "status": "running", "status_info": l.address.to_string()})),
+    );
+    let mut value = json!({
+        "system_id": id, "hostname": entry.hostname, "fqdn": entry.hostname, "description": "", "hardware_uuid": null,
+        "domain": shape::domain(""), "zone": shape::zone(""), "architecture": "", "cpu_count": 0, "cpu_speed": 0, "memory": 0,
+        "swap_size": null, "osystem": "", "distro_series": "", "power_type": "", "power_state": "unknown",
+        "ip_addresses": addresses, "interface_set": interfaces.collect::<Vec<_>>(), "status_action": "", "node_type": 2,
+        "node_type_name": "Rack controller", "service_set": services, "tag_names": [],
+        "version": hello.as_ref().map(|h| h.version.clone()).unwrap_or_default(), "hardware_info": {},
+        "current_commissioning_result_id": null, "current_testing_result_id": null, "current_installation_result_id": null,
+        // Hostler's own, beside MAAS's.
+        "connected": hello.is_some(), "revoked": entry.revoked, "plan": hello.as_ref().map(|h| h.plan),
+        "resource_uri": format!("{ROOT}/rackcontrollers/{id}/"),
+    });
+    let kinds = [
+        "commissioning",
+        "testing",
+        "cpu_test",
+        "memory_test",
+        "network_test",
+        "storage_test",
+        "interface_test",
+        "other_test",
+    ];
+    for kind in kinds {
+        value[format!("{kind}_status")] = json!(-1);
+        value[format!("{kind}_status_name")] = json!("Unknown");
+    }
+    value
+}
+
+/// The power drivers and their fields.
+fn power_types() -> Vec<Value> {
+    let field = |f: &schema::power::PowerField| {
+        let choices: Vec<_> = f.choices.iter().map(|c| json!([c, c])).collect();
+        let kind = if f.secret {
+            "password"
+        } else if choices.is_empty() {
+            "string"
+        } else {
+            "choice"
+        };
+        json!({
+            "name": f.name, "label": f.label, "required": f.required, "secret": f.secret, "field_type": kind,
+            "choices": choices, "default": f.default, "scope": "bmc",
+        })
+    };
+    let types = schema::power::PowerType::ALL.into_iter();
+    types
+        .map(|t| {
+            let fields: Vec<_> = t.fields().iter().map(field).collect();
+            json!({
+                "driver_type": "power", "name": t.name(), "description": t.name(), "fields": fields,
+                "queryable": t.queryable(), "missing_packages": [],
+            })
+        })
+        .collect()
+}
+
+/// How long a token may wait to be used, unless `hours` says otherwise.
+const TOKEN_HOURS: u64 = 24;
+
+/// POST `/racks/tokens`: a single-use enrolment token, shown this once.
+pub async fn token(Own(call): Own) -> OwnAnswer {
+    let ("POST", _) = call.wants() else { return Err(call.unknown().into()) };
+    let by = call.admin()?.username.clone();
+    let hours: u64 = call.params.parsed("hours")?.unwrap_or(TOKEN_HOURS);
+    if !(1..=24 * 30).contains(&hours) {
+        return Err(Fault::field("hours", format!("{hours} is not within 1 and 720.")).into());
+    }
+    let (token, kept) = call.house.enrolment_token(Duration::from_secs(hours * 3_600));
+    let expires = kept.expires;
+    call.house.put(&by, vec![CatalogueItem::EnrolmentToken(kept)]).await?;
+    Ok(json(&json!({"token": token, "expires": expires.to_string()})))
+}
+
+/// GET `/racks/tokens` shows when tokens end and who used them; never the tokens.
+pub async fn tokens(Own(call): Own) -> OwnAnswer {
+    call.admin()?;
+    let c = call.house.catalogue();
+    let show =
+        |t: &EnrolmentToken| json!({"sha256": t.token_sha256, "expires": t.expires.to_string(), "used_by": t.used_by});
+    Ok(json(&Value::Array(c.enrolment_tokens.values().map(show).collect())))
+}

@@ -1,0 +1,119 @@
+//! The command tree: what there is to ask for. Each command's work stands in the file of its noun.
+
+use clap::{Args, Parser, Subcommand};
+
+pub mod client;
+pub mod doctor;
+pub mod failure;
+pub mod image;
+pub mod login;
+pub mod machine;
+pub mod output;
+pub mod power_input;
+pub mod profile;
+pub mod report;
+pub mod setting;
+pub mod subnet;
+pub mod yaml;
+
+use client::Client;
+use failure::Failure;
+use output::Format;
+
+use crate::role::{init, rack, region};
+
+/// Bare metal that commissions itself and can always say why it is waiting.
+#[derive(Debug, Parser)]
+#[command(name = "hostler", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// How data is printed
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, env = "HOSTLER_OUTPUT")]
+    pub output: Format,
+    /// The profile to use, from `hostler login`
+    #[arg(long, global = true, env = "HOSTLER_PROFILE")]
+    pub profile: Option<String>,
+    /// The region's URL, instead of a profile's
+    #[arg(long, global = true, env = "HOSTLER_URL")]
+    pub url: Option<String>,
+    /// The API key, instead of a profile's; best given as HOSTLER_KEY
+    #[arg(long, global = true, env = "HOSTLER_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// Show each request on stderr
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a new region: configuration, database, first administrator
+    Init(init::Init),
+    /// Run the region
+    Region(region::Region),
+    /// Run a rack, or enrol one
+    Rack(rack::Rack),
+    /// Check what the roles need of this host
+    Doctor(doctor::Doctor),
+    /// Keep a region's URL and key under a name
+    Login(login::Login),
+    /// Machines: add, list, show, commission, power, events, results
+    #[command(subcommand)]
+    Machine(machine::Command),
+    /// Why a machine is where it is, and what to do
+    Explain {
+        /// System id or host name
+        machine: String,
+    },
+    /// Subnets and their ranges
+    #[command(subcommand)]
+    Subnet(subnet::Command),
+    /// Ephemeral images and boot loaders
+    #[command(subcommand)]
+    Image(image::Command),
+    /// The region's settings
+    #[command(subcommand)]
+    Setting(setting::Command),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`Failure`] with the exit code and what to print.
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    // Fails only when one is installed already.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let Arguments { global, command } = arguments;
+    match command {
+        Command::Init(init) => init::run(&global, init),
+        Command::Region(region) => region::run(region),
+        Command::Rack(rack) => rack::run(&global, rack),
+        other => operate(&global, other),
+    }
+}
+
+/// An operator's command: one thread is enough for it.
+fn operate(global: &Global, command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::failed(format!("the runtime does not start: {e}")))?;
+    runtime.block_on(async {
+        match command {
+            Command::Init(_) | Command::Region(_) | Command::Rack(_) => Ok(()),
+            Command::Doctor(doctor) => doctor::run(global, doctor).await,
+            Command::Login(login) => login::run(global, login).await,
+            Command::Machine(command) => machine::run(global, &Client::new(global)?, command).await,
+            Command::Explain { machine } => report::explain(global, &Client::new(global)?, &machine).await,
+            Command::Subnet(command) => subnet::run(global, &Client::new(global)?, command).await,
+            Command::Image(command) => image::run(global, command).await,
+            Command::Setting(command) => setting::run(global, command).await,
+        }
+    })
+}
