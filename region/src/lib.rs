@@ -1,7 +1,17 @@
 //! Hands near the operator: API, store, plans, the link's server side.
 
+pub mod app;
 pub mod bodies;
+pub mod briefs;
 pub mod builtin;
+pub mod config;
+pub mod directory;
+pub mod init;
+pub mod link;
+pub mod links;
+pub mod perform;
+pub mod plans;
 pub mod seal;
 pub mod store;
 pub mod testing;
+pub mod tickets;

@@ -51,10 +51,14 @@ impl Arbiter {
         ArbiterHandle(Host::Thread(self.handle.clone()))
     }
 
-    /// Resolves when the arbiter's thread has run everything that was queued before.
+    /// Resolves when every actor that was spawned before has started, its `resume` carried out.
     pub async fn settled(&self) {
         let (sender, receiver) = oneshot::channel();
-        self.handle.spawn_fn(move || sender.send(()).unwrap_or_default()); // The caller may have gone.
+        // A task of its own comes after the tasks of those actors: the thread runs them in turn.
+        self.handle.spawn(async move {
+            tokio::task::yield_now().await;
+            sender.send(()).unwrap_or_default(); // The caller may have gone.
+        });
         receiver.await.ok(); // A stopped arbiter has nothing queued.
     }
 }

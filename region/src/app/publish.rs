@@ -1,0 +1,101 @@
+//! Tickets: the attempt's node key, and everything a machine is handed, put into the racks' plans.
+
+use actors::{
+    core::TraceId,
+    machine::{Attempt, Machine},
+};
+use schema::{
+    catalogue::Catalogue,
+    id::{AttemptId, RackId, SystemId},
+    messages::machine::MachineEvent,
+    plan::{NodeKey, TicketBoot},
+    script::ScriptRef,
+    secret::Secret,
+    time::Timestamp,
+};
+use tracing::{error, warn};
+
+use super::{App, Missing};
+use crate::{
+    perform::{has_part, node_key},
+    plans::BootRow,
+};
+
+impl App {
+    /// Puts the attempt's ticket into the plans of `racks`. What keeps it from that is logged; the attempt's deadline says the rest.
+    pub(crate) async fn publish(&self, machine: &Machine, attempt: AttemptId, racks: Vec<RackId>, expires: Timestamp) {
+        let id = machine.spec.system_id;
+        let Some(open) = machine.open_attempt().filter(|a| a.id == attempt) else { return };
+        let key = match self.node_key(id, attempt).await {
+            Ok(key) => key,
+            Err(error) => return error!(machine = %id, %attempt, %error, "the ticket cannot be published"),
+        };
+        let boot = self.ticket_boot(open, key);
+        if self.tickets.publish(id, BootRow { attempt, racks, expires, boot }) {
+            self.links.mark(id);
+        }
+    }
+
+    fn ticket_boot(&self, attempt: &Attempt, key: NodeKey) -> TicketBoot {
+        let c = self.catalogue_content();
+        let scripts = attempt.scripts.iter().filter_map(|s| {
+            let found = script_ref(&c, &s.script);
+            if found.is_none() {
+                warn!(script = s.script.name, "the script left the catalogue; the attempt goes on without it");
+            }
+            found
+        });
+        TicketBoot {
+            image: attempt.image.clone(),
+            kernel_opts: attempt.kernel_opts.clone(),
+            key,
+            user_data: self.user_data,
+            scripts: scripts.collect(),
+            ssh_keys: c.users.get(&attempt.by).map(|u| u.ssh_keys.clone()).unwrap_or_default(),
+            stay_on: attempt.options.enable_ssh,
+        }
+    }
+
+    /// The attempt's node key; minted and sealed when there is none.
+    async fn node_key(&self, machine: SystemId, attempt: AttemptId) -> Result<NodeKey, Missing> {
+        let name = format!("{}oauth", node_key(attempt));
+        if let Some(kept) = self.seal.get(machine.as_str(), &name).await?
+            && let [consumer_key, token_key, token_secret] = kept.expose().split(':').collect::<Vec<_>>()[..]
+        {
+            let token_secret = Secret::new(token_secret.to_owned());
+            return Ok(NodeKey { consumer_key: consumer_key.into(), token_key: token_key.into(), token_secret });
+        }
+        let draw = || format!("{:032x}", rand::random::<u128>());
+        let (consumer_key, token_key, secret) = (draw(), draw(), draw());
+        let kept = Secret::new(format!("{consumer_key}:{token_key}:{secret}"));
+        self.seal.put(machine.as_str(), &name, &kept).await?;
+        Ok(NodeKey { consumer_key, token_key, token_secret: Secret::new(secret) })
+    }
+
+    /// Tells the machines that rack works for that its link is up, or down.
+    pub(crate) async fn tell_machines(&self, rack: RackId, up: bool, trace: TraceId) {
+        for actor in self.machines.all() {
+            if has_part(&actor.snapshot(), rack)
+                && let Err(error) = actor.ask(MachineEvent::RackLink { rack, up }, trace).await
+            {
+                warn!(machine = %actor.id(), %rack, %error, "not told about its rack's link");
+            }
+        }
+    }
+}
+
+fn script_ref(c: &Catalogue, brief: &schema::messages::machine::BriefScript) -> Option<ScriptRef> {
+    let script = c.scripts.values().find(|s| s.name == brief.name)?;
+    Some(ScriptRef {
+        name: script.name.clone(),
+        script_type: script.script_type,
+        script_result_id: brief.result,
+        script_version_id: script.version,
+        timeout_seconds: script.timeout_s,
+        parallel: script.parallel,
+        hardware_type: script.hardware_type,
+        may_reboot: script.may_reboot,
+        packages: script.packages.clone(),
+        body: script.body,
+    })
+}

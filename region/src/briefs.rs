@@ -1,0 +1,199 @@
+//! The brief of a decision: which racks, which image, which scripts. Pure but for the result ids, which the store allots.
+
+use schema::{
+    boot::Image,
+    catalogue::{Catalogue, Script},
+    id::{RackId, ResultId, SubnetId},
+    messages::{
+        link::RackInterface,
+        machine::{Brief, BriefScript, CommissionOptions, MachineSpec},
+    },
+    script::ScriptType,
+};
+
+use crate::plans::{self, deb_arch};
+
+/// A rack that is connected, and where its interfaces are.
+#[derive(Debug, Clone)]
+pub struct ConnectedRack {
+    pub id: RackId,
+    pub interfaces: Vec<RackInterface>,
+}
+
+/// The brief without its result ids, and the scripts that need one.
+#[must_use]
+pub fn compose(
+    c: &Catalogue,
+    racks: &[ConnectedRack],
+    spec: &MachineSpec,
+    options: Option<&CommissionOptions>,
+) -> (Brief, Vec<Script>) {
+    let dhcp = plans::dhcp_racks(c);
+    let boot_racks: Vec<_> = racks.iter().map(|r| r.id).filter(|id| dhcp.contains(id)).collect();
+    let brief = Brief {
+        bmc_racks: bmc_racks(racks, spec.power.address(), &boot_racks),
+        boot_racks,
+        boot_subnets: boot_subnets(c),
+        image: image(c, deb_arch(&spec.architecture)),
+        kernel_opts: text_setting(c, "kernel_opts"),
+        scripts: Vec::new(),
+    };
+    (brief, options.map(|o| scripts(c, o)).unwrap_or_default())
+}
+
+/// The brief with its scripts; result ids count up from `first`.
+#[must_use]
+pub fn with_results(brief: Brief, scripts: &[Script], first: i64) -> Brief {
+    let numbered = scripts.iter().zip(first..).map(|(script, result)| BriefScript {
+        result: ResultId(result),
+        name: script.name.clone(),
+        script_type: script.script_type,
+        timeout_s: script.timeout_s,
+        may_reboot: script.may_reboot,
+    });
+    Brief { scripts: numbered.collect(), ..brief }
+}
+
+/// Connected racks, best first: those on the BMC's own network, those that the machine boots from, the others.
+fn bmc_racks(racks: &[ConnectedRack], address: Option<&str>, boot_racks: &[RackId]) -> Vec<RackId> {
+    let address = address.and_then(|a| a.parse::<std::net::IpAddr>().ok());
+    let rank = |rack: &ConnectedRack| {
+        let near = |(own, cidr): &(std::net::IpAddr, schema::net::Cidr)| {
+            address.is_some_and(|a| cidr.contains(a)) && !own.is_loopback()
+        };
+        match () {
+            () if rack.interfaces.iter().flat_map(|i| &i.addresses).any(near) => 0,
+            () if boot_racks.contains(&rack.id) => 1,
+            () => 2,
+        }
+    };
+    let mut ranked: Vec<_> = racks.iter().map(|rack| (rank(rack), rack.id)).collect();
+    ranked.sort();
+    ranked.into_iter().map(|(_, id)| id).collect()
+}
+
+/// Where a machine boots is known when only one subnet leases addresses.
+fn boot_subnets(c: &Catalogue) -> Vec<SubnetId> {
+    let on = |s: &&schema::catalogue::Subnet| c.vlans.get(&s.vlan).is_some_and(|v| v.dhcp_on || v.relay_vlan.is_some());
+    let leasing: Vec<_> = c.subnets.values().filter(on).map(|s| s.id).collect();
+    if leasing.len() == 1 { leasing } else { Vec::new() }
+}
+
+/// The default image of the architecture, or its newest.
+fn image(c: &Catalogue, arch: &str) -> Option<Image> {
+    let fitting = || c.images.values().filter(|i| i.image.arch == arch);
+    let chosen = fitting().find(|i| i.default).or_else(|| fitting().next_back());
+    chosen.map(|i| i.image.clone())
+}
+
+/// MAAS's choice. Commissioning: the built-in ones always, and of the others those named (by name or tag), or, when none are named,
+/// all without the tag `noauto`. Testing: those named, or those tagged `commissioning`. The word `none` names none.
+fn scripts(c: &Catalogue, options: &CommissionOptions) -> Vec<Script> {
+    let named = |script: &Script, names: &[String]| names.iter().any(|n| *n == script.name || script.tags.contains(n));
+    let chosen = |script: &&Script| match script.script_type {
+        ScriptType::Commissioning => {
+            let wanted = &options.commissioning_scripts;
+            let skipped = options.skip_bmc_config && script.tags.iter().any(|t| t == "bmc-config");
+            let auto = wanted.is_empty() && !script.tags.iter().any(|t| t == "noauto");
+            !skipped && (script.default || auto || named(script, wanted))
+        }
+        ScriptType::Testing if options.testing_scripts.is_empty() => script.tags.iter().any(|t| t == "commissioning"),
+        ScriptType::Testing => named(script, &options.testing_scripts),
+    };
+    let mut scripts: Vec<_> = c.scripts.values().filter(chosen).cloned().collect();
+    scripts.sort_by(|a, b| a.name.cmp(&b.name));
+    scripts
+}
+
+/// A setting that is a text; empty when there is none.
+fn text_setting(c: &Catalogue, name: &str) -> String {
+    let value = c.settings.get(name).and_then(|json| serde_json::from_str::<serde_json::Value>(json).ok());
+    value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schema::{
+        boot::{BodyRef, Sha256},
+        power::{PowerConfig, PowerType},
+    };
+
+    fn script(id: i64, name: &str, script_type: ScriptType, tags: &[&str], default: bool) -> Script {
+        Script {
+            id,
+            version: 1,
+            name: name.into(),
+            title: String::new(),
+            description: String::new(),
+            tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+            script_type,
+            hardware_type: 0,
+            parallel: 0,
+            timeout_s: 60,
+            packages: "{}".into(),
+            may_reboot: false,
+            default,
+            body: BodyRef { sha256: Sha256([0; 32]), len: 1 },
+        }
+    }
+
+    fn names(c: &Catalogue, commissioning: &[&str], testing: &[&str]) -> Vec<String> {
+        let own = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect();
+        let options = CommissionOptions {
+            commissioning_scripts: own(commissioning),
+            testing_scripts: own(testing),
+            ..CommissionOptions::default()
+        };
+        scripts(c, &options).into_iter().map(|s| s.name).collect()
+    }
+
+    #[test]
+    fn scripts_are_chosen_as_maas_chooses_them() {
+        let mut c = Catalogue::default();
+        let (commissioning, testing) = (ScriptType::Commissioning, ScriptType::Testing);
+        for s in [
+            script(1, "50-built-in", commissioning, &[], true),
+            script(2, "60-mine", commissioning, &["raid"], false),
+            script(3, "70-never", commissioning, &["noauto"], false),
+            script(4, "smart", testing, &["commissioning"], true),
+            script(5, "memtest", testing, &["memory"], true),
+        ] {
+            c.scripts.insert(s.id, s);
+        }
+        assert_eq!(names(&c, &[], &[]), ["50-built-in", "60-mine", "smart"]);
+        assert_eq!(names(&c, &["none"], &["none"]), ["50-built-in"]);
+        assert_eq!(names(&c, &["70-never"], &["memory"]), ["50-built-in", "70-never", "memtest"]);
+        assert_eq!(names(&c, &["raid"], &["none"]), ["50-built-in", "60-mine"]);
+    }
+
+    #[test]
+    fn the_rack_on_the_bmcs_network_comes_first() {
+        let rack = |n: u8, address: &str| ConnectedRack {
+            id: format!("rack0{n}").parse().unwrap(),
+            interfaces: vec![RackInterface {
+                name: "eth0".into(),
+                mac: None,
+                addresses: vec![(address.parse().unwrap(), format!("{address}/24").parse().unwrap())],
+            }],
+        };
+        let racks = [rack(1, "10.1.0.2"), rack(2, "10.2.0.2"), rack(3, "10.3.0.2")];
+        let order =
+            |address| bmc_racks(&racks, address, &[racks[1].id]).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(order(Some("10.3.0.77")), ["rack03", "rack02", "rack01"]);
+        assert_eq!(order(Some("bmc.example")), ["rack02", "rack01", "rack03"]);
+        let spec = MachineSpec {
+            system_id: "mach01".parse().unwrap(),
+            hostname: "m".into(),
+            domain: "maas".into(),
+            architecture: "amd64/generic".into(),
+            macs: Vec::new(),
+            power: PowerConfig { power_type: PowerType::Manual, ..PowerConfig::default() },
+            description: String::new(),
+            zone: String::new(),
+            pool: String::new(),
+        };
+        let (brief, _) = compose(&Catalogue::default(), &racks, &spec, None);
+        assert_eq!((brief.bmc_racks.len(), brief.boot_racks.len(), brief.image), (3, 0, None));
+    }
+}

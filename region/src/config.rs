@@ -1,0 +1,329 @@
+//! The region's configuration: raw text to checked values, every fault at once. Opens nothing.
+//!
+//! Each setting stands as `key = value` under `[section]` of the file, or as `HOSTLER_<SECTION>_<KEY>` in the environment, which wins.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use schema::{id::SystemId, secret::Secret};
+
+/// What a region is told. Every field has been checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The region's own system id, told to its racks.
+    pub id: SystemId,
+    /// The key file, the CA and the bodies stand here.
+    pub data_dir: PathBuf,
+    /// `sqlite:PATH` or `postgres://…`. May hold a password.
+    pub database: Secret<String>,
+    /// API, dashboard, inspection and metrics: 5240/tcp. Port 0 takes a free one.
+    pub api_listen: SocketAddr,
+    /// The link to the racks: 5250/udp. Port 0 takes a free one.
+    pub link_listen: SocketAddr,
+    /// Days that the journal is kept.
+    pub journal_days: u32,
+}
+
+/// One wrong setting: where, what, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// `region.toml: api.listen` or the variable's name.
+    pub place: String,
+    pub value: String,
+    pub bound: String,
+    pub remedy: String,
+}
+
+/// All that is wrong, one line each. The caller prints it and exits 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults(pub Vec<Fault>);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, value, bound, remedy } = self;
+        let value = if value.is_empty() { String::new() } else { format!(" = {value}") };
+        write!(f, "{place}{value}: {bound}; {remedy}")
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(Fault::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Every setting: section, key, what it is for. The one list; `config.rs` and `init` go by it.
+const SETTINGS: [(&str, &str); 6] = [
+    ("region", "id"),
+    ("region", "data_dir"),
+    ("database", "url"),
+    ("api", "listen"),
+    ("link", "listen"),
+    ("journal", "days"),
+];
+
+impl Config {
+    /// Reads and checks a file, then the environment over it. Without a file, the environment must hold what has no default.
+    ///
+    /// # Errors
+    /// [`Faults`]: all of them.
+    pub fn load(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, Faults> {
+        let Some(path) = path else { return Self::parse("", "region.toml", env) };
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Faults(vec![Fault {
+                place: path.display().to_string(),
+                value: String::new(),
+                bound: format!("cannot be read ({e})"),
+                remedy: "make one with `hostler init`, or give --config".into(),
+            }])
+        })?;
+        Self::parse(&text, &path.display().to_string(), env)
+    }
+
+    /// As [`Config::load`], from the file's text; `name` is the file's in messages.
+    ///
+    /// # Errors
+    /// [`Faults`]: all of them.
+    pub fn parse(text: &str, name: &str, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, Faults> {
+        let mut raw = Raw { name: name.to_owned(), values: BTreeMap::new(), faults: Vec::new() };
+        raw.read_file(text);
+        raw.read_environment(env);
+        raw.check()
+    }
+
+    /// The file that `init` writes.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let Self { id, data_dir, database, api_listen, link_listen, journal_days } = self;
+        let text = |s: &str| toml::Value::String(s.to_owned()).to_string();
+        format!(
+            "# Hostler's region. Every setting also by environment: HOSTLER_<SECTION>_<KEY>, as in HOSTLER_API_LISTEN.\n\n\
+             [region]\n# This region's own id, told to its racks.\nid = {}\n# Its key file, CA and bodies.\ndata_dir = {}\n\n\
+             [database]\n# sqlite:PATH or postgres://USER@HOST/DATABASE\nurl = {}\n\n\
+             [api]\n# API, dashboard and metrics.\nlisten = {}\n\n\
+             [link]\n# Where racks dial in (UDP).\nlisten = {}\n\n\
+             [journal]\n# How long steps are kept.\ndays = {journal_days}\n",
+            text(id.as_str()),
+            text(&data_dir.to_string_lossy()),
+            text(database.expose()),
+            text(&api_listen.to_string()),
+            text(&link_listen.to_string()),
+        )
+    }
+
+    /// Where the key that seals secrets lies.
+    #[must_use]
+    pub fn key_file(&self) -> PathBuf {
+        self.data_dir.join("seal.key")
+    }
+
+    /// Where the region's CA lies.
+    #[must_use]
+    pub fn ca_dir(&self) -> PathBuf {
+        self.data_dir.join("ca")
+    }
+}
+
+/// Values as they were found, and what is wrong with them.
+struct Raw {
+    name: String,
+    /// By section and key: the value, and where it stood.
+    values: BTreeMap<(&'static str, &'static str), (String, String)>,
+    faults: Vec<Fault>,
+}
+
+impl Raw {
+    fn fault(&mut self, place: &str, value: &str, bound: impl Into<String>, remedy: impl Into<String>) {
+        let (bound, remedy) = (bound.into(), remedy.into());
+        self.faults.push(Fault { place: place.to_owned(), value: value.to_owned(), bound, remedy });
+    }
+
+    fn read_file(&mut self, text: &str) {
+        let table = match text.parse::<toml::Table>() {
+            Ok(table) => table,
+            Err(error) => {
+                let line = error.span().map_or(1, |s| text.get(..s.start).unwrap_or_default().lines().count().max(1));
+                let place = format!("{}: line {line}", self.name);
+                return self.fault(
+                    &place,
+                    "",
+                    format!("is no TOML ({})", error.message()),
+                    "write key = \"value\" under [section]",
+                );
+            }
+        };
+        for (section, keys) in table {
+            let Some(keys) = keys.as_table().cloned() else {
+                let known = sections();
+                self.fault(
+                    &format!("{}: {section}", self.name),
+                    "",
+                    "is no section",
+                    format!("put it under one of {known}"),
+                );
+                continue;
+            };
+            for (key, value) in keys {
+                let place = format!("{}: {section}.{key}", self.name);
+                let text = match value {
+                    toml::Value::String(text) => text,
+                    other => other.to_string(),
+                };
+                self.put(&section, &key, text, &place);
+            }
+        }
+    }
+
+    fn read_environment(&mut self, env: impl IntoIterator<Item = (String, String)>) {
+        for (name, value) in env {
+            let found = SETTINGS.iter().find(|(s, k)| name == variable(s, k));
+            if let Some((section, key)) = found {
+                self.put(section, key, value, &name);
+            }
+        }
+    }
+
+    fn put(&mut self, section: &str, key: &str, value: String, place: &str) {
+        match SETTINGS.iter().find(|(s, k)| *s == section && *k == key) {
+            Some(setting) => drop(self.values.insert(*setting, (value, place.to_owned()))),
+            None => {
+                let known: Vec<_> = SETTINGS.iter().map(|(s, k)| format!("{s}.{k}")).collect();
+                self.fault(place, "", "is no setting", format!("take one of {}, or remove the line", known.join(", ")));
+            }
+        }
+    }
+
+    /// The value of a setting, or its default; `None` after a fault.
+    fn take<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        default: Option<&str>,
+        remedy: &str,
+    ) -> Option<T> {
+        let (value, place) = match (self.values.get(&(section, key)).cloned(), default) {
+            (Some(found), _) => found,
+            (None, Some(default)) => (default.to_owned(), String::new()),
+            (None, None) => {
+                let place = format!("{}: {section}.{key}", self.name);
+                let remedy = format!("{remedy}, or set {}", variable(section, key));
+                self.fault(&place, "", "is missing", remedy);
+                return None;
+            }
+        };
+        match value.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.fault(&place, &format!("\"{value}\""), error.to_string(), remedy);
+                None
+            }
+        }
+    }
+
+    fn check(mut self) -> Result<Config, Faults> {
+        let listen = "write ADDRESS:PORT, as in 0.0.0.0:5240; port 0 takes a free one";
+        let id = self.take("region", "id", None, "let `hostler init` make one: six lower-case letters or digits");
+        let data_dir: Option<PathBuf> = self.take("region", "data_dir", Some("/var/lib/hostler"), "name a directory");
+        let default_database = data_dir.as_ref().map(|d| format!("sqlite:{}", d.join("region.db").display()));
+        let database: Option<String> = self.take("database", "url", default_database.as_deref().or(Some("")), "");
+        if let Some(url) = database.as_ref().filter(|u| !known_database(u)) {
+            let place = self.values.get(&("database", "url")).map(|(_, place)| place.clone()).unwrap_or_default();
+            // What is no address may still hold a password: show the scheme only.
+            let scheme = format!("\"{}:…\"", url.split(':').next().unwrap_or_default());
+            self.fault(
+                &place,
+                &scheme,
+                "is no database that is known here",
+                "write sqlite:PATH or postgres://USER@HOST/DATABASE",
+            );
+        }
+        let api_listen = self.take("api", "listen", Some("0.0.0.0:5240"), listen);
+        let link_listen = self.take("link", "listen", Some("0.0.0.0:5250"), listen);
+        let journal_days = self.take("journal", "days", Some("30"), "write a number of days, as in 30");
+        if let Some(0) = journal_days {
+            self.fault(
+                "journal.days",
+                "0",
+                "is not 1 or more",
+                "keep at least a day: a restart reads the journal's actors",
+            );
+        }
+        let checked = (id, data_dir, database, api_listen, link_listen, journal_days);
+        match checked {
+            (Some(id), Some(data_dir), Some(database), Some(api_listen), Some(link_listen), Some(journal_days))
+                if self.faults.is_empty() =>
+            {
+                let database = Secret::new(database);
+                Ok(Config { id, data_dir, database, api_listen, link_listen, journal_days })
+            }
+            _ => Err(Faults(self.faults)),
+        }
+    }
+}
+
+fn known_database(url: &str) -> bool {
+    ["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme) && url.len() > scheme.len())
+}
+
+fn variable(section: &str, key: &str) -> String {
+    format!("HOSTLER_{}_{}", section.to_uppercase(), key.to_uppercase())
+}
+
+fn sections() -> String {
+    let mut sections: Vec<_> = SETTINGS.iter().map(|(s, _)| format!("[{s}]")).collect();
+    sections.dedup();
+    sections.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn defaults_file_and_environment_in_that_order() {
+        let config =
+            Config::parse("[region]\nid = \"4y3h7n\"\n[api]\nlisten = \"127.0.0.1:1\"\n", "region.toml", env(&[]))
+                .unwrap();
+        assert_eq!(config.api_listen.port(), 1);
+        assert_eq!(config.database.expose(), "sqlite:/var/lib/hostler/region.db");
+        let vars = env(&[("HOSTLER_API_LISTEN", "127.0.0.1:2"), ("HOSTLER_REGION_ID", "abc123"), ("PATH", "/bin")]);
+        let over = Config::parse("[api]\nlisten = \"127.0.0.1:1\"", "region.toml", vars).unwrap();
+        assert_eq!((over.api_listen.port(), over.id.as_str()), (2, "abc123"));
+        let again = Config::parse(&config.to_toml(), "written", env(&[])).unwrap();
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn every_fault_is_named_with_its_place_and_remedy() {
+        let text = "[region]\ndata_dir = \"/d\"\n[api]\nlisten = \"nowhere\"\nport = 9\n[database]\nurl = \"mysql://root:hunter2@db\"\n[journal]\ndays = -4\n[colour]\nx = 1\n";
+        let faults = Config::parse(text, "region.toml", env(&[("HOSTLER_LINK_LISTEN", "5250")])).unwrap_err();
+        let lines = faults.to_string();
+        for part in [
+            "region.toml: region.id: is missing",
+            "region.toml: api.listen = \"nowhere\"",
+            "region.toml: api.port: is no setting",
+            "region.toml: database.url = \"mysql:…\"",
+            "region.toml: journal.days = \"-4\"",
+            "region.toml: colour.x: is no setting",
+            "HOSTLER_LINK_LISTEN = \"5250\"",
+        ] {
+            assert!(lines.contains(part), "{part} is missing in\n{lines}");
+        }
+        assert_eq!(faults.0.len(), 7);
+        assert!(!lines.contains("hunter2"));
+        let broken = Config::parse("[region\n", "region.toml", env(&[])).unwrap_err().to_string();
+        assert!(broken.starts_with("region.toml: line 1"), "{broken}");
+    }
+}

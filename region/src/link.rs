@@ -1,0 +1,279 @@
+//! The region's side of the link: lets racks in, takes what they say to the actors, tells them plans and orders. The wire is `actors::link`'s.
+//!
+//! Reports of one rack are handed to their machines in order; a report counts as heard once its step, and every step before it, is
+//! durable. Only then is it acknowledged, so a region that dies loses nothing.
+
+use std::{
+    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use actors::{
+    clock,
+    core::TraceId,
+    link::{
+        bulk::BulkRequest,
+        server::{Connection, Incoming},
+        stream::Sender,
+    },
+    rack::{RackEvent, RackFacts},
+    subnet::SubnetEvent,
+};
+use futures_util::{FutureExt, StreamExt, stream::FuturesOrdered};
+use schema::{
+    id::{RackId, ReportSeq},
+    messages::link::{BulkHeader, FromRack, Hello, Order, ToRack},
+    plan::Lease,
+    power::PowerAccess,
+};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
+use tracing::{debug, info, warn};
+
+use crate::{
+    app::{App, Missing, new_trace},
+    links::{Connected, Dirty, ToDo},
+    plans::{self, Told},
+};
+
+mod derive;
+mod door;
+mod reports;
+
+pub use door::Door;
+
+/// Reports of one rack that may be on their way at once.
+const IN_FLIGHT: usize = 256;
+/// Changes of a plan gather for that long before they go out together.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// Takes connections until the link stops.
+pub async fn accept(app: App, mut connections: mpsc::Receiver<Connection>) {
+    let mut racks = JoinSet::new();
+    loop {
+        tokio::select! {
+            connection = connections.recv() => match connection {
+                Some(connection) => drop(racks.spawn(serve(app.clone(), connection))),
+                None => break,
+            },
+            Some(ended) = racks.join_next() => {
+                if let Err(error) = ended {
+                    warn!(%error, "a rack's connection ended by a fault");
+                }
+            }
+        }
+    }
+    // The link stops: every connection says so to its own task.
+    while racks.join_next().await.is_some() {}
+}
+
+/// One rack's connection, from its Welcome to its end.
+async fn serve(app: App, mut connection: Connection) {
+    let rack = connection.rack;
+    info!(%rack, peer = %connection.peer, "connected");
+    let (queue, todo) = mpsc::unbounded_channel();
+    let connected =
+        Arc::new(Connected { number: connection.number, hello: OnceLock::new(), queue, dirty: Dirty::default() });
+    app.links.put(rack, connected.clone());
+    let talking = Talking { app: app.clone(), rack, connected: connected.clone(), sender: connection.sender.clone() };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(speak(app.clone(), rack, todo, connection.sender.clone()));
+    let why = talking.listen(&mut connection, &mut tasks).await;
+    tasks.shutdown().await;
+    info!(%rack, why, "disconnected");
+    if app.links.take(rack, connected.number) {
+        let last_report = app.links.seen(rack).unwrap_or_default();
+        talking.tell_rack(RackEvent::Disconnected { why, last_report }, new_trace()).await;
+    }
+}
+
+/// One rack's connection, as its parts use it.
+struct Talking {
+    app: App,
+    rack: RackId,
+    connected: Arc<Connected>,
+    sender: Sender<ToRack>,
+}
+
+impl Talking {
+    /// Reads until the connection ends; says why it did.
+    async fn listen(&self, connection: &mut Connection, tasks: &mut JoinSet<()>) -> String {
+        let seen = self.app.links.seen_cell(self.rack);
+        let mut reports = FuturesOrdered::new();
+        let mut plan: Option<AbortHandle> = None;
+        loop {
+            tokio::select! {
+                incoming = connection.incoming.recv(), if reports.len() < IN_FLIGHT => match incoming {
+                    None => return "the link stopped".into(),
+                    Some(Incoming::Closed { why }) => return why,
+                    Some(Incoming::Bulk(request)) => drop(tasks.spawn(bulk(self.app.clone(), self.rack, request))),
+                    Some(Incoming::Message(trace, FromRack::Report(report))) => {
+                        reports.push_back(reports::hand_over(&self.app, self.rack, report, trace).await);
+                    }
+                    Some(Incoming::Message(trace, FromRack::Hello(hello))) => {
+                        if let Some(old) = plan.take() {
+                            old.abort();
+                        }
+                        self.greet(hello.clone(), trace).await;
+                        plan = Some(tasks.spawn(keep_plan(self.app.clone(), self.rack, self.connected.clone(), self.sender.clone(), hello)));
+                    }
+                    Some(Incoming::Message(trace, message)) => self.hear(message, trace).await,
+                },
+                Some(seq) = reports.next() => {
+                    let mut through: ReportSeq = seq;
+                    while let Some(Some(seq)) = reports.next().now_or_never() {
+                        through = seq;
+                    }
+                    seen.fetch_max(through.0, Relaxed);
+                    self.sender.send(&ToRack::Ack { through }, TraceId::default()).await.ok(); // Closed: it asks again.
+                }
+            }
+        }
+    }
+
+    async fn greet(&self, hello: Hello, trace: TraceId) {
+        let ahead = hello.now.since(clock::now()).max(clock::now().since(hello.now));
+        if ahead > Duration::from_secs(30) {
+            warn!(rack = %self.rack, seconds = ahead.as_secs(), "the clocks of region and rack differ; deadlines and logins go wrong, set them by NTP");
+        }
+        let facts = RackFacts {
+            version: hello.version.clone(),
+            hostname: hello.hostname.clone(),
+            interfaces: hello.interfaces.clone(),
+            listening: hello.listening.clone(),
+            orders: hello.orders.clone(),
+        };
+        let plan = hello.plan;
+        // A second Hello on the same connection tells the rack's actor; the first stays for the briefs.
+        self.connected.hello.set(hello).ok();
+        let last_report = self.app.links.seen(self.rack).unwrap_or_default();
+        self.tell_rack(RackEvent::Connected { facts, plan, last_report }, trace).await;
+    }
+
+    async fn hear(&self, message: FromRack, trace: TraceId) {
+        match message {
+            FromRack::PlanInForce { generation } => self.tell_rack(RackEvent::PlanInForce { generation }, trace).await,
+            FromRack::Leases(leases) => self.take_leases(leases, trace).await,
+            FromRack::Goodbye => debug!(rack = %self.rack, "the rack stops on purpose"),
+            FromRack::Hello(_) | FromRack::Report(_) => {} // Handled where they are read.
+        }
+    }
+
+    async fn take_leases(&self, mut leases: Vec<Lease>, trace: TraceId) {
+        leases.sort_by_key(|lease| lease.subnet);
+        for leases in leases.chunk_by(|a, b| a.subnet == b.subnet) {
+            let Some(subnet) = leases.first().map(|l| l.subnet) else { continue };
+            let told = async {
+                let actor = self.app.subnet(subnet).await?;
+                Ok::<_, Missing>(actor.ask(SubnetEvent::Leases { leases: leases.to_vec() }, trace).await?)
+            };
+            if let Err(error) = told.await {
+                warn!(rack = %self.rack, %subnet, %error, "leases were not kept; the rack has them, and says them again when they are renewed");
+            }
+        }
+    }
+
+    async fn tell_rack(&self, event: RackEvent, trace: TraceId) {
+        tell_rack(&self.app, self.rack, event, trace).await;
+    }
+}
+
+async fn tell_rack(app: &App, rack: RackId, event: RackEvent, trace: TraceId) {
+    let told = async { Ok::<_, Missing>(app.rack(rack).await?.ask(event, trace).await?) };
+    if let Err(error) = told.await {
+        warn!(%rack, %error, "the rack's actor was not told");
+    }
+}
+
+/// Keeps a rack's plan up to date: whole first, then what changed.
+async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Sender<ToRack>, hello: Hello) {
+    let compose = |app: &App| plans::sections(&app.catalogue_content(), rack, &hello.interfaces);
+    let wanted = app.rack(rack).await.map(|actor| actor.snapshot().plan_wanted).unwrap_or_default();
+    let mut told = Told::nothing(wanted.max(hello.plan));
+    let mut whole = true;
+    loop {
+        let marks = connected.dirty.take();
+        let update = if whole || marks.whole {
+            let (anew, update) = Told::whole(told.generation.next(), compose(&app), app.tickets.all(rack));
+            told = anew;
+            Some(update)
+        } else {
+            let tickets: Vec<_> = marks.machines.iter().map(|id| (*id, app.tickets.ticket(*id, rack))).collect();
+            told.update(marks.sections.then(|| compose(&app)), tickets)
+        };
+        whole = false;
+        if let Some(update) = update {
+            let trace = new_trace();
+            let generation = update.generation;
+            tell_rack(&app, rack, RackEvent::PlanWanted { generation }, trace).await;
+            if let Err(error) = sender.send(&ToRack::Plan(update), trace).await {
+                warn!(%rack, %generation, %error, "the plan was not sent");
+            }
+        }
+        connected.dirty.woken.notified().await;
+        tokio::time::sleep(GATHER).await;
+    }
+}
+
+/// Says to a rack what was queued for it, in order.
+async fn speak(app: App, rack: RackId, mut todo: mpsc::UnboundedReceiver<(ToDo, TraceId)>, sender: Sender<ToRack>) {
+    while let Some((next, trace)) = todo.recv().await {
+        let message = match next {
+            ToDo::Say(message) => *message,
+            ToDo::Order { state, attempt, action, deadline } => match app.power_secrets(state.spec.system_id).await {
+                Ok(secrets) => ToRack::Order(Order {
+                    machine: state.spec.system_id,
+                    attempt,
+                    hostname: state.spec.hostname.clone(),
+                    action,
+                    access: PowerAccess {
+                        power_type: state.spec.power.power_type,
+                        params: state.spec.power.params.clone(),
+                        secrets,
+                    },
+                    deadline,
+                }),
+                Err(error) => {
+                    warn!(%rack, machine = %state.spec.system_id, %attempt, %error, "an order was not sent: its secrets cannot be read");
+                    continue;
+                }
+            },
+        };
+        if let Err(error) = sender.send(&message, trace).await {
+            warn!(%rack, %error, "not sent; it is said again when the rack is back");
+        }
+    }
+}
+
+/// Answers one bulk stream.
+async fn bulk(app: App, rack: RackId, mut request: BulkRequest) {
+    let done = match request.header {
+        BulkHeader::Fetch { body, .. } => match app.bodies.path(body.sha256) {
+            Some(path) => request.serve(&path).await.map(|_| ()).map_err(|e| e.to_string()),
+            None => {
+                let why = format!("the body {} is not here", body.sha256);
+                request.refuse(why.clone(), "add the image or the loaders again on the region").await;
+                Err(why)
+            }
+        },
+        BulkHeader::Store { body } if app.bodies.path(body.sha256).is_some() => {
+            request.held().await;
+            Ok(())
+        }
+        BulkHeader::Store { body } => {
+            let received = request.receive(&app.bodies.partial(body.sha256)).await.map_err(|e| e.to_string());
+            match received.and_then(|body| app.bodies.adopt_partial(body).map_err(|e| e.to_string())) {
+                Ok(()) => {
+                    request.held().await;
+                    Ok(())
+                }
+                Err(why) => Err(why),
+            }
+        }
+    };
+    if let Err(why) = done {
+        warn!(%rack, why, "a body's transfer failed");
+    }
+}

@@ -1,0 +1,148 @@
+//! The racks that are connected: what is to be sent to each, and what of its plan is dirty. Reading from them is `link`'s.
+
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use actors::{core::TraceId, link::server::LinkServer, machine::Machine};
+use schema::{
+    id::{AttemptId, RackId, ReportSeq, SystemId},
+    messages::link::{Hello, ToRack},
+    power::PowerAction,
+    time::Timestamp,
+};
+use tokio::sync::{Notify, mpsc};
+use tracing::warn;
+
+/// Something to be sent, in order.
+pub(crate) enum ToDo {
+    Say(Box<ToRack>),
+    /// An order, whose secrets are unsealed when it is its turn.
+    Order {
+        state: Arc<Machine>,
+        attempt: AttemptId,
+        action: PowerAction,
+        deadline: Timestamp,
+    },
+}
+
+/// One rack's connection as the rest of the region uses it.
+pub(crate) struct Connected {
+    /// Of two connections of a rack the higher is in force.
+    pub(crate) number: u64,
+    /// What it said of itself; `None` before it did.
+    pub(crate) hello: OnceLock<Hello>,
+    pub(crate) queue: mpsc::UnboundedSender<(ToDo, TraceId)>,
+    pub(crate) dirty: Dirty,
+}
+
+/// What of a rack's plan may differ from what it was told.
+#[derive(Default)]
+pub(crate) struct Dirty {
+    marks: Mutex<Marks>,
+    pub(crate) woken: Notify,
+}
+
+#[derive(Default)]
+pub(crate) struct Marks {
+    pub(crate) whole: bool,
+    pub(crate) sections: bool,
+    pub(crate) machines: HashSet<SystemId>,
+}
+
+impl Dirty {
+    fn mark(&self, mark: impl FnOnce(&mut Marks)) {
+        mark(&mut self.marks.lock().unwrap_or_else(PoisonError::into_inner));
+        self.woken.notify_one();
+    }
+
+    pub(crate) fn take(&self) -> Marks {
+        mem::take(&mut *self.marks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Links {
+    racks: Mutex<HashMap<RackId, Arc<Connected>>>,
+    /// By rack: every report up to this one is durable.
+    seen: Mutex<HashMap<RackId, Arc<AtomicU64>>>,
+    pub(crate) server: OnceLock<LinkServer>,
+}
+
+impl Links {
+    /// Racks that are connected and said what they are.
+    #[must_use]
+    pub fn hellos(&self) -> Vec<(RackId, Hello)> {
+        let racks = self.racks();
+        racks.iter().filter_map(|(id, c)| c.hello.get().map(|hello| (*id, hello.clone()))).collect()
+    }
+
+    /// The highest report such that it and all before it are durable; `None` when none was heard since the start.
+    pub(crate) fn seen(&self, rack: RackId) -> Option<ReportSeq> {
+        let seq = self.seen_cell(rack).load(Relaxed);
+        (seq > 0).then_some(ReportSeq(seq))
+    }
+
+    pub(crate) fn seen_cell(&self, rack: RackId) -> Arc<AtomicU64> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(rack).or_default().clone()
+    }
+
+    pub(crate) fn put(&self, rack: RackId, connected: Arc<Connected>) {
+        self.racks().insert(rack, connected);
+    }
+
+    /// Takes a connection out, unless a newer one of the same rack is in. True when it was in force.
+    pub(crate) fn take(&self, rack: RackId, number: u64) -> bool {
+        let mut racks = self.racks();
+        let in_force = racks.get(&rack).is_some_and(|c| c.number == number);
+        if in_force {
+            racks.remove(&rack);
+        }
+        in_force
+    }
+
+    pub(crate) fn queue(&self, rack: RackId, todo: ToDo, trace: TraceId) {
+        let sent = self.racks().get(&rack).is_some_and(|c| c.queue.send((todo, trace)).is_ok());
+        if !sent {
+            warn!(%rack, %trace, "not connected: what it was to be told is said again when it is back");
+        }
+    }
+
+    /// That machine's ticket changed.
+    pub(crate) fn mark(&self, machine: SystemId) {
+        for connected in self.racks().values() {
+            connected.dirty.mark(|marks| marks.machines.extend([machine]));
+        }
+    }
+
+    /// The catalogue changed.
+    pub(crate) fn mark_sections(&self) {
+        for connected in self.racks().values() {
+            connected.dirty.mark(|marks| marks.sections = true);
+        }
+    }
+
+    /// That rack is to get its whole plan.
+    pub(crate) fn send_whole(&self, rack: RackId) {
+        if let Some(connected) = self.racks().get(&rack) {
+            connected.dirty.mark(|marks| marks.whole = true);
+        }
+    }
+
+    /// Ends a rack's connection.
+    pub(crate) fn close(&self, rack: RackId, why: &str) {
+        if let Some(server) = self.server.get() {
+            server.disconnect(rack, why);
+        }
+    }
+
+    fn racks(&self) -> MutexGuard<'_, HashMap<RackId, Arc<Connected>>> {
+        self.racks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

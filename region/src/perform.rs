@@ -1,0 +1,221 @@
+//! The hands of the region's actors: steps become rows, effects become orders, tickets and plans. Decides nothing.
+
+use actors::{
+    catalogue::{Catalogue, CatalogueEffect},
+    clock,
+    core::{Core, Moved, RecordError, TraceId, Verdict},
+    machine::{Life, Machine, MachineEffect},
+    rack::{Rack, RackEffect},
+    shell::{ActorRef, LocalBoxFuture, Perform},
+    subnet::{Subnet, SubnetEffect},
+};
+use schema::{
+    id::{AttemptId, SystemId},
+    messages::{link::ToRack, machine::MachineEvent},
+    time::Timestamp,
+    wait::Wait,
+};
+use serde::Serialize;
+use tracing::{Instrument, error};
+
+use crate::{
+    app::App,
+    links::ToDo,
+    store::{Change, Write},
+};
+
+/// The hands. One value serves actors of every kind.
+#[derive(Clone)]
+pub struct Hands(pub App);
+
+/// The name of an attempt's node key among the machine's sealed secrets.
+pub(crate) fn node_key(attempt: AttemptId) -> String {
+    format!("node_key/{attempt}/")
+}
+
+/// What stands before the names of a machine's sealed power parameters.
+pub(crate) const POWER: &str = "power/";
+
+impl Hands {
+    fn keep<C>(&self, moved: &Moved<C>, wait: Option<&Wait>, projections: Vec<Change>) -> Kept
+    where
+        C: Core<Event: Serialize> + Serialize,
+    {
+        let write = write(moved, wait, projections);
+        let store = self.0.store.clone();
+        Box::pin(async move { Ok(store.commit(write?).await?) })
+    }
+
+    /// Runs `work` where it may wait, within the present trace.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.runtime.spawn(work.in_current_span());
+    }
+}
+
+type Kept = LocalBoxFuture<'static, Result<(), RecordError>>;
+
+/// A step as the store takes it.
+fn write<C>(moved: &Moved<C>, wait: Option<&Wait>, projections: Vec<Change>) -> Result<Write, RecordError>
+where
+    C: Core<Event: Serialize> + Serialize,
+{
+    let unwritable = |e: serde_json::Error| RecordError::Unavailable(format!("a step cannot be written as JSON: {e}"));
+    let verdict = wait.map_or(Verdict::Moved, |wait| Verdict::Waiting(wait.clone()));
+    Ok(Write {
+        kind: C::KIND,
+        id: moved.id.to_string(),
+        generation: moved.generation,
+        state: serde_json::to_string(&*moved.after).map_err(unwritable)?,
+        event: serde_json::to_string(&moved.event).map_err(unwritable)?,
+        verdict: serde_json::to_string(&verdict).map_err(unwritable)?,
+        trace: moved.trace,
+        at: moved.at,
+        deadline: wait.map(|wait| wait.deadline),
+        projections,
+    })
+}
+
+impl Perform<Machine> for Hands {
+    fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    fn record(&self, moved: Moved<Machine>) -> Kept {
+        let id = moved.id;
+        let mut projections = vec![match moved.after.life {
+            Life::Deleted => Change::MachineDeleted(id),
+            Life::Absent | Life::Present => Change::Machine(Box::new(Machine::clone(&moved.after))),
+        }];
+        projections.extend(moved.effects.iter().filter_map(|effect| match effect {
+            MachineEffect::Store(projection) => Some(Change::Of(id, projection.clone())),
+            MachineEffect::WithdrawTicket { attempt } => {
+                Some(Change::SecretsGone { owner: id.to_string(), prefix: node_key(*attempt) })
+            }
+            _ => None,
+        }));
+        if let MachineEvent::Reported { rack, .. } = &moved.event {
+            // Not this report's own number: one that came before it may not be durable yet.
+            projections.extend(self.0.links.seen(*rack).map(|seq| Change::ReportSeen { rack: *rack, seq }));
+        }
+        self.keep(&moved, moved.after.wait.as_ref(), projections)
+    }
+
+    fn perform(&self, me: &ActorRef<Machine>, effect: MachineEffect, trace: TraceId) {
+        let machine = *me.id();
+        match effect {
+            MachineEffect::SendOrder { rack, attempt, action, deadline } => {
+                let todo = ToDo::Order { state: me.snapshot(), attempt, action, deadline };
+                self.0.links.queue(rack, todo, trace);
+            }
+            MachineEffect::CancelOrder { rack, attempt } => {
+                self.0.links.queue(rack, ToDo::Say(Box::new(ToRack::CancelOrder { machine, attempt })), trace);
+            }
+            MachineEffect::PublishTicket { attempt, racks, expires } => {
+                let (app, state) = (self.0.clone(), me.snapshot());
+                let publishing = app.publishing.begin();
+                self.spawn(async move {
+                    app.publish(&state, attempt, racks, expires).await;
+                    drop(publishing);
+                });
+            }
+            MachineEffect::WithdrawTicket { attempt } => {
+                self.0.tickets.withdraw(machine, attempt);
+                self.0.links.mark(machine);
+            }
+            // It went with the record.
+            MachineEffect::Store(_) => {}
+        }
+    }
+
+    fn show(&self, me: &ActorRef<Machine>, _: &Verdict) {
+        if self.0.tickets.note(&me.snapshot()) {
+            self.0.links.mark(*me.id());
+        }
+        self.0.changed.send(*me.id()).ok(); // Nobody may be watching.
+    }
+
+    fn stale(&self, me: &ActorRef<Machine>, event: MachineEvent, trace: TraceId) {
+        let (app, id) = (self.0.clone(), *me.id());
+        self.spawn(async move {
+            match app.machine(id).await {
+                Ok(actor) => drop(actor.ask(event, trace).await),
+                Err(error) => error!(machine = %id, %error, "an event of a stale actor is lost"),
+            }
+        });
+    }
+}
+
+impl Perform<Rack> for Hands {
+    fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    fn record(&self, moved: Moved<Rack>) -> Kept {
+        self.keep(&moved, moved.after.wait.as_ref(), Vec::new())
+    }
+
+    fn perform(&self, me: &ActorRef<Rack>, effect: RackEffect, trace: TraceId) {
+        let rack = *me.id();
+        match effect {
+            RackEffect::SendPlan => self.0.links.send_whole(rack),
+            RackEffect::TellMachines { up } => {
+                let app = self.0.clone();
+                self.spawn(async move { app.tell_machines(rack, up, trace).await });
+            }
+        }
+    }
+
+    fn stale(&self, me: &ActorRef<Rack>, event: actors::rack::RackEvent, trace: TraceId) {
+        let (app, id) = (self.0.clone(), *me.id());
+        self.spawn(async move {
+            if let Ok(actor) = app.rack(id).await {
+                actor.ask(event, trace).await.ok(); // The next word of the rack says it again.
+            }
+        });
+    }
+}
+
+impl Perform<Subnet> for Hands {
+    fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    fn record(&self, moved: Moved<Subnet>) -> Kept {
+        let rows = moved.effects.iter().map(|SubnetEffect::StoreLease(lease)| Change::Lease(lease.clone()));
+        let rows = rows.collect();
+        self.keep(&moved, None, rows)
+    }
+
+    fn perform(&self, _: &ActorRef<Subnet>, SubnetEffect::StoreLease(_): SubnetEffect, _: TraceId) {
+        // It went with the record.
+    }
+}
+
+impl Perform<Catalogue> for Hands {
+    fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    fn record(&self, moved: Moved<Catalogue>) -> Kept {
+        self.keep(&moved, None, Vec::new())
+    }
+
+    fn perform(&self, _: &ActorRef<Catalogue>, effect: CatalogueEffect, _: TraceId) {
+        match effect {
+            CatalogueEffect::PlansChanged => self.0.links.mark_sections(),
+            CatalogueEffect::CloseLink { rack } => self.0.links.close(rack, "the rack's certificate was revoked"),
+        }
+    }
+
+    fn show(&self, me: &ActorRef<Catalogue>, verdict: &Verdict) {
+        if matches!(verdict, Verdict::Moved) {
+            self.0.catalogue.publish(&me.snapshot());
+        }
+    }
+}
+
+/// The machines whose present work that rack has a part in.
+pub(crate) fn has_part(machine: &Machine, rack: SystemId) -> bool {
+    let attempt = machine.open_attempt().is_some_and(|a| a.bmc_racks.contains(&rack) || a.boot_racks.contains(&rack));
+    attempt || machine.errand.as_ref().is_some_and(|e| e.racks.contains(&rack))
+}

@@ -1,0 +1,379 @@
+//! Plans: catalogue, tickets and a rack's interfaces to what that rack must know, and what of it changed since it was told. Pure.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use schema::{
+    boot::BootFile,
+    catalogue::{Catalogue, RangeType, Subnet, Vlan},
+    id::{AttemptId, Generation, RackId, SystemId},
+    messages::{
+        link::{PlanUpdate, RackInterface, Rows},
+        machine::MachineSpec,
+    },
+    net::{IpRange, MacAddr},
+    plan::{BootPurpose, PlanSettings, PlanSubnet, Reservation, Ticket, TicketBoot},
+    time::Timestamp,
+};
+
+/// What the region keeps of a machine for the racks' plans.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineRow {
+    pub spec: MachineSpec,
+    /// The attempt under way, once its ticket is published.
+    pub boot: Option<BootRow>,
+}
+
+/// A published ticket's part that only the racks of the boot VLAN get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootRow {
+    pub attempt: AttemptId,
+    pub racks: Vec<RackId>,
+    pub expires: Timestamp,
+    pub boot: TicketBoot,
+}
+
+/// Everything of a plan but its tickets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sections {
+    pub settings: PlanSettings,
+    pub subnets: Vec<PlanSubnet>,
+    pub boot_files: Vec<BootFile>,
+    pub reservations: Vec<Reservation>,
+}
+
+/// The ticket of a machine as that rack is to hold it: the attempt's, or "boot from your disk".
+#[must_use]
+pub fn ticket(row: &MachineRow, rack: RackId) -> Ticket {
+    let spec = &row.spec;
+    let boot = row.boot.as_ref().filter(|b| b.racks.contains(&rack));
+    Ticket {
+        machine: spec.system_id,
+        attempt: boot.map_or(AttemptId(0), |b| b.attempt),
+        purpose: if boot.is_some() { BootPurpose::Commissioning } else { BootPurpose::Local },
+        macs: spec.macs.clone(),
+        hostname: spec.hostname.clone(),
+        domain: spec.domain.clone(),
+        arch: deb_arch(&spec.architecture).to_owned(),
+        // A machine under no orders is known for as long as it is in the database.
+        expires: boot.map_or(Timestamp(i64::MAX), |b| b.expires),
+        boot: boot.map(|b| b.boot.clone()),
+    }
+}
+
+/// Debian's word in MAAS's `amd64/generic`.
+#[must_use]
+pub fn deb_arch(architecture: &str) -> &str {
+    architecture.split('/').next().unwrap_or_default()
+}
+
+/// The sections of one rack: the subnets whose DHCP it serves, and those that it has an address in.
+#[must_use]
+pub fn sections(c: &Catalogue, rack: RackId, interfaces: &[RackInterface]) -> Sections {
+    let subnets: Vec<_> = c.subnets.values().filter_map(|s| plan_subnet(c, s, rack, interfaces)).collect();
+    let served: HashSet<_> = subnets.iter().map(|s| s.id).collect();
+    let reservations = c.reserved_ips.values().filter(|r| served.contains(&r.subnet)).filter_map(|r| match r.ip {
+        IpAddr::V4(ip) => Some(Reservation { subnet: r.subnet, mac: r.mac, ip, hostname: r.hostname.clone() }),
+        IpAddr::V6(_) => None,
+    });
+    Sections {
+        settings: PlanSettings::default(),
+        reservations: reservations.collect(),
+        boot_files: c.boot_files.values().cloned().collect(),
+        subnets,
+    }
+}
+
+/// The VLAN whose racks serve that VLAN's DHCP: its own, or the one its requests are relayed to.
+fn serving<'a>(c: &'a Catalogue, vlan: &'a Vlan) -> &'a Vlan {
+    vlan.relay_vlan.and_then(|id| c.vlans.get(&id)).unwrap_or(vlan)
+}
+
+fn plan_subnet(c: &Catalogue, subnet: &Subnet, rack: RackId, interfaces: &[RackInterface]) -> Option<PlanSubnet> {
+    let IpAddr::V4(_) = subnet.cidr.network() else { return None };
+    let vlan = c.vlans.get(&subnet.vlan)?;
+    let server = serving(c, vlan);
+    let serves = server.primary_rack == Some(rack) || server.secondary_rack == Some(rack);
+    let own = addresses(interfaces).find(|a| subnet.cidr.contains(IpAddr::V4(*a)));
+    if !serves && own.is_none() {
+        return None;
+    }
+    let v4 = |ip: Option<IpAddr>| match ip {
+        Some(IpAddr::V4(ip)) => Some(ip),
+        _ => None,
+    };
+    let ranges = c.ranges.values().filter(|r| r.subnet == subnet.id);
+    let (dynamic, reserved): (Vec<_>, Vec<_>) = ranges.partition(|r| r.range_type == RangeType::Dynamic);
+    let dynamic = dynamic.iter().filter_map(|r| share(&r.range, server, rack)).collect();
+    Some(PlanSubnet {
+        id: subnet.id,
+        vlan: subnet.vlan,
+        cidr: subnet.cidr,
+        rack_address: own.or_else(|| relay_address(c, server, interfaces)),
+        gateway: v4(subnet.gateway),
+        dns_servers: subnet.dns_servers.clone(),
+        ntp_servers: Vec::new(),
+        domain: None,
+        search: Vec::new(),
+        mtu: vlan.mtu,
+        dynamic,
+        excluded: reserved.iter().map(|r| r.range).collect(),
+        dhcp: serves && server.dhcp_on && subnet.managed,
+        strangers: subnet.strangers,
+        beside_foreign_dhcp: subnet.beside_foreign_dhcp,
+        tftp_window: subnet.tftp_window,
+    })
+}
+
+/// A rack without an address in a relayed subnet answers with the one it has where the relay sends to.
+fn relay_address(c: &Catalogue, server: &Vlan, interfaces: &[RackInterface]) -> Option<Ipv4Addr> {
+    let near = c.subnets.values().filter(|s| s.vlan == server.id);
+    near.flat_map(|s| addresses(interfaces).filter(|a| s.cidr.contains(IpAddr::V4(*a)))).next()
+}
+
+/// A rack's IPv4 addresses.
+pub(crate) fn addresses(interfaces: &[RackInterface]) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    interfaces.iter().flat_map(|i| &i.addresses).filter_map(|(address, _)| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    })
+}
+
+/// That rack's part of a dynamic range. Two racks that serve the same VLAN lease from halves of their own, so that they
+/// never give out the same address without a word between them.
+fn share(range: &IpRange, vlan: &Vlan, rack: RackId) -> Option<IpRange> {
+    let (IpAddr::V4(start), IpAddr::V4(end)) = (range.start, range.end) else { return None };
+    let (start, end) = (u32::from(start), u32::from(end));
+    let (Some(_), Some(second)) = (vlan.primary_rack, vlan.secondary_rack) else { return Some(*range) };
+    let middle = start + (end - start) / 2;
+    let (start, end) = if second == rack { (middle + 1, end) } else { (start, middle) };
+    let half = IpRange { start: Ipv4Addr::from(start).into(), end: Ipv4Addr::from(end).into() };
+    (start <= end).then_some(half)
+}
+
+/// Racks that serve DHCP on some VLAN.
+#[must_use]
+pub fn dhcp_racks(c: &Catalogue) -> HashSet<RackId> {
+    let on = c.vlans.values().filter(|v| v.dhcp_on);
+    on.flat_map(|v| [v.primary_rack, v.secondary_rack]).flatten().collect()
+}
+
+/// What a rack was told over its present connection.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    pub generation: Generation,
+    sections: Sections,
+    reservations: HashMap<(schema::id::SubnetId, MacAddr), Reservation>,
+    tickets: BTreeMap<SystemId, Ticket>,
+}
+
+impl Told {
+    /// A rack that was told nothing yet: its first plan gets the generation after that one.
+    #[must_use]
+    pub fn nothing(generation: Generation) -> Self {
+        Self { generation, ..Self::default() }
+    }
+
+    /// The whole plan, as a rack gets it first on a connection.
+    #[must_use]
+    pub fn whole(generation: Generation, sections: Sections, tickets: Vec<Ticket>) -> (Self, PlanUpdate) {
+        let update = PlanUpdate {
+            base: None,
+            generation,
+            settings: Some(sections.settings.clone()),
+            subnets: Some(sections.subnets.clone()),
+            boot_files: Some(sections.boot_files.clone()),
+            reservations: Rows { replace: true, put: sections.reservations.clone(), remove: Vec::new() },
+            tickets: Rows { replace: true, put: tickets.clone(), remove: Vec::new() },
+        };
+        let tickets = tickets.into_iter().map(|t| (t.machine, t)).collect();
+        let reservations = index(&sections.reservations);
+        (Self { generation, sections, reservations, tickets }, update)
+    }
+
+    /// What changed: the sections if they were composed anew, and these machines' tickets (`None`: the machine is gone).
+    /// `None` when nothing did.
+    pub fn update(
+        &mut self,
+        sections: Option<Sections>,
+        tickets: impl IntoIterator<Item = (SystemId, Option<Ticket>)>,
+    ) -> Option<PlanUpdate> {
+        let mut update = PlanUpdate {
+            base: Some(self.generation),
+            generation: self.generation.next(),
+            settings: None,
+            subnets: None,
+            boot_files: None,
+            reservations: Rows::default(),
+            tickets: Rows::default(),
+        };
+        if let Some(new) = sections {
+            let old = &self.sections;
+            update.settings = (old.settings != new.settings).then(|| new.settings.clone());
+            update.subnets = (old.subnets != new.subnets).then(|| new.subnets.clone());
+            update.boot_files = (old.boot_files != new.boot_files).then(|| new.boot_files.clone());
+            update.reservations = self.reservation_rows(&new);
+            self.reservations = index(&new.reservations);
+            self.sections = new;
+        }
+        for (machine, ticket) in tickets {
+            match ticket {
+                Some(ticket) if self.tickets.get(&machine) == Some(&ticket) => {}
+                Some(ticket) => {
+                    update.tickets.put.push(ticket.clone());
+                    self.tickets.insert(machine, ticket);
+                }
+                None if self.tickets.remove(&machine).is_some() => update.tickets.remove.push(machine),
+                None => {}
+            }
+        }
+        let changed = update.settings.is_some()
+            || update.subnets.is_some()
+            || update.boot_files.is_some()
+            || update.reservations != Rows::default()
+            || update.tickets != Rows::default();
+        changed.then(|| {
+            self.generation = update.generation;
+            update
+        })
+    }
+
+    /// A removal is by MAC alone, so a MAC that loses one of several reservations has the others put again.
+    fn reservation_rows(&self, new: &Sections) -> Rows<Reservation, MacAddr> {
+        let now = index(&new.reservations);
+        let gone = self.reservations.keys().filter(|key| !now.contains_key(key)).map(|(_, mac)| *mac);
+        let remove: HashSet<MacAddr> = gone.collect();
+        let news = new
+            .reservations
+            .iter()
+            .filter(|r| remove.contains(&r.mac) || self.reservations.get(&(r.subnet, r.mac)) != Some(*r));
+        let put = news.cloned().collect();
+        let mut remove: Vec<_> = remove.into_iter().collect();
+        remove.sort();
+        Rows { replace: false, put, remove }
+    }
+}
+
+fn index(reservations: &[Reservation]) -> HashMap<(schema::id::SubnetId, MacAddr), Reservation> {
+    reservations.iter().map(|r| ((r.subnet, r.mac), r.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schema::{
+        catalogue::{Range, ReservedIp},
+        id::{RangeId, SubnetId, VlanId},
+        plan::Strangers,
+        power::PowerConfig,
+    };
+
+    fn rack(n: u8) -> RackId {
+        format!("rack0{n}").parse().unwrap()
+    }
+
+    fn house() -> Catalogue {
+        let mut c = actors::catalogue::Catalogue::first().content;
+        let vlan = c.vlans.get_mut(&VlanId(5_001)).unwrap();
+        vlan.dhcp_on = true;
+        vlan.primary_rack = Some(rack(1));
+        let subnet = Subnet {
+            id: SubnetId(1),
+            vlan: VlanId(5_001),
+            name: "lab".into(),
+            description: String::new(),
+            cidr: "10.77.0.0/24".parse().unwrap(),
+            gateway: Some("10.77.0.1".parse().unwrap()),
+            dns_servers: Vec::new(),
+            managed: true,
+            allow_dns: true,
+            allow_proxy: true,
+            active_discovery: false,
+            rdns_mode: 2,
+            strangers: Strangers::Ignore,
+            tftp_window: true,
+            beside_foreign_dhcp: false,
+        };
+        c.subnets.insert(subnet.id, subnet);
+        let range = IpRange { start: "10.77.0.100".parse().unwrap(), end: "10.77.0.199".parse().unwrap() };
+        let range = Range {
+            id: RangeId(1),
+            subnet: SubnetId(1),
+            range_type: RangeType::Dynamic,
+            range,
+            comment: String::new(),
+            user: None,
+        };
+        c.ranges.insert(range.id, range);
+        c
+    }
+
+    fn eth(address: &str) -> Vec<RackInterface> {
+        let ip = address.parse().unwrap();
+        let cidr = format!("{address}/24").parse().unwrap();
+        vec![RackInterface { name: "eth0".into(), mac: None, addresses: vec![(ip, cidr)] }]
+    }
+
+    fn row(n: u8) -> MachineRow {
+        let spec = MachineSpec {
+            system_id: format!("mach0{n}").parse().unwrap(),
+            hostname: format!("m{n}"),
+            domain: "maas".into(),
+            architecture: "amd64/generic".into(),
+            macs: vec![MacAddr([2, 0, 0, 0, 0, n])],
+            power: PowerConfig::default(),
+            description: String::new(),
+            zone: String::new(),
+            pool: String::new(),
+        };
+        MachineRow { spec, boot: None }
+    }
+
+    #[test]
+    fn a_rack_gets_the_subnets_it_serves_or_stands_in_and_no_others() {
+        let c = house();
+        let served = sections(&c, rack(1), &eth("10.77.0.2"));
+        assert_eq!(served.subnets[0].rack_address, Some("10.77.0.2".parse().unwrap()));
+        assert!(served.subnets[0].dhcp);
+        assert!(sections(&c, rack(2), &eth("10.88.0.2")).subnets.is_empty());
+        let near = sections(&c, rack(2), &eth("10.77.0.3"));
+        assert_eq!((near.subnets.len(), near.subnets[0].dhcp), (1, false));
+    }
+
+    #[test]
+    fn two_racks_of_a_vlan_lease_from_halves_that_do_not_meet() {
+        let mut c = house();
+        c.vlans.get_mut(&VlanId(5_001)).unwrap().secondary_rack = Some(rack(2));
+        let half = |n| sections(&c, rack(n), &[]).subnets[0].dynamic[0];
+        assert_eq!(half(1).end.to_string(), "10.77.0.149");
+        assert_eq!(half(2).start.to_string(), "10.77.0.150");
+    }
+
+    #[test]
+    fn an_update_holds_what_changed_and_nothing_else() {
+        let mut c = house();
+        let machine = row(1);
+        let compose = |c: &Catalogue| sections(c, rack(1), &eth("10.77.0.2"));
+        let (mut told, first) = Told::whole(Generation(5), compose(&c), vec![ticket(&machine, rack(1))]);
+        assert_eq!((first.base, first.generation, first.tickets.put.len()), (None, Generation(5), 1));
+        let id = machine.spec.system_id;
+        assert!(told.update(Some(compose(&c)), [(id, Some(ticket(&machine, rack(1))))]).is_none());
+        let kept = ReservedIp {
+            id: 1,
+            subnet: SubnetId(1),
+            mac: machine.spec.macs[0],
+            ip: "10.77.0.9".parse().unwrap(),
+            hostname: None,
+            comment: String::new(),
+        };
+        c.reserved_ips.insert(1, kept);
+        let update = told.update(Some(compose(&c)), []).unwrap();
+        assert_eq!((update.base, update.generation), (Some(Generation(5)), Generation(6)));
+        assert_eq!((update.reservations.put.len(), update.subnets), (1, None));
+        c.reserved_ips.clear();
+        let update = told.update(Some(compose(&c)), [(id, None)]).unwrap();
+        assert_eq!((update.reservations.remove.len(), update.tickets.remove), (1, vec![id]));
+    }
+}

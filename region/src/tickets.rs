@@ -1,0 +1,83 @@
+//! The tickets as the racks are to hold them, by machine. Composing them is `plans`', sending them is `link`'s.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use actors::machine::{Life, Machine};
+use schema::{
+    id::{AttemptId, RackId, SystemId},
+    plan::Ticket,
+};
+
+use crate::plans::{self, BootRow, MachineRow};
+
+/// One row for every machine of the database.
+#[derive(Default)]
+pub struct Tickets {
+    rows: Mutex<HashMap<SystemId, Row>>,
+}
+
+struct Row {
+    machine: MachineRow,
+    /// The last attempt whose ticket was withdrawn: what was published for it and comes late is void.
+    withdrawn: AttemptId,
+}
+
+impl Tickets {
+    /// Takes what a machine says of itself now. True when a ticket changed.
+    pub fn note(&self, machine: &Machine) -> bool {
+        let id = machine.spec.system_id;
+        let mut rows = self.rows();
+        if machine.life != Life::Present {
+            return rows.remove(&id).is_some();
+        }
+        match rows.get_mut(&id) {
+            Some(row) if row.machine.spec == machine.spec => false,
+            Some(row) => {
+                row.machine.spec = machine.spec.clone();
+                true
+            }
+            None => {
+                let row = MachineRow { spec: machine.spec.clone(), boot: None };
+                rows.insert(id, Row { machine: row, withdrawn: AttemptId(0) });
+                true
+            }
+        }
+    }
+
+    /// Puts an attempt's ticket in. False when that attempt's was withdrawn, or the machine is gone.
+    pub fn publish(&self, id: SystemId, boot: BootRow) -> bool {
+        let mut rows = self.rows();
+        let Some(row) = rows.get_mut(&id).filter(|row| row.withdrawn < boot.attempt) else { return false };
+        row.machine.boot = Some(boot);
+        true
+    }
+
+    /// The machine boots from its disk again.
+    pub fn withdraw(&self, id: SystemId, attempt: AttemptId) {
+        if let Some(row) = self.rows().get_mut(&id) {
+            row.withdrawn = row.withdrawn.max(attempt);
+            row.machine.boot.take_if(|boot| boot.attempt <= attempt);
+        }
+    }
+
+    /// One machine's ticket for that rack; `None`: the machine is gone.
+    #[must_use]
+    pub fn ticket(&self, id: SystemId, rack: RackId) -> Option<Ticket> {
+        self.rows().get(&id).map(|row| plans::ticket(&row.machine, rack))
+    }
+
+    /// All tickets for that rack.
+    #[must_use]
+    pub fn all(&self, rack: RackId) -> Vec<Ticket> {
+        let mut all: Vec<_> = self.rows().values().map(|row| plans::ticket(&row.machine, rack)).collect();
+        all.sort_by_key(|ticket| ticket.machine);
+        all
+    }
+
+    fn rows(&self) -> MutexGuard<'_, HashMap<SystemId, Row>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
