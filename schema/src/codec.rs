@@ -240,14 +240,14 @@ pub fn decode<M: Message>(frame: &[u8]) -> Result<(Envelope, M), CodecError> {
 
 /// One value from the front of `bytes`, and how many it took.
 ///
-/// bincode counts what containers claim in *memory* against its limit, which is up to ten times their bytes on the wire
-/// (a ticket without a boot). So the limit is a small multiple of the frame's own length, in three steps since it is a constant.
+/// bincode counts what containers claim in *memory* against its limit, which is up to 24 times their bytes on the wire
+/// (an empty ticket). So the limit is 32 times the frame's own length, in three steps since it is a constant.
 fn value<T: Decode<()>>(bytes: &[u8], what: &'static str) -> Result<(T, usize), CodecError> {
     let config = bincode::config::standard();
     match bytes.len() {
         0..=0x1_0000 => bincode::decode_from_slice(bytes, config.with_limit::<{ 2 * MIB }>()),
-        0x1_0001..=0x10_0000 => bincode::decode_from_slice(bytes, config.with_limit::<{ 16 * MIB }>()),
-        _ => bincode::decode_from_slice(bytes, config.with_limit::<{ 256 * MIB }>()),
+        0x1_0001..=0x10_0000 => bincode::decode_from_slice(bytes, config.with_limit::<{ 32 * MIB }>()),
+        _ => bincode::decode_from_slice(bytes, config.with_limit::<{ 512 * MIB }>()),
     }
     .map_err(|e| CodecError::Malformed { what, len: bytes.len(), why: e.to_string() })
 }
