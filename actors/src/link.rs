@@ -144,6 +144,9 @@ pub enum Close {
 
 impl Close {
     fn close(self, connection: &quinn::Connection, why: &str) {
+        if connection.close_reason().is_some() {
+            return; // quinn would forget why the other side closed.
+        }
         // A reason shares one packet with its frame; longer ones would be cut anyway.
         let end = why.floor_char_boundary(why.len().min(900));
         connection.close((self as u32).into(), why.get(..end).unwrap_or_default().as_bytes());

@@ -74,7 +74,7 @@ impl Bulk {
                 BulkAnswer::Ready { offset: from, len }
                     if from == offset && from.checked_add(len) == Some(body.len) =>
                 {
-                    gathering.take(&mut recv, self.answer).await?;
+                    gathering.take(&mut recv, self.answer).await.map_err(|e| self.reason(e))?;
                 }
                 BulkAnswer::Refused { why, remedy } => return Err(BulkError::Refused(Refusal::new(why, remedy))),
                 other => return Err(unexpected(&other)),
@@ -89,7 +89,7 @@ impl Bulk {
         match self.answer(&mut recv).await? {
             BulkAnswer::Held => return Ok(()),
             BulkAnswer::Ready { offset, len } if offset.checked_add(len) == Some(body.len) => {
-                pour(path, offset, len, &mut send).await?;
+                pour(path, offset, len, &mut send).await.map_err(|e| self.reason(e))?;
             }
             BulkAnswer::Refused { why, remedy } => return Err(BulkError::Refused(Refusal::new(why, remedy))),
             other => return Err(unexpected(&other)),
@@ -125,8 +125,15 @@ impl Bulk {
     }
 
     fn broke(&self, done: u64, error: &ReadError) -> BulkError {
-        let why = self.connection.close_reason().map_or_else(|| error.to_string(), |reason| describe(&reason).why);
-        BulkError::Broke { done, why }
+        self.reason(BulkError::Broke { done, why: error.to_string() })
+    }
+
+    /// Why the connection ended, where that is what broke the stream.
+    fn reason(&self, error: BulkError) -> BulkError {
+        match (error, self.connection.close_reason()) {
+            (BulkError::Broke { done, .. }, Some(reason)) => BulkError::Broke { done, why: describe(&reason).why },
+            (error, _) => error,
+        }
     }
 }
 

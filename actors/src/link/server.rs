@@ -77,9 +77,8 @@ pub struct Connection {
     pub number: u64,
     pub fingerprint: Sha256,
     pub peer: SocketAddr,
-    /// When all its clones are dropped, the connection ends.
     pub sender: Sender<ToRack>,
-    /// To be read until [`Incoming::Closed`]; while it is full, nothing more is read from the rack.
+    /// To be read until [`Incoming::Closed`]; while it is full, nothing more is read from the rack. Dropping it ends the connection.
     pub incoming: mpsc::Receiver<Incoming>,
 }
 
@@ -312,8 +311,8 @@ impl Inner {
         self.counters.accepted.fetch_add(1, Relaxed);
         let peer = connection.remote_address();
         tracing::info!(%rack, %peer, number, "a rack is connected");
-        let handed = Connection { rack, number, fingerprint, peer, sender, incoming };
-        let serving = self.clone().serve(connection.clone(), rack, number, (send, recv), writer, forward);
+        let handed = Connection { rack, number, fingerprint, peer, sender: sender.clone(), incoming };
+        let serving = self.clone().serve(connection.clone(), rack, number, (send, recv), (sender, writer), forward);
         self.spawn(serving);
         self.handover.send(handed).await.map_err(|_| Refusal::new("the region stops", "nothing; the rack dials again"))
     }
@@ -333,16 +332,17 @@ impl Inner {
         rack: RackId,
         number: u64,
         (send, recv): (quinn::SendStream, quinn::RecvStream),
-        writer: stream::Writer,
+        (_sender, writer): (Sender<ToRack>, stream::Writer),
         forward: mpsc::Sender<Incoming>,
     ) {
-        let why = tokio::select! {
-            why = self.read(&connection, Reader::new(recv), &forward) => why,
-            // The caller dropped its sender, or the rack reads no more: either way this connection is over.
-            _ = writer.run(send) => Refusal::new("the region let the connection go", "nothing; the rack dials again"),
-            () = self.bulk(&connection, &forward) => ended(&connection, "the connection ended"),
+        // The sender is kept until here, so that only the caller's receiver decides how long the connection lives.
+        let (code, why) = tokio::select! {
+            end = self.read(&connection, Reader::new(recv), &forward) => end,
+            _ = writer.run(send) => (Close::Protocol, ended(&connection, "the rack reads no more")),
+            () = forward.closed() => let_go(),
+            () = self.bulk(&connection, &forward) => (Close::Stopping, ended(&connection, "the connection ended")),
         };
-        Close::Protocol.close(&connection, &why.why); // Does nothing where it is closed already.
+        code.close(&connection, &why.why);
         self.forget(rack, number);
         tracing::info!(%rack, number, why = %why.why, "a rack's connection ended");
         forward.send(Incoming::Closed { why: why.why }).await.ok(); // Nobody listens any more.
@@ -353,24 +353,24 @@ impl Inner {
         connection: &quinn::Connection,
         mut reader: Reader,
         forward: &mpsc::Sender<Incoming>,
-    ) -> Refusal {
+    ) -> (Close, Refusal) {
         loop {
             match reader.next::<FromRack>().await {
                 Ok(Some((envelope, message))) => {
                     let message = Incoming::Message(TraceId(envelope.parent.trace), message);
                     if forward.send(message).await.is_err() {
-                        return Refusal::new("the region let the connection go", "nothing; the rack dials again");
+                        return let_go();
                     }
                 }
-                Ok(None) => return ended(connection, "the rack ended the stream"),
+                Ok(None) => return (Close::Stopping, ended(connection, "the rack ended the stream")),
                 Err(ReadError::Codec(e)) => {
                     self.counters.bad_frames.fetch_add(1, Relaxed);
                     let bad = Refusal::new(e.to_string(), "run the same version on both sides");
                     self.keeper.refused(connection.remote_address(), &bad);
                     self.say(connection.remote_address(), &bad, "a frame was not understood");
-                    return bad;
+                    return (Close::Protocol, bad);
                 }
-                Err(e) => return ended(connection, &e.to_string()),
+                Err(e) => return (Close::Stopping, ended(connection, &e.to_string())),
             }
         }
     }
@@ -402,6 +402,10 @@ async fn refuse(connection: &quinn::Connection, refusal: &Refusal) -> Result<(),
     send.finish().ok(); // The rack closes when it has read it.
     connection.closed().await;
     Ok(())
+}
+
+fn let_go() -> (Close, Refusal) {
+    (Close::Stopping, Refusal::new("the region let the connection go", "nothing; the rack dials again"))
 }
 
 fn ended(connection: &quinn::Connection, else_why: &str) -> Refusal {
