@@ -207,7 +207,7 @@ pub(crate) fn describe(error: &quinn::ConnectionError) -> Refusal {
             Refusal::new(format!("the other side closed: {}", String::from_utf8_lossy(&close.reason)), "see its log")
         }
         E::TimedOut => Refusal::new("no answer", "check that the other side runs and that UDP 5250 passes both ways"),
-        E::Reset => Refusal::new("the other side has restarted", "nothing; the rack dials again"),
+        E::Reset => Refusal::new("the other side no longer knows this connection", "nothing; the rack dials again"),
         E::LocallyClosed => Refusal::new("closed here", "nothing"),
         E::TransportError(e) => tls::explain(u64::from(e.code), &e.reason, true),
         E::ConnectionClosed(c) => tls::explain(u64::from(c.error_code), &String::from_utf8_lossy(&c.reason), false),
