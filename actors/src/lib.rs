@@ -11,5 +11,6 @@ pub mod leases;
 pub mod link;
 pub mod machine;
 pub mod rack;
+pub mod session;
 pub mod shell;
 pub mod subnet;
