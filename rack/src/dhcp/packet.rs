@@ -293,7 +293,9 @@ fn address(code: u8, data: &[u8]) -> Result<Ipv4Addr, Malformed> {
 /// A name with a trailing NUL (some clients send one) or without; `None` for what is no host name.
 fn host_name(data: &[u8]) -> Option<HostName> {
     let end = data.iter().position(|b| *b == 0).unwrap_or(data.len());
-    HostName::from_str(std::str::from_utf8(data.get(..end)?).ok()?).ok()
+    let name = HostName::from_str(std::str::from_utf8(data.get(..end)?).ok()?).ok()?;
+    // What a system without a name of its own says; it would only mislead.
+    (name.as_str() != "localhost").then_some(name)
 }
 
 fn relay_info(data: &[u8]) -> Result<RelayInfo, Malformed> {

@@ -206,3 +206,49 @@ fn leases_are_there_after_a_restart() {
     assert_eq!(again.dora(mac(2), &[]).0, Ipv4Addr::new(10, 77, 0, 81));
     assert_eq!(again.dora(mac(1), &[]).0, ip);
 }
+
+#[test]
+fn mutated_packets_never_stop_the_service() {
+    let state = tempfile::tempdir().unwrap();
+    let served = serve(lab(), state.path());
+    let good = packet(1, mac(1), &[BIOS, (93, &[0, 0]), (82, &[1, 1, 7])]);
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    for round in 0..5_000_u64 {
+        let mut bytes = good.clone();
+        for _ in 0..=round % 9 {
+            let at = usize::try_from(random()).unwrap() % bytes.len();
+            bytes[at] = u8::try_from(random() & 255).unwrap();
+        }
+        if round % 5 == 0 {
+            bytes.truncate(usize::try_from(random()).unwrap() % bytes.len());
+        }
+        served.client.send_to(&bytes, served.server).unwrap();
+    }
+    served.client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    while served.client.recv(&mut [0; 2_048]).is_ok() {}
+    served.client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    served.dora(mac(2), &[]);
+    assert!(served.count("malformed") > 100);
+    assert!(served.running.as_ref().unwrap().status().foreign.values().all(|f| !f.proven), "noise is no DHCP server");
+}
+
+#[test]
+fn an_exhausted_subnet_is_reported_with_a_remedy() {
+    let state = tempfile::tempdir().unwrap();
+    let mut plan = lab();
+    plan.subnets[0].dynamic.clear();
+    let mut served = serve(plan, state.path());
+    served.silent(&packet(1, mac(1), &[BIOS]));
+    let fact = std::iter::from_fn(|| served.seen.try_recv().ok()).next();
+    assert!(
+        matches!(fact, Some(Seen::Fact { fact: Fact::NoAddress { ref remedy, .. }, .. }) if remedy.contains("dynamic range")),
+        "{fact:?}"
+    );
+    assert_eq!(served.running.as_ref().unwrap().status().full[&1].mac.0, mac(1));
+}

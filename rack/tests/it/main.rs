@@ -4,7 +4,9 @@
 mod boot_configs;
 mod boot_yard;
 mod dhcp;
+mod dhcp_wire;
 mod metadata;
+mod peers_dhcp;
 mod peers_http;
 mod peers_metadata;
 mod peers_power;
