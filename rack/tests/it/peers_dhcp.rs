@@ -5,10 +5,10 @@ use std::{
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use actors::shell::Registry;
+use actors::{clock, shell::Registry};
 use rack::{
     dhcp::{self, DhcpConfig, DhcpHandles, Listen},
     leases::LeaseTable,
@@ -330,9 +330,9 @@ fn another_server_on_the_wire_stops_the_offers() {
         .args(["-s", "/bin/true"])
         .output()
         .unwrap();
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = clock::tick() + Duration::from_secs(5);
     while server.status()["foreign"]["1"]["proven"] != json!(true) {
-        assert!(Instant::now() < until, "{} {}", said(&asked), server.status());
+        assert!(clock::tick() < until, "{} {}", said(&asked), server.status());
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(server.status()["foreign"]["1"]["server"], json!("10.88.0.3"));
