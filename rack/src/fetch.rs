@@ -111,12 +111,14 @@ impl Work {
     /// Reports the tickets whose bodies are all here; forgets those that are no longer in the plan.
     fn tell(&mut self) {
         let (snapshot, now) = (self.plan.load(), clock::now());
-        let (bodies, reporter) = (&self.bodies, &self.reporter);
+        let (bodies, reporter, under_way) = (&self.bodies, &self.reporter, &self.under_way);
+        // One that is here but whose fetch was not heard to end is not counted yet.
+        let missing = |b: &BodyRef| under_way.contains(&b.sha256) || bodies.path(b.sha256).is_none();
         self.tickets.retain(|pending| {
             if snapshot.ticket(pending.machine, now).is_none_or(|t| t.attempt != pending.attempt) {
                 return false;
             }
-            if pending.bodies.iter().any(|b| bodies.path(b.sha256).is_none()) {
+            if pending.bodies.iter().any(missing) {
                 return true;
             }
             let fact = Fact::ResourcesReady { fetched: pending.fetched };

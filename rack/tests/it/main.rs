@@ -11,6 +11,8 @@ mod peers_http;
 mod peers_metadata;
 mod peers_power;
 mod peers_tftp;
+mod plan_file;
+mod region_link;
 mod rfc1350_tftp;
 mod state;
 mod tftp_server;
