@@ -20,7 +20,7 @@ use client::Client;
 use failure::Failure;
 use output::Format;
 
-use crate::role::{init, rack, region};
+use crate::role::{dev, init, rack, region};
 
 /// Bare metal that commissions itself and can always say why it is waiting.
 #[derive(Debug, Parser)]
@@ -61,6 +61,8 @@ pub enum Command {
     Region(region::Region),
     /// Run a rack, or enrol one
     Rack(rack::Rack),
+    /// Region and rack on loopback, to look around
+    Dev(dev::Dev),
     /// Check what the roles need of this host
     Doctor(doctor::Doctor),
     /// Keep a region's URL and key under a name
@@ -95,6 +97,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     match command {
         Command::Init(init) => init::run(&global, init),
         Command::Region(region) => region::run(region),
+        Command::Dev(dev) => dev::run(dev),
         Command::Rack(rack) => rack::run(&global, rack),
         other => operate(&global, other),
     }
@@ -106,7 +109,7 @@ fn operate(global: &Global, command: Command) -> Result<(), Failure> {
     let runtime = runtime.map_err(|e| Failure::failed(format!("the runtime does not start: {e}")))?;
     runtime.block_on(async {
         match command {
-            Command::Init(_) | Command::Region(_) | Command::Rack(_) => Ok(()),
+            Command::Init(_) | Command::Region(_) | Command::Dev(_) | Command::Rack(_) => Ok(()),
             Command::Doctor(doctor) => doctor::run(global, doctor).await,
             Command::Login(login) => login::run(global, login).await,
             Command::Machine(command) => machine::run(global, &Client::new(global)?, command).await,

@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::failure::{Code, Failure};
 
+pub mod dev;
 pub mod init;
 pub mod rack;
 pub mod region;

@@ -72,22 +72,34 @@ impl Perform<Agent> for Hands {
 
 /// What the rack is and holds.
 fn hello(agent: &Agent) -> Hello {
+    let mut interfaces = interfaces();
     let listening = agent.services.iter().filter_map(|(service, state)| match state {
         ServiceState::Serving { addresses } => Some(addresses.iter().map(move |address| (service, *address))),
         _ => None,
     });
+    let listening: Vec<_> =
+        listening.flatten().map(|(service, address)| Listening { service: service.clone(), address }).collect();
+    interfaces.extend(on_loopback(&listening));
     Hello {
         version: env!("CARGO_PKG_VERSION").into(),
         hostname: hostname(),
         plan: agent.plan,
-        interfaces: interfaces(),
-        listening: listening
-            .flatten()
-            .map(|(service, address)| Listening { service: service.clone(), address })
-            .collect(),
+        interfaces,
+        listening,
         orders: agent.orders.iter().map(|(machine, attempt)| (*machine, *attempt)).collect(),
         now: clock::now(),
     }
+}
+
+/// The loopback addresses that services were bound to on purpose. The kernel lists 127.0.0.1 alone, yet takes all of 127.0.0.0/8:
+/// `dev` and tests give each rack addresses of its own there, a /24 for each subnet.
+fn on_loopback(listening: &[Listening]) -> Option<RackInterface> {
+    let own = listening.iter().map(|l| l.address.ip()).filter(|ip| ip.is_loopback() && ip.is_ipv4());
+    let mut addresses: Vec<_> = own.filter_map(|ip| Cidr::new(ip, 24).ok().map(|cidr| (ip, cidr))).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.retain(|(ip, _)| *ip != IpAddr::from([127, 0, 0, 1]));
+    (!addresses.is_empty()).then(|| RackInterface { name: "lo".into(), mac: None, addresses })
 }
 
 /// This host's name as the kernel has it.

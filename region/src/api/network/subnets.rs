@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use actors::catalogue::Table;
 use schema::{
     catalogue::{Catalogue, CatalogueItem, CatalogueKey, Fabric, Subnet, Vlan},
-    id::{FabricId, SubnetId, VlanId},
+    id::{FabricId, RackId, SubnetId, VlanId},
+    messages::link::Hello,
     net::Cidr,
     plan::Strangers,
 };
@@ -103,6 +104,9 @@ async fn create(call: &Call) -> Answer {
     subnet.id = SubnetId(call.house.next_id(Table::Subnets));
     if let Some(on) = on.filter(|on| *on != vlan.dhcp_on) {
         vlan.dhcp_on = on;
+        if vlan.primary_rack.is_none() && vlan.relay_vlan.is_none() {
+            [vlan.primary_rack, vlan.secondary_rack] = racks_in(call, cidr).await;
+        }
         items.retain(|i| !matches!(i, CatalogueItem::Vlan(_)));
         items.push(CatalogueItem::Vlan(vlan));
     }
@@ -110,6 +114,14 @@ async fn create(call: &Call) -> Answer {
     items.push(CatalogueItem::Subnet(subnet));
     call.house.put(&by, items).await?;
     show(call, id)
+}
+
+/// The first two connected racks with an address in that network: they are to serve it, unless the operator named others.
+async fn racks_in(call: &Call, cidr: Cidr) -> [Option<RackId>; 2] {
+    let racks = call.house.racks().await;
+    let near = |hello: &Hello| hello.interfaces.iter().flat_map(|i| &i.addresses).any(|(ip, _)| cidr.contains(*ip));
+    let mut found = racks.iter().filter(|r| r.hello.as_ref().is_some_and(near)).map(|r| r.entry.id);
+    [found.next(), found.next()]
 }
 
 /// The VLAN of a subnet that names none: untagged, in a fabric of its own, or in the first one while that has no subnet.
