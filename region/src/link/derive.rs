@@ -9,7 +9,7 @@ use schema::{
         machine::Derived,
         report::{Fact, Report},
     },
-    script::{Content, ScriptOutput, outcome::Outcome},
+    script::{Content, ResultStatus, ScriptOutput, outcome::Outcome},
 };
 
 use crate::{app::App, bodies::Bodies, builtin};
@@ -48,7 +48,14 @@ fn read(
         if name == builtin::INVENTORY {
             derived.hardware = Some(Arc::new(HardwareReport::from_resources(&text).map_err(|e| e.to_string())?));
         } else {
-            derived.neighbours = Some(Arc::new(lldp::parse(&text).map_err(|e| e.to_string())?));
+            // Neighbours are good to know; what a switch says must not keep a sound machine from Ready.
+            match lldp::parse(&text) {
+                Ok(neighbours) => derived.neighbours = Some(Arc::new(neighbours)),
+                Err(error) => {
+                    tracing::warn!("The output of {name} names no neighbours: {error}");
+                    derived.result_status = derived.result_status.or(Some(ResultStatus::Degraded));
+                }
+            }
         }
     }
     Ok(derived)
@@ -68,7 +75,7 @@ fn bytes(content: &Content, bodies: &Bodies) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use schema::{boot::BodyRef, boot::Sha256, script::ResultStatus};
+    use schema::boot::{BodyRef, Sha256};
 
     use super::*;
 
@@ -86,7 +93,8 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_a_problem_in_words() {
         assert!(derived(builtin::INVENTORY, "Traceback", None).unwrap_err().contains("not JSON"));
-        assert!(derived(builtin::LLDP, "oops", None).unwrap_err().contains("not XML"));
+        let deaf = derived(builtin::LLDP, "oops", None).unwrap();
+        assert_eq!((deaf.result_status, deaf.neighbours), (Some(ResultStatus::Degraded), None));
         assert!(derived(builtin::LLDP, "<lldp/>", Some("status: great")).unwrap_err().contains("great"));
         let good = derived(builtin::LLDP, "<lldp/>", Some("status: skipped")).unwrap();
         assert_eq!((good.result_status, good.neighbours), (Some(ResultStatus::Skipped), Some(Arc::new(vec![]))));
