@@ -78,6 +78,7 @@ cat > /tmp/inventory <<J
 "gpu":{"cards":[],"total":0},"pci":{"devices":[],"total":0},"usb":{"devices":[],"total":0}}}
 J
 cat /proc/cmdline > /tmp/cmdline; echo "this tiny machine does not run it" > /tmp/nothing
+echo '<lldp label="LLDP neighbors"/>' > /tmp/neighbours
 
 tr -d '\n' < /tmp/scripts/index.json | sed 's/{/\n{/g' | grep script_result_id > /tmp/entries
 while read -r entry; do
@@ -86,6 +87,7 @@ while read -r entry; do
   case $name in
   *maas-01-commissioning) out=/tmp/inventory ;;
   maas-kernel-cmdline) out=/tmp/cmdline ;;
+  maas-capture-lldpd) out=/tmp/neighbours ;;
   *) out=/tmp/nothing ;;
   esac
   signal status=WORKING "script_result_id=$id" "name=$name"

@@ -10,7 +10,7 @@ pub const USER_DATA: &str = include_str!("../machine/runner.py");
 pub const INVENTORY: &str = "50-maas-01-commissioning";
 /// The script whose output is the machine's LLDP neighbours (for `schema::lldp::parse`).
 pub const LLDP: &str = "maas-capture-lldpd";
-/// The script whose output is the kernel's command line (for `HardwareReport::boot_mac`).
+/// The script whose output is the kernel's command line. (The inventory carries it too, for `HardwareReport::boot_mac`.)
 pub const KERNEL_CMDLINE: &str = "maas-kernel-cmdline";
 
 const TEXTS: [(&str, &str); 4] = [

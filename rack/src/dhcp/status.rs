@@ -99,7 +99,7 @@ impl Counters {
         let was = known.as_ref().is_some_and(|f| f.proven);
         let proven = was || certain || repeated;
         let remedy = format!(
-            "turn the DHCP server {server} off, or set beside_foreign_dhcp on subnet {subnet} if both shall serve, then restart the rack's DHCP"
+            "turn the DHCP server {server} off and restart the rack, or set beside_foreign_dhcp on subnet {subnet} if both shall serve"
         );
         let first = known.map_or(now, |f| f.first);
         let entry = ForeignServer { server, first, last: now, evidence: evidence.to_owned(), proven, remedy };

@@ -66,6 +66,11 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// A text of up to 64 KiB, as it is; all else is empty.
+    pub(super) fn long_text(&self) -> String {
+        self.value.and_then(Value::as_str).filter(|t| t.len() <= 64 * 1024).unwrap_or_default().to_owned()
+    }
+
     pub(super) fn text_or(&self, otherwise: &str) -> String {
         if self.value.is_none() { otherwise.to_owned() } else { self.text() }
     }

@@ -41,7 +41,7 @@ pub enum HardwareError {
 }
 
 impl HardwareReport {
-    /// Reads an inventory. `boot_mac` stays empty: see [`boot_mac`].
+    /// Reads an inventory. `boot_mac` is filled where the inventory carries the kernel's command line (ours does, LXD's does not).
     ///
     /// # Errors
     /// When it is too long, no JSON, of another version, or a value is outside its rule.
@@ -71,7 +71,7 @@ impl HardwareReport {
             interfaces: interfaces(&resources.get("network"), &root.get("networks"))?,
             disks: disks(&resources.get("storage"))?,
             system: system(&resources.get("system")),
-            boot_mac: None,
+            boot_mac: boot_mac(&environment.get("kernel_cmdline").long_text()),
         })
     }
 }

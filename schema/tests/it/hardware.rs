@@ -21,6 +21,7 @@ fn a_physical_server_is_read_by_maass_rules() {
     assert_eq!((report.cpu_count, report.cpu_speed), (4, 2_100));
     assert_eq!(report.cpu_model, "Intel(R) Xeon(R) CPU E5-2620 v2");
     assert_eq!(report.memory, 32_768);
+    assert_eq!(report.boot_mac.unwrap().to_string(), "a0:36:9f:00:00:01");
     let nodes: Vec<_> = report.numa_nodes.iter().map(|n| (n.index, n.cores.clone(), n.memory)).collect();
     assert_eq!(nodes, [(0, vec![0, 2], 16_384), (1, vec![1, 3], 16_384)]);
 
