@@ -1,5 +1,9 @@
 //! What the packet benches share: a rack's handles around a plan of many machines, CPU seconds of threads by name, one line per number.
-#![allow(dead_code, clippy::unwrap_used, reason = "each bench uses its part, and a bench that cannot measure says so by panicking")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each bench uses its part, and a bench that cannot measure says so by panicking"
+)]
 
 use std::{
     fs,
@@ -32,8 +36,10 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
 pub(crate) fn desk(machines: u32, files: &[(&str, usize)]) -> (BootDesk, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let bodies = Bodies::open(dir.path()).unwrap();
-    let boot_files: Vec<BootFile> =
-        files.iter().map(|(name, len)| BootFile { name: (*name).into(), body: bodies.put(&noise(*len)).unwrap() }).collect();
+    let boot_files: Vec<BootFile> = files
+        .iter()
+        .map(|(name, len)| BootFile { name: (*name).into(), body: bodies.put(&noise(*len)).unwrap() })
+        .collect();
     let body = boot_files.first().map_or_else(|| bodies.put(b"kernel").unwrap(), |f| f.body);
     let leases = LeaseTable::default();
     let tickets = (0..machines).map(|i| ticket(i, body)).collect::<Vec<_>>();
