@@ -77,7 +77,7 @@ cat > /tmp/inventory <<J
 "system":{"uuid":"$(dmi product_uuid)","vendor":"$(dmi sys_vendor)","product":"$(dmi product_name)","family":"","version":"","sku":"","serial":"$(dmi product_serial)","type":"physical","firmware":{"vendor":"$(dmi bios_vendor)","date":"$(dmi bios_date)","version":"$(dmi bios_version)"},"chassis":null,"motherboard":null},
 "gpu":{"cards":[],"total":0},"pci":{"devices":[],"total":0},"usb":{"devices":[],"total":0}}}
 J
-cat /proc/cmdline > /tmp/cmdline; echo "this tiny machine does not run it" > /tmp/nothing
+cat /proc/cmdline > /tmp/cmdline; echo '<lldp label="LLDP neighbors"/>' > /tmp/lldp; echo "this tiny machine does not run it" > /tmp/nothing
 echo '<lldp label="LLDP neighbors"/>' > /tmp/neighbours
 
 tr -d '\n' < /tmp/scripts/index.json | sed 's/{/\n{/g' | grep script_result_id > /tmp/entries
@@ -87,6 +87,7 @@ while read -r entry; do
   case $name in
   *maas-01-commissioning) out=/tmp/inventory ;;
   maas-kernel-cmdline) out=/tmp/cmdline ;;
+  maas-capture-lldpd) out=/tmp/lldp ;;
   maas-capture-lldpd) out=/tmp/neighbours ;;
   *) out=/tmp/nothing ;;
   esac
