@@ -147,7 +147,7 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
     let bodies = Bodies::open(&dir).map_err(|source| AppError::Bodies { dir, source })?;
     let plan = first_plan(&mut config, &state, &bodies)?;
     let errands = state.errands()?;
-    let (reporter, seen) = Reporter::channel();
+    let (reporter, seen) = Reporter::kept();
     let handles = Handles { plan, leases: LeaseTable::default(), bodies, reporter, registry: Registry::default() };
 
     let arbiter = Arbiter::start("rack-actors").map_err(AppError::Thread)?;
@@ -336,6 +336,7 @@ fn follow_file(running: &mut Running, config: &RackConfig, handles: Handles, mut
         while let Some(seen) = seen.recv().await {
             match seen {
                 Seen::Fact { machine, fact, .. } => tracing::info!(%machine, ?fact, "seen"),
+                Seen::Settle(_) => {}
                 Seen::Lease(lease) => {
                     tracing::info!(mac = %lease.mac, ip = %lease.ip, until = %lease.expires, "leased")
                 }

@@ -154,7 +154,10 @@ impl Listener {
         if let Err(error) = self.state.number_above(welcome.last_report).await {
             tracing::error!(%error, "reports cannot be numbered above what the region has");
         }
-        self.acked(welcome.last_report).await;
+        if let Err(error) = self.state.acked(welcome.last_report).await {
+            tracing::error!(%error, "reports that the region has stay on disk until the next acknowledgement");
+        }
+        self.links.0.acked.send_replace(welcome.last_report);
         self.links.welcomed().insert(link, welcome.last_report);
         let address = self.links.address(link);
         tracing::info!(%address, region = %welcome.region, rack = %welcome.rack, "linked to the region");
@@ -166,16 +169,9 @@ impl Listener {
             ToRack::Plan(update) => self.plan(link, update).await,
             ToRack::Order(order) => self.deputies.order(order, trace).await,
             ToRack::CancelOrder { machine, attempt } => self.deputies.cancel(machine, attempt, trace).await,
-            ToRack::Ack { through } => self.acked(through).await,
+            ToRack::Ack { through } => drop(self.links.0.acked.send_replace(through)),
             ToRack::SendHello => self.tell(AgentEvent::HelloAsked { address: self.links.address(link) }).await,
             ToRack::Welcome { .. } | ToRack::Refused { .. } => {} // The link's own words.
-        }
-    }
-
-    async fn acked(&self, through: ReportSeq) {
-        self.links.0.acked.send_replace(through);
-        if let Err(error) = self.state.acked(through).await {
-            tracing::error!(%error, "acknowledged reports stay on disk until the next acknowledgement");
         }
     }
 

@@ -17,6 +17,7 @@ use actors::{
         client::{LinkClient, LinkId},
         stream::SendError,
     },
+    session,
 };
 use schema::{
     id::ReportSeq,
@@ -39,7 +40,7 @@ const BATCH: usize = 512;
 /// Bytes read from the store in one go.
 const READ: usize = 512 * 1024;
 /// Reports sent and not acknowledged.
-const WINDOW: u64 = 20_000;
+const WINDOW: usize = 4_096;
 /// After a transfer that broke off on a link that is up.
 const AGAIN: Duration = Duration::from_secs(1);
 /// No acknowledgement for this long, with reports out: they are sent again.
@@ -88,7 +89,7 @@ pub async fn gather(
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     while seen.recv_many(&mut batch, BATCH).await > 0 {
-        let (mut reports, mut granted) = (Vec::new(), Vec::new());
+        let (mut reports, mut granted, mut settling) = (Vec::new(), Vec::new(), Vec::new());
         for one in batch.drain(..) {
             match one {
                 Seen::Fact { machine, attempt, at, fact } => {
@@ -98,6 +99,7 @@ pub async fn gather(
                     leases.put(&lease);
                     granted.push(lease);
                 }
+                Seen::Settle(done) => settling.push(done),
             }
         }
         if !granted.is_empty() {
@@ -115,29 +117,36 @@ pub async fn gather(
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
+        settling.iter().for_each(|done| done.send(()).unwrap_or_default()); // Who waited may have gone.
     }
 }
 
-/// Sends what waits, until the store's writer is gone.
-pub async fn send(client: LinkClient, state: State, bodies: Bodies, ready: Ready, acked: watch::Receiver<ReportSeq>) {
-    let mut sending = Sending { client, state, bodies, acked, link: None, sent: ReportSeq(0) };
+/// Sends what waits, until the store's writer is gone. What is sent when, and what may be forgotten, is `actors::session`'s.
+pub async fn send(
+    client: LinkClient,
+    state: State,
+    bodies: Bodies,
+    ready: Ready,
+    mut acked: watch::Receiver<ReportSeq>,
+) {
+    let mut sending = Sending { client, state, bodies, link: None, session: session::Sending::new(WINDOW) };
     let (mut counts, mut links) = (sending.state.outbox(), ready.subscribe());
-    let mut acked = sending.acked.clone();
     loop {
-        let up = links.borrow_and_update().clone();
-        sending.choose(&up);
         counts.mark_unchanged();
-        acked.mark_unchanged();
+        let up = links.borrow_and_update().first_key_value().map(|(link, session)| (*link, *session));
+        sending.choose(up);
+        let through = *acked.borrow_and_update();
+        sending.acked(through).await;
         let stuck = sending.drain().await.is_err() && sending.link.is_some();
-        let out = sending.link.is_some() && sending.sent > *acked.borrow();
         tokio::select! {
             changed = counts.changed() => if changed.is_err() { return },
-            _ = links.changed() => {}
-            _ = acked.changed() => {}
+            changed = links.changed() => if changed.is_err() { return },
+            changed = acked.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(AGAIN), if stuck => {}
-            () = tokio::time::sleep(SILENCE), if out => {
-                tracing::warn!(sent = %sending.sent, acked = %*acked.borrow(), "no acknowledgement; what is out is sent again");
-                sending.sent = *acked.borrow();
+            () = tokio::time::sleep(SILENCE), if sending.session.under_way() > 0 => {
+                // The region answers with acknowledgements, or closes the connection; either way it goes on.
+                tracing::warn!(out = sending.session.under_way(), after = %through, "no acknowledgement; what is out is sent again");
+                sending.session.up(through);
             }
         }
     }
@@ -147,29 +156,36 @@ struct Sending {
     client: LinkClient,
     state: State,
     bodies: Bodies,
-    acked: watch::Receiver<ReportSeq>,
     /// The link that carries the reports.
     link: Option<(LinkId, Session)>,
-    sent: ReportSeq,
+    session: session::Sending,
 }
 
 impl Sending {
     /// The first link that is up carries the reports; a new one begins after what its region has.
-    fn choose(&mut self, up: &BTreeMap<LinkId, Session>) {
-        let first = up.first_key_value().map(|(link, session)| (*link, *session));
+    fn choose(&mut self, first: Option<(LinkId, Session)>) {
         if first != self.link {
             self.link = first;
-            if let Some((_, session)) = first {
-                self.sent = session.last;
+            match first {
+                Some((_, session)) => self.session.up(session.last),
+                None => self.session.down(),
             }
+        }
+    }
+
+    async fn acked(&mut self, through: ReportSeq) {
+        if let Some(through) = self.session.acked(through)
+            && let Err(error) = self.state.acked(through).await
+        {
+            tracing::error!(%error, "acknowledged reports stay on disk until the next acknowledgement");
         }
     }
 
     /// Sends what may be sent; fails when something is left that no event will bring up again.
     async fn drain(&mut self) -> Result<(), ()> {
         let Some((link, _)) = self.link else { return Ok(()) };
-        while self.sent.0.saturating_sub(self.acked.borrow().0) < WINDOW {
-            let batch = match self.state.reports_after(self.sent, READ) {
+        while let Some(want) = self.session.wants() {
+            let batch = match self.state.reports_after(want.after, READ) {
                 Ok(batch) => batch,
                 Err(error) => {
                     tracing::error!(%error, "reports cannot be read; they wait");
@@ -179,17 +195,17 @@ impl Sending {
             if batch.is_empty() {
                 return Ok(());
             }
-            for (trace, report) in batch {
+            for (trace, report) in batch.into_iter().take(want.room) {
                 let seq = report.seq;
                 self.upload(link, &report).await?;
                 match self.client.send(link, &FromRack::Report(report), trace).await {
-                    Ok(()) => self.sent = seq,
+                    Ok(()) => {}
                     Err(SendError::Codec(error)) => {
                         tracing::error!(%seq, %error, "a report cannot be sent and is skipped");
-                        self.sent = seq;
                     }
                     Err(_) => return Err(()),
                 }
+                self.session.sent(seq);
             }
         }
         Ok(())

@@ -15,19 +15,41 @@ pub enum Seen {
     Fact { machine: SystemId, attempt: AttemptId, at: Timestamp, fact: Fact },
     /// A lease that is durable (`expires` = `granted` of the report: released).
     Lease(Lease),
+    /// Somebody waits until all that came before is durable; a word, or the end of this sender, tells it so.
+    Settle(mpsc::UnboundedSender<()>),
 }
 
 /// The servers' end of the outbox. Sending never blocks a packet: the queue has no bound here,
 /// and is drained into the outbox on disk, which has one.
 #[derive(Debug, Clone)]
-pub struct Reporter(mpsc::UnboundedSender<Seen>);
+pub struct Reporter {
+    sender: mpsc::UnboundedSender<Seen>,
+    /// Whether the other end makes durable what it reads.
+    kept: bool,
+}
 
 impl Reporter {
     /// A reporter and the end that the outbox (or a test) reads.
     #[must_use]
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Seen>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(sender), receiver)
+        (Self { sender, kept: false }, receiver)
+    }
+
+    /// As [`Reporter::channel`], for a reader that makes durable what it reads and answers [`Seen::Settle`].
+    #[must_use]
+    pub fn kept() -> (Self, mpsc::UnboundedReceiver<Seen>) {
+        let (reporter, receiver) = Self::channel();
+        (Self { kept: true, ..reporter }, receiver)
+    }
+
+    /// Resolves when all that was reported before is durable: what must not be lost is confirmed to a machine after this only.
+    pub async fn settled(&self) {
+        if self.kept {
+            let (done, mut settled) = mpsc::unbounded_channel();
+            self.sender.send(Seen::Settle(done)).ok(); // No reader: the rack is going down.
+            settled.recv().await;
+        }
     }
 
     /// Reports a fact about the ticket's machine. A rack that is shutting down drops it.
@@ -37,11 +59,11 @@ impl Reporter {
 
     /// Reports a fact about a machine by its ids.
     pub fn of(&self, machine: SystemId, attempt: AttemptId, at: Timestamp, fact: Fact) {
-        self.0.send(Seen::Fact { machine, attempt, at, fact }).ok(); // No reader: the rack is going down.
+        self.sender.send(Seen::Fact { machine, attempt, at, fact }).ok(); // No reader: the rack is going down.
     }
 
     /// Reports a durable lease.
     pub fn lease(&self, lease: Lease) {
-        self.0.send(Seen::Lease(lease)).ok(); // As above.
+        self.sender.send(Seen::Lease(lease)).ok(); // As above.
     }
 }

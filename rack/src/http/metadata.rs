@@ -247,6 +247,8 @@ async fn finish(
         state.metadata.refuse(from, http.path(), &answer.response, now);
     }
     let (status, content_type) = (answer.response.status, answer.response.content_type);
+    let dear = answer.facts.iter().any(|f| matches!(f, Fact::ScriptEnded { .. } | Fact::Finished { .. }));
+    let settling = state.reporter.clone();
     // Small answers without files to touch need no other thread.
     let simple = answer.keep.is_empty() && matches!(answer.response.body, Body::Bytes(_));
     let carried = if simple {
@@ -255,6 +257,10 @@ async fn finish(
         let worker = state.clone();
         web::block(move || carry_out(&worker, &mut answer, now)).await.unwrap_or_else(|e| Err(io::Error::other(e)))
     };
+    if dear {
+        // What the machine takes for delivered survives a kill of the rack.
+        settling.settled().await;
+    }
     let mut reply = HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     if status == 401 {
         reply.insert_header((header::WWW_AUTHENTICATE, "OAuth realm=\"OAuth\""));
