@@ -186,7 +186,8 @@ impl Store {
         self.writer.ask(Work::Step(Box::new(write))).await.map(drop)
     }
 
-    /// Writes changes that belong to no actor's step, in one transaction.
+    /// Writes changes that belong to no actor's step, in one transaction. Unlike a step, which its generation protects,
+    /// a line of history in it may stand twice after a connection was lost in the middle of its commit.
     ///
     /// # Errors
     /// [`StoreError::Refused`] or [`StoreError::Unavailable`]; then nothing was written.

@@ -5,8 +5,8 @@ use std::{fmt, str::FromStr};
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The 24 symbols of MAAS's system ids: digits and consonants that cannot be read as another or form a word.
-pub const SYSTEM_ID_ALPHABET: &[u8; 24] = b"3478bcdefghkmnpqrstwxyab";
+/// The 24 symbols of MAAS's system ids: digits and letters that cannot be read as another.
+pub const SYSTEM_ID_ALPHABET: &[u8; 24] = b"34678abcdefghkmnpqrstwxy";
 /// Symbols of a [`SystemId`].
 pub const SYSTEM_ID_LEN: usize = 6;
 
@@ -139,5 +139,15 @@ impl Generation {
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_of_an_id_differ() {
+        assert!(SYSTEM_ID_ALPHABET.is_sorted_by(|a, b| a < b));
     }
 }

@@ -139,7 +139,7 @@ fn advance_all(conn: &mut PgConnection, writes: &[&Write]) -> QueryResult<Vec<bo
     Ok(moved)
 }
 
-/// Steps as columns: what `unnest` makes rows of.
+/// Steps as columns: what `unnest` makes rows of. In the order of their keys, so that two regions never lock crosswise.
 struct AdvanceAll<'a> {
     n: Vec<i64>,
     kind: Vec<&'a str>,
@@ -188,7 +188,7 @@ impl QueryFragment<Pg> for AdvanceAll<'_> {
         out.push_sql(",");
         out.push_bind_param::<Array<Text>, _>(&self.trace)?;
         out.push_sql(
-            ") AS s (n, kind, id, after, state, deadline, at, event, verdict, trace)), \
+            ") AS s (n, kind, id, after, state, deadline, at, event, verdict, trace) ORDER BY kind, id), \
              born AS (INSERT INTO actors (kind, id, generation, state, deadline, updated) \
                SELECT kind, id, after, state, deadline, at FROM step WHERE after = 1 \
                ON CONFLICT DO NOTHING RETURNING kind, id), \

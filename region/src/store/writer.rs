@@ -234,8 +234,8 @@ fn is_passing(err: &Error) -> bool {
             .iter()
             .any(|sign| message.contains(sign))
         }
-        Error::DatabaseError(..) | Error::SerializationError(_) | Error::DeserializationError(_) => false,
-        _ => true,
+        Error::RollbackErrorOnCommit { .. } | Error::BrokenTransactionManager | Error::AlreadyInTransaction => true,
+        _ => false,
     }
 }
 
