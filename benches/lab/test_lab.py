@@ -25,34 +25,46 @@ TINY_PARAMS = "ip=dhcp cloud-config-url={preseed_url}"
 
 # Images ------------------------------------------------------------------------------------------------------------
 
-def fingerprint():
+def fingerprint(*tops):
     h = hashlib.sha256()
-    for top in (f"{HERE}/../../src/image", HERE):
-        for folder, _, files in sorted(os.walk(top)):
-            for name in sorted(files):
-                if name.endswith((".sh", ".rs")) or "/glue" in folder:
-                    with open(f"{folder}/{name}", "rb") as f:
-                        h.update(f.read())
+    for top in tops:
+        files = [top] if os.path.isfile(top) else sorted(f"{d}/{n}" for d, _, names in os.walk(top) for n in names)
+        for name in files:
+            with open(name, "rb") as f:
+                h.update(f.read())
     return h.hexdigest()
+
+
+def made(directory, want, make):
+    """Makes a directory anew unless it was made from the same sources."""
+    mark = f"{directory}.made-from"
+    if os.path.exists(mark) and open(mark).read() == want:
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
+    started = time.monotonic()
+    make()
+    print(f"  {directory} made in {time.monotonic() - started:.0f} s", flush=True)
+    with open(mark, "w") as f:
+        f.write(want)
 
 
 def images(work):
     """The full image, built by the product's own command, and the tiny one made from its kernel."""
-    full, tiny, mark = f"{work}/images/full", f"{work}/images/tiny", f"{work}/images/fingerprint"
-    want = fingerprint()
-    have = open(mark).read() if os.path.exists(mark) else ""
-    if have != want:
-        shutil.rmtree(f"{work}/images", ignore_errors=True)
-        os.makedirs(full)
-        started = time.monotonic()
+    full, tiny = f"{work}/images/full", f"{work}/images/tiny"
+    builder = fingerprint(f"{HERE}/../../src/image")
+
+    def make_full():
         subprocess.run([BINARY, "image", "build", "--release", "bookworm", "--kernel", "generic", "--out", full], check=True)
+
+    def make_tiny():
         subprocess.run([f"{HERE}/tiny.sh", full, tiny], check=True)
         with open(f"{tiny}/image.json", "w") as f:
             json.dump({"name": "lab/tiny/amd64/generic", "arch": "amd64", "kernel": "boot-kernel", "initrd": "boot-initrd",
                        "kernel_params": TINY_PARAMS}, f)
-        with open(mark, "w") as f:
-            f.write(want)
-        print(f"  images built in {time.monotonic() - started:.0f} s", flush=True)
+
+    made(full, builder, make_full)
+    made(tiny, builder + fingerprint(f"{HERE}/tiny.sh", f"{HERE}/tiny-init.sh"), make_tiny)
     return {"full": full, "tiny": tiny}
 
 

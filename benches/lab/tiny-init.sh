@@ -83,7 +83,7 @@ echo '<lldp label="LLDP neighbors"/>' > /tmp/neighbours
 tr -d '\n' < /tmp/scripts/index.json | sed 's/{/\n{/g' | grep script_result_id > /tmp/entries
 while read -r entry; do
   id=$(echo "$entry" | sed 's/.*"script_result_id": *\([0-9]*\).*/\1/')
-  name=$(echo "$entry" | sed 's/.*"name": *"\([^"]*\)".*/\1/')
+  name=$(echo "$entry" | sed 's,.*"path": *"[a-z]*/\([^"]*\)".*,\1,')
   case $name in
   *maas-01-commissioning) out=/tmp/inventory ;;
   maas-kernel-cmdline) out=/tmp/cmdline ;;
