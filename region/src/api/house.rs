@@ -147,6 +147,9 @@ impl House {
     pub async fn obey(&self, id: SystemId, event: MachineEvent) -> Result<()> {
         loop {
             let actor = self.app.machine(id).await.map_err(missing)?;
+            if actor.snapshot().life != Life::Present {
+                return Err(Fault::no("Machine"));
+            }
             match actor.ask(event.clone(), new_trace()).await {
                 // It was overtaken by another writer, and is loaded anew.
                 Err(AskError::Gone { .. }) => {}

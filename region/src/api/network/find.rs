@@ -56,7 +56,9 @@ pub fn subnet<'a>(c: &'a Catalogue, text: &str) -> Option<&'a Subnet> {
 /// # Errors
 /// 404.
 pub fn the_subnet<'a>(c: &'a Catalogue, text: &str) -> Result<&'a Subnet, Fault> {
-    subnet(c, text).ok_or_else(|| Fault::no("Subnet"))
+    // The router leaves an encoded slash as it is.
+    let plain = text.replace("%2F", "/").replace("%2f", "/");
+    subnet(c, &plain).ok_or_else(|| Fault::no("Subnet"))
 }
 
 /// A VLAN of a form field: its id, or `fabric` and `vid` beside it.
