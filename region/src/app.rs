@@ -6,7 +6,11 @@ use actors::{
     catalogue::{Catalogue, CatalogueEvent},
     clock,
     core::{Core, TraceId, Verdict},
-    link::{LinkError, ca::CaError, enrol::Token},
+    link::{
+        LinkError,
+        ca::{Ca, CaError},
+        enrol::Token,
+    },
     machine::Machine,
     rack::Rack,
     shell::{ActorRef, ArbiterHandle, AskError, Registry, spawn},
@@ -68,6 +72,7 @@ pub struct Inner {
     /// The runner that every machine gets as its user-data.
     pub(crate) user_data: BodyRef,
     pub(crate) publishing: Pending,
+    pub(crate) ca: Ca,
 }
 
 impl Deref for App {
@@ -358,10 +363,7 @@ impl App {
     /// A new enrolment token: the text that is shown once, and what the catalogue keeps.
     #[must_use]
     pub fn new_enrolment_token(&self, lasts: Duration) -> (String, EnrolmentToken) {
-        let Some(server) = self.links.server.get() else {
-            unreachable!("the link server starts before anything that mints tokens");
-        };
-        let token = Token::mint(server.ca(), rand::random());
+        let token = Token::mint(&self.ca, rand::random());
         let kept =
             EnrolmentToken { token_sha256: token.hash().to_string(), expires: clock::now() + lasts, used_by: None };
         (token.text(), kept)
@@ -370,7 +372,7 @@ impl App {
     /// Where racks dial in.
     #[must_use]
     pub fn link_address(&self) -> Option<SocketAddr> {
-        self.links.server.get().map(actors::link::server::LinkServer::address)
+        self.links.server.load().as_ref().map(|server| server.address())
     }
 }
 

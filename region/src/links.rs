@@ -10,6 +10,7 @@ use std::{
 };
 
 use actors::{core::TraceId, link::server::LinkServer, machine::Machine};
+use arc_swap::ArcSwapOption;
 use schema::{
     id::{AttemptId, RackId, ReportSeq, SystemId},
     messages::link::{Hello, ToRack},
@@ -72,7 +73,8 @@ pub struct Links {
     racks: Mutex<HashMap<RackId, Arc<Connected>>>,
     /// By rack: every report up to this one is durable.
     seen: Mutex<HashMap<RackId, Arc<AtomicU64>>>,
-    pub(crate) server: OnceLock<LinkServer>,
+    /// None before the start and after the stop.
+    pub(crate) server: ArcSwapOption<LinkServer>,
 }
 
 impl Links {
@@ -137,7 +139,7 @@ impl Links {
 
     /// Ends a rack's connection.
     pub(crate) fn close(&self, rack: RackId, why: &str) {
-        if let Some(server) = self.server.get() {
+        if let Some(server) = self.server.load_full() {
             server.disconnect(rack, why);
         }
     }

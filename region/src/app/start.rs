@@ -1,12 +1,13 @@
 //! Start and stop: opens what the configuration names, wakes who waits, lets racks in, and takes it all down in order.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use actors::{
     clock,
     link::{
+        LinkError,
         ca::Ca,
-        server::{LinkServer, ServerConfig},
+        server::{Connection, LinkServer, ServerConfig},
     },
     machine::Machine,
     rack::{LinkState, RackEvent},
@@ -14,7 +15,7 @@ use actors::{
 };
 use schema::{id::SystemId, time::Timestamp};
 use tokio::{
-    sync::{broadcast, watch},
+    sync::{broadcast, mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -58,7 +59,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let ca = Ca::open_or_create(&config.ca_dir(), clock::now())?;
     let user_data = bodies.put(builtin::USER_DATA.as_bytes())?;
     let arbiter = Arbiter::start("actors").map_err(StartError::Thread)?;
-    let server = ServerConfig::new(config.link_listen, config.id);
     let app = App(Arc::new(Inner {
         catalogue: Default::default(),
         links: Default::default(),
@@ -76,12 +76,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         seal,
         bodies,
         user_data,
+        ca,
     }));
     app.wake_all(&arbiter).await?;
     // Racks come in last: what they report finds its machine awake, and no plan goes out before every ticket is back in.
-    let (server, connections) = LinkServer::start(server, ca, Arc::new(link::Door(app.clone())))?;
+    let (server, connections) = listen(&app).await?;
     let link = server.address();
-    app.links.server.set(server).ok(); // Nobody else sets it.
+    app.links.server.store(Some(Arc::new(server)));
     let mut tasks = JoinSet::new();
     tasks.spawn(link::accept(app.clone(), connections));
     tasks.spawn(sweep(app.clone()));
@@ -90,10 +91,27 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     Ok(Running { app, link, arbiter: Some(arbiter), tasks })
 }
 
+/// Opens the link's port. One that is just being let go by the process before is waited for.
+async fn listen(app: &App) -> Result<(LinkServer, mpsc::Receiver<Connection>), StartError> {
+    let mut tries = 20;
+    loop {
+        let ca = Ca::open_or_create(&app.config.ca_dir(), clock::now())?;
+        let config = ServerConfig::new(app.config.link_listen, app.config.id);
+        match LinkServer::start(config, ca, Arc::new(link::Door(app.clone()))) {
+            Err(LinkError::Listen { source, .. }) if source.kind() == ErrorKind::AddrInUse && tries > 0 => {
+                tries -= 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            started => return Ok(started?),
+        }
+    }
+}
+
 impl Running {
     /// Lets no more racks in, lets every actor finish what it holds, and ends.
     pub async fn stop(mut self) {
-        if let Some(server) = self.app.links.server.get() {
+        // The server holds the app by its doorkeeper: taken out, both can go.
+        if let Some(server) = self.app.links.server.swap(None) {
             server.stop("the region stops").await;
         }
         self.tasks.shutdown().await;
