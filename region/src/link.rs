@@ -4,7 +4,7 @@
 //! durable. Only then is it acknowledged, so a region that dies loses nothing.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -19,9 +19,8 @@ use actors::{
     rack::{RackEvent, RackFacts},
     subnet::SubnetEvent,
 };
-use futures_util::{FutureExt, StreamExt, stream::FuturesOrdered};
 use schema::{
-    id::{RackId, ReportSeq},
+    id::RackId,
     messages::link::{BulkHeader, FromRack, Hello, Order, ToRack},
     plan::Lease,
     power::PowerAccess,
@@ -44,8 +43,6 @@ mod reports;
 
 pub use door::Door;
 
-/// Reports of one rack that may be on their way at once.
-const IN_FLIGHT: usize = 256;
 /// Changes of a plan gather for that long before they go out together.
 const GATHER: Duration = Duration::from_millis(5);
 
@@ -100,37 +97,29 @@ struct Talking {
 impl Talking {
     /// Reads until the connection ends; says why it did.
     async fn listen(&self, connection: &mut Connection, tasks: &mut JoinSet<()>) -> String {
-        let seen = self.app.links.seen_cell(self.rack);
-        let mut reports = FuturesOrdered::new();
+        let reports = reports::Desk::new(&self.app, self.rack);
         let mut plan: Option<AbortHandle> = None;
-        loop {
-            tokio::select! {
-                incoming = connection.incoming.recv(), if reports.len() < IN_FLIGHT => match incoming {
-                    None => return "the link stopped".into(),
-                    Some(Incoming::Closed { why }) => return why,
-                    Some(Incoming::Bulk(request)) => drop(tasks.spawn(bulk(self.app.clone(), self.rack, request))),
-                    Some(Incoming::Message(trace, FromRack::Report(report))) => {
-                        reports.push_back(reports::hand_over(&self.app, self.rack, report, trace).await);
+        while let Some(incoming) = connection.incoming.recv().await {
+            match incoming {
+                Incoming::Closed { why } => return why,
+                Incoming::Bulk(request) => drop(tasks.spawn(bulk(self.app.clone(), self.rack, request))),
+                Incoming::Message(trace, FromRack::Report(report)) => {
+                    if let Err(why) = reports.take(report, trace).await {
+                        self.app.links.close(self.rack, &why);
                     }
-                    Some(Incoming::Message(trace, FromRack::Hello(hello))) => {
-                        if let Some(old) = plan.take() {
-                            old.abort();
-                        }
-                        self.greet(hello.clone(), trace).await;
-                        plan = Some(tasks.spawn(keep_plan(self.app.clone(), self.rack, self.connected.clone(), self.sender.clone(), hello)));
-                    }
-                    Some(Incoming::Message(trace, message)) => self.hear(message, trace).await,
-                },
-                Some(seq) = reports.next() => {
-                    let mut through: ReportSeq = seq;
-                    while let Some(Some(seq)) = reports.next().now_or_never() {
-                        through = seq;
-                    }
-                    seen.fetch_max(through.0, Relaxed);
-                    self.sender.send(&ToRack::Ack { through }, TraceId::default()).await.ok(); // Closed: it asks again.
                 }
+                Incoming::Message(trace, FromRack::Hello(hello)) => {
+                    if let Some(old) = plan.take() {
+                        old.abort();
+                    }
+                    self.greet(hello.clone(), trace).await;
+                    let (app, connected) = (self.app.clone(), self.connected.clone());
+                    plan = Some(tasks.spawn(keep_plan(app, self.rack, connected, self.sender.clone(), hello)));
+                }
+                Incoming::Message(trace, message) => self.hear(message, trace).await,
             }
         }
+        "the link stopped".into()
     }
 
     async fn greet(&self, hello: Hello, trace: TraceId) {

@@ -3,13 +3,10 @@
 use std::{
     collections::{HashMap, HashSet},
     mem,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use actors::{core::TraceId, link::server::LinkServer, machine::Machine};
+use actors::{core::TraceId, link::server::LinkServer, machine::Machine, session::Receiving};
 use arc_swap::ArcSwapOption;
 use schema::{
     id::{AttemptId, RackId, ReportSeq, SystemId},
@@ -71,8 +68,8 @@ impl Dirty {
 #[derive(Default)]
 pub struct Links {
     racks: Mutex<HashMap<RackId, Arc<Connected>>>,
-    /// By rack: every report up to this one is durable.
-    seen: Mutex<HashMap<RackId, Arc<AtomicU64>>>,
+    /// By rack, across its connections: which reports are durable, and which are being worked on.
+    sessions: Mutex<HashMap<RackId, Arc<Mutex<Receiving>>>>,
     /// None before the start and after the stop.
     pub(crate) server: ArcSwapOption<LinkServer>,
 }
@@ -87,12 +84,15 @@ impl Links {
 
     /// The highest report such that it and all before it are durable; `None` when none was heard since the start.
     pub(crate) fn seen(&self, rack: RackId) -> Option<ReportSeq> {
-        let seq = self.seen_cell(rack).load(Relaxed);
-        (seq > 0).then_some(ReportSeq(seq))
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = sessions.get(&rack)?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(session.last_report()).filter(|seq| seq.0 > 0)
     }
 
-    pub(crate) fn seen_cell(&self, rack: RackId) -> Arc<AtomicU64> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(rack).or_default().clone()
+    /// The rack's session of reports; begun with what the store has.
+    pub(crate) fn session(&self, rack: RackId, stored: ReportSeq) -> Arc<Mutex<Receiving>> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.entry(rack).or_insert_with(|| Arc::new(Mutex::new(Receiving::new(stored)))).clone()
     }
 
     pub(crate) fn put(&self, rack: RackId, connected: Arc<Connected>) {

@@ -200,9 +200,15 @@ impl Perform<Catalogue> for Hands {
         self.keep(&moved, None, Vec::new())
     }
 
-    fn perform(&self, _: &ActorRef<Catalogue>, effect: CatalogueEffect, _: TraceId) {
+    fn perform(&self, me: &ActorRef<Catalogue>, effect: CatalogueEffect, trace: TraceId) {
+        // Plans are composed from what is published here, so it comes before the word that they changed.
+        self.0.catalogue.publish(&me.snapshot());
         match effect {
-            CatalogueEffect::PlansChanged => self.0.links.mark_sections(),
+            CatalogueEffect::PlansChanged => {
+                self.0.links.mark_sections();
+                let app = self.0.clone();
+                self.spawn(async move { app.size_subnets(trace).await });
+            }
             CatalogueEffect::CloseLink { rack } => self.0.links.close(rack, "the rack's certificate was revoked"),
         }
     }

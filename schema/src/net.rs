@@ -248,6 +248,18 @@ impl IpRange {
         Ok(Self { start, end })
     }
 
+    /// How many addresses it holds, 1 or more; the largest number when there are more.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a range is never empty")]
+    pub fn len(&self) -> u64 {
+        let span = match (self.start, self.end) {
+            (IpAddr::V4(start), IpAddr::V4(end)) => u128::from(u32::from(end).saturating_sub(u32::from(start))),
+            (IpAddr::V6(start), IpAddr::V6(end)) => u128::from(end).saturating_sub(u128::from(start)),
+            _ => 0,
+        };
+        u64::try_from(span.saturating_add(1)).unwrap_or(u64::MAX)
+    }
+
     /// Whether `address` lies inside.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -3,9 +3,10 @@
 use actors::{
     core::TraceId,
     machine::{Attempt, Machine},
+    subnet::SubnetEvent,
 };
 use schema::{
-    catalogue::Catalogue,
+    catalogue::{Catalogue, RangeType},
     id::{AttemptId, RackId, SystemId},
     messages::machine::MachineEvent,
     plan::{NodeKey, TicketBoot},
@@ -79,6 +80,24 @@ impl App {
                 && let Err(error) = actor.ask(MachineEvent::RackLink { rack, up }, trace).await
             {
                 warn!(machine = %actor.id(), %rack, %error, "not told about its rack's link");
+            }
+        }
+    }
+}
+
+impl App {
+    /// Tells every subnet how many addresses the catalogue gives it.
+    pub(crate) async fn size_subnets(&self, trace: TraceId) {
+        let c = self.catalogue_content();
+        for id in c.subnets.keys() {
+            let dynamic = c.ranges.values().filter(|r| r.subnet == *id && r.range_type == RangeType::Dynamic);
+            let size = dynamic.map(|r| r.range.len()).fold(0_u64, u64::saturating_add);
+            let reserved = c.reserved_ips.values().filter(|r| r.subnet == *id).count() as u64;
+            let told = async {
+                Ok::<_, Missing>(self.subnet(*id).await?.ask(SubnetEvent::Sized { size, reserved }, trace).await?)
+            };
+            if let Err(error) = told.await {
+                warn!(subnet = %id, %error, "not told its size");
             }
         }
     }

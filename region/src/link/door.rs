@@ -1,6 +1,6 @@
 //! Who may come in: pinned certificates, and tokens that are used once. All answers come from the durable catalogue.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::PoisonError};
 
 use actors::{
     catalogue::CatalogueEvent,
@@ -43,8 +43,8 @@ impl Doorkeeper for Door {
             let rack = entry.id;
             let stored = self.0.store.read(move |db| queries::report_seen(db, rack)).await;
             let stored = stored.map_err(|e| not_now(&Missing::Store(e)))?;
-            let last_report = stored.max(self.0.links.seen(rack).unwrap_or_default());
-            self.0.links.seen_cell(rack).fetch_max(last_report.0, std::sync::atomic::Ordering::Relaxed);
+            let session = self.0.links.session(rack, stored);
+            let last_report = session.lock().unwrap_or_else(PoisonError::into_inner).last_report();
             Ok(Admitted { rack, last_report })
         })
     }
