@@ -9,6 +9,7 @@ use schema::{
         machine::Derived,
         report::{Fact, Report},
     },
+    net::MacAddr,
     script::{Content, ScriptOutput, outcome::Outcome},
 };
 
@@ -25,10 +26,20 @@ pub(super) async fn derive(app: &App, report: &Report) -> Derived {
     let read = tokio::task::spawn_blocking(move || read(&name, tells, &output, |content| bytes(content, &bodies)));
     let problem = |problem| Derived { problem: Some(problem), ..Derived::default() };
     match read.await {
-        Ok(Ok(derived)) => derived,
+        Ok(Ok(mut derived)) => {
+            if let Some(hardware) = &mut derived.hardware {
+                Arc::make_mut(hardware).boot_mac = booted_from(app, report).await;
+            }
+            derived
+        }
         Ok(Err(why)) => problem(why),
         Err(error) => problem(format!("its output could not be read: {error}")),
     }
+}
+
+/// The interface the machine booted from, by its lease: the kernel's BOOTIF comes with a script that ends later.
+async fn booted_from(app: &App, report: &Report) -> Option<MacAddr> {
+    app.machine(report.machine).await.ok()?.snapshot().attempt.as_ref()?.boot_mac
 }
 
 /// The result file's own judgement, and for the scripts that tell of the hardware, what their output says.
