@@ -43,7 +43,9 @@ pub fn run(asked: Dev) -> Result<(), Failure> {
     log();
     let temporary = match &asked.data_dir {
         Some(_) => None,
-        None => Some(tempfile::tempdir().map_err(|e| Failure::failed(format!("no temporary folder: {e}; give --data-dir")))?),
+        None => Some(
+            tempfile::tempdir().map_err(|e| Failure::failed(format!("no temporary folder: {e}; give --data-dir")))?,
+        ),
     };
     let dir = asked.data_dir.clone().or_else(|| temporary.as_ref().map(|t| t.path().to_owned())).unwrap_or_default();
     let done = on_threads(serve(asked, dir));
@@ -62,7 +64,8 @@ async fn serve(asked: Dev, dir: PathBuf) -> Result<(), Failure> {
     let id = rack::enrol::enrol(&state, &region.link.to_string(), made.token.expose())
         .await
         .map_err(|e| Failure::failed(format!("the rack was not enrolled: {e}")))?;
-    let rack = rack::app::App::start(rack_config(state, region.link)).await.map_err(|e| Failure::failed(e.to_string()))?;
+    let rack =
+        rack::app::App::start(rack_config(state, region.link)).await.map_err(|e| Failure::failed(e.to_string()))?;
     connected(&region, id).await?;
     let ready = ready(api.address, &made, id, &rack);
     if let Some(path) = &asked.ready_file {

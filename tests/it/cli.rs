@@ -124,8 +124,10 @@ fn an_operator_goes_from_nothing_to_a_machine_and_is_told_why_it_cannot_commissi
 
     let secret = h.path("pass");
     std::fs::write(&secret, "canary-pass\n").unwrap();
-    let words = ["machine", "add", "fox", "--mac", "52:54:00:77:00:01", "--power-type", "ipmi", "--power-address", "127.0.0.9"];
-    let more = ["--power-user", "admin", "--power-pass-file", path(&secret), "--power-parameter", "privilege_level=ADMIN"];
+    let words =
+        ["machine", "add", "fox", "--mac", "52:54:00:77:00:01", "--power-type", "ipmi", "--power-address", "127.0.0.9"];
+    let more =
+        ["--power-user", "admin", "--power-pass-file", path(&secret), "--power-parameter", "privilege_level=ADMIN"];
     let made = h.run(&[&words[..], &more, &["-o", "json"]].concat()).json();
     assert_eq!((made["hostname"].as_str(), made["status_name"].as_str()), (Some("fox"), Some("New")));
     let id = made["system_id"].as_str().unwrap();

@@ -7,11 +7,7 @@ use super::Region;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subnet_is_made_found_by_every_name_changed_and_deleted() {
     let r = Region::start().await;
-    let form = [
-        ("cidr", "10.77.0.0/24"),
-        ("gateway_ip", "10.77.0.1"),
-        ("dns_servers", "10.77.0.2,10.77.0.3"),
-    ];
+    let form = [("cidr", "10.77.0.0/24"), ("gateway_ip", "10.77.0.1"), ("dns_servers", "10.77.0.2,10.77.0.3")];
     let made = r.call("POST", "subnets/", &form).await.json(200);
     for key in "id name description cidr vlan space gateway_ip dns_servers rdns_mode active_discovery allow_dns allow_proxy managed \
         disabled_boot_architectures resource_uri"
