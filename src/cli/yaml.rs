@@ -83,7 +83,7 @@ mod tests {
             "list": [{"a": 1, "b": [true]}, "x y", ""],
         });
         let expected = "empty: []\nlist:\n  -\n    a: 1\n    b:\n      - true\n  - x y\n  - \"\"\nmac: \"52:54:00:00:00:01\"\n\
-                        map: {}\nn: 4\nname: fox-12\nnone: null\n\"off\": \"off\"\n";
+                        map: {}\n\"n\": 4\nname: fox-12\nnone: null\n\"off\": \"off\"\n";
         assert_eq!(text(&value), expected);
         assert_eq!(text(&json!("a\nb")), "\"a\\nb\"\n");
     }
