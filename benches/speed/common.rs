@@ -59,7 +59,7 @@ pub(crate) fn desk(machines: u32, files: &[(&str, usize)]) -> (BootDesk, tempfil
     (BootDesk::new(plan, leases, bodies, reporter, 5_248), dir)
 }
 
-fn ticket(number: u32, body: BodyRef) -> Ticket {
+pub(crate) fn ticket(number: u32, body: BodyRef) -> Ticket {
     let [_, b, c, d] = number.to_be_bytes();
     Ticket {
         machine: schema::id::SystemId::from_draws([b % 24, c / 24, c % 24, d / 24, d % 24, 0]),

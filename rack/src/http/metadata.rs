@@ -19,7 +19,7 @@ use std::{
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, StatusCode, header},
+    http::{StatusCode, header},
     web,
 };
 use actors::clock;
@@ -30,6 +30,8 @@ use schema::{
     messages::report::Fact,
     time::Timestamp,
 };
+
+pub use actix_web::http::Method;
 
 pub use self::{
     answer::{admit, answer},
