@@ -1,7 +1,10 @@
 //! Step 11: scripts begin and end, each result once, in whatever order the racks' reports arrive.
 
+use std::sync::Arc;
+
 use schema::{
     commissioning::CommissionStep,
+    hardware::HardwareReport,
     id::ResultId,
     messages::{
         machine::Derived,
@@ -71,7 +74,10 @@ impl Machine {
         })];
         if let Some(hardware) = &derived.hardware {
             next.learn(hardware);
-            effects.push(MachineEffect::Store(Projection::Hardware(hardware.clone())));
+            // The lease is the better witness of the boot interface: the command line's BOOTIF may come later, or not at all.
+            let boot_mac = self.open_attempt().and_then(|a| a.boot_mac).or(hardware.boot_mac);
+            let hardware = Arc::new(HardwareReport { boot_mac, ..HardwareReport::clone(hardware) });
+            effects.push(MachineEffect::Store(Projection::Hardware(hardware)));
         }
         effects.extend(derived.neighbours.clone().map(|n| MachineEffect::Store(Projection::Neighbours(n))));
         if status.failed() {
@@ -83,7 +89,7 @@ impl Machine {
     }
 
     /// Every interface that was found may boot the machine from now on; the architecture is what the kernel says.
-    fn learn(&mut self, hardware: &schema::hardware::HardwareReport) {
+    fn learn(&mut self, hardware: &HardwareReport) {
         for interface in &hardware.interfaces {
             if !self.spec.macs.contains(&interface.mac) {
                 self.spec.macs.push(interface.mac);

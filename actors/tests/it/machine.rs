@@ -1,5 +1,7 @@
 //! The machine's decisions, one behaviour a test.
 
+use std::sync::Arc;
+
 use actors::{
     core::{Core, Verdict},
     machine::{Machine, MachineEffect},
@@ -7,9 +9,10 @@ use actors::{
 use schema::{
     boot::BootMethod,
     commissioning::{CommissionStep, StepState},
+    hardware::{HardwareInterface, HardwareReport},
     id::AttemptId,
     messages::{
-        machine::{Brief, CommissionOptions, MachineEvent, MachineTimer},
+        machine::{Brief, CommissionOptions, Derived, MachineEvent, MachineTimer},
         report::{Fact, FileKind},
     },
     power::{PowerAction, PowerType},
@@ -240,4 +243,21 @@ fn the_runner_that_reports_failure_fails_the_machine() {
     let (machine, _) = run(created(PowerType::Ipmi), events, 1);
     let (machine, _) = run(machine, [fact(rack(1), 2, 90, power_done(PowerAction::Off, PowerState::Off))], 100);
     assert_eq!(machine.status, NodeStatus::FailedCommissioning);
+}
+
+#[test]
+fn hardware_names_the_interface_that_took_the_lease_and_its_macs_may_boot_from_now_on() {
+    let (machine, _) = after(19);
+    let nic = |mac: &str| HardwareInterface { mac: mac.parse().unwrap(), ..HardwareInterface::default() };
+    let interfaces = vec![nic("52:54:00:77:00:02"), nic("52:54:00:77:00:01")];
+    let report = HardwareReport { architecture: "amd64".into(), interfaces, ..HardwareReport::default() };
+    let MachineEvent::Reported { rack, report: fact, .. } = fact(rack(1), 1, 50, script_ended(12, 0)) else { panic!() };
+    let derived = Derived { hardware: Some(Arc::new(report)), ..Derived::default() };
+    let step = machine.step(&MachineEvent::Reported { rack, report: fact, derived }, at(50));
+    let stored = step.effects.iter().find_map(|e| match e {
+        MachineEffect::Store(Projection::Hardware(hardware)) => hardware.boot_mac,
+        _ => None,
+    });
+    assert_eq!(stored, Some("52:54:00:77:00:01".parse().unwrap()));
+    assert!(step.next.unwrap().spec.macs.contains(&"52:54:00:77:00:02".parse().unwrap()));
 }
