@@ -113,7 +113,7 @@ fn plan() -> Fallible<ToRack> {
         ip: [10, 77, (n >> 8) as u8, n as u8].into(),
         hostname: Some(format!("fox-{n:04}")),
     };
-    Ok(ToRack::Plan(PlanUpdate {
+    Ok(ToRack::Plan(Box::new(PlanUpdate {
         base: None,
         generation: Generation(5),
         settings: None,
@@ -121,5 +121,5 @@ fn plan() -> Fallible<ToRack> {
         boot_files: None,
         reservations: Rows { replace: true, put: (0..1_000).map(row).collect(), remove: vec![] },
         tickets: Rows { replace: true, put: vec![ticket; 1_000], remove: vec![] },
-    }))
+    })))
 }

@@ -20,5 +20,6 @@ pub mod plan;
 pub mod planfile;
 pub mod power;
 pub mod report;
+pub mod service;
 pub mod state;
 pub mod tftp;

@@ -166,7 +166,7 @@ impl Listener {
 
     async fn heard(&self, link: LinkId, trace: TraceId, message: ToRack) {
         match message {
-            ToRack::Plan(update) => self.plan(link, update).await,
+            ToRack::Plan(update) => self.plan(link, *update).await,
             ToRack::Order(order) => self.deputies.order(order, trace).await,
             ToRack::CancelOrder { machine, attempt } => self.deputies.cancel(machine, attempt, trace).await,
             ToRack::Ack { through } => drop(self.links.0.acked.send_replace(through)),

@@ -13,6 +13,7 @@ pub mod links;
 pub mod perform;
 pub mod plans;
 pub mod seal;
+pub mod settings;
 pub mod store;
 pub mod testing;
 pub mod tickets;

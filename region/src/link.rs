@@ -145,6 +145,7 @@ impl Talking {
         match message {
             FromRack::PlanInForce { generation } => self.tell_rack(RackEvent::PlanInForce { generation }, trace).await,
             FromRack::Leases(leases) => self.take_leases(leases, trace).await,
+            FromRack::Services(_) => {} // The rack's actor hears of its services with the health issue's events.
             FromRack::Goodbye => debug!(rack = %self.rack, "the rack stops on purpose"),
             FromRack::Hello(_) | FromRack::Report(_) => {} // Handled where they are read.
         }
@@ -197,7 +198,7 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
             let trace = new_trace();
             let generation = update.generation;
             tell_rack(&app, rack, RackEvent::PlanWanted { generation }, trace).await;
-            if let Err(error) = sender.send(&ToRack::Plan(update), trace).await {
+            if let Err(error) = sender.send(&ToRack::Plan(Box::new(update)), trace).await {
                 warn!(%rack, %generation, %error, "the plan was not sent");
             }
         }

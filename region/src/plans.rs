@@ -18,6 +18,8 @@ use schema::{
     time::Timestamp,
 };
 
+use crate::settings;
+
 /// What the region keeps of a machine for the racks' plans.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineRow {
@@ -79,7 +81,7 @@ pub fn sections(c: &Catalogue, rack: RackId, interfaces: &[RackInterface]) -> Se
         IpAddr::V6(_) => None,
     });
     Sections {
-        settings: PlanSettings::default(),
+        settings: settings::plan(c),
         reservations: reservations.collect(),
         boot_files: c.boot_files.values().cloned().collect(),
         subnets,
@@ -124,6 +126,9 @@ fn plan_subnet(c: &Catalogue, subnet: &Subnet, rack: RackId, interfaces: &[RackI
         strangers: subnet.strangers,
         beside_foreign_dhcp: subnet.beside_foreign_dhcp,
         tftp_window: subnet.tftp_window,
+        allow_dns: subnet.allow_dns,
+        allow_proxy: subnet.allow_proxy,
+        racks: Vec::new(),
     })
 }
 

@@ -16,6 +16,7 @@ pub mod power;
 pub mod projection;
 pub mod script;
 pub mod secret;
+pub mod service;
 pub mod status;
 #[cfg(feature = "db")]
 pub mod tables;

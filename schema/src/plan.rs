@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     boot::{BodyRef, BootFile, Image},
-    id::{AttemptId, Generation, SubnetId, SystemId, VlanId},
+    id::{AttemptId, Generation, RackId, SubnetId, SystemId, VlanId},
     net::{Cidr, IpRange, MacAddr},
     script::ScriptRef,
     secret::Secret,
@@ -40,11 +40,47 @@ pub struct PlanSettings {
     pub lease_s: u32,
     /// Limit of TFTP transfers under way.
     pub tftp_transfers: u32,
+    /// MAAS's `maas_internal_domain`: where each managed subnet has a name that leads to its racks.
+    pub internal_domain: String,
+    /// Where names that are none of ours are asked for (MAAS: `upstream_dns`). Empty: the rack's own resolv.conf.
+    pub upstream_dns: Vec<IpAddr>,
+    /// Who may ask for them besides the subnets with `allow_dns` (MAAS: `dns_trusted_acl`).
+    pub dns_trusted: Vec<Cidr>,
+    /// Where racks take their time from (MAAS: `ntp_servers`); names or addresses. Empty: the clock of the rack's host.
+    pub ntp_servers: Vec<String>,
+    /// Machines are told of `ntp_servers` instead of their rack.
+    pub ntp_external_only: bool,
+    /// Every line of the machines is sent there as well (MAAS: `remote_syslog`).
+    pub remote_syslog: Option<SocketAddr>,
+    pub proxy: ProxySettings,
+}
+
+/// How machines get their packages (MAAS: `enable_http_proxy`, `http_proxy`, `use_peer_proxy`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProxySettings {
+    pub enabled: bool,
+    /// An external proxy's URL. Machines are told of it, or, with `peer`, the rack's own proxy asks it.
+    pub url: Option<String>,
+    /// The rack's proxy stands between the machines and `url`.
+    pub peer: bool,
 }
 
 impl Default for PlanSettings {
     fn default() -> Self {
-        Self { domain: "maas".into(), pxe_lease_s: 30, lease_s: 600, tftp_transfers: 1_000 }
+        Self {
+            domain: "maas".into(),
+            pxe_lease_s: 30,
+            lease_s: 600,
+            tftp_transfers: 1_000,
+            internal_domain: "maas-internal".into(),
+            upstream_dns: Vec::new(),
+            dns_trusted: Vec::new(),
+            ntp_servers: Vec::new(),
+            ntp_external_only: false,
+            remote_syslog: None,
+            proxy: ProxySettings { enabled: true, ..ProxySettings::default() },
+        }
     }
 }
 
@@ -99,6 +135,22 @@ pub struct PlanSubnet {
     /// Whether TFTP may use windows of more than one block (RFC 7440).
     #[serde(default = "yes")]
     pub tftp_window: bool,
+    /// Its machines may have any name resolved, not only ours.
+    #[serde(default = "yes")]
+    pub allow_dns: bool,
+    /// Its machines may use the package proxy.
+    #[serde(default = "yes")]
+    pub allow_proxy: bool,
+    /// The racks with an address here that are healthy, this one included.
+    #[serde(default)]
+    pub racks: Vec<SubnetRack>,
+}
+
+/// A rack as its neighbours on a subnet know it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct SubnetRack {
+    pub rack: RackId,
+    pub address: Ipv4Addr,
 }
 
 fn default_mtu() -> u16 {

@@ -156,7 +156,7 @@ fn reservation_key(reservation: &Reservation) -> Vec<u8> {
 }
 
 fn frame(table: Table, update: PlanUpdate) -> Result<Vec<u8>, StateError> {
-    encode(table, &ToRack::Plan(update))
+    encode(table, &ToRack::Plan(Box::new(update)))
 }
 
 fn encode(table: Table, message: &ToRack) -> Result<Vec<u8>, StateError> {

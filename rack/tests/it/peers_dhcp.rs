@@ -174,6 +174,19 @@ fn plan(strangers: &str) -> Value {
     })
 }
 
+/// A daemon's pid, once it has written it: that is after the parent, which we waited for, is gone.
+fn pid_written_to(path: &Path) -> String {
+    let until = clock::tick() + Duration::from_secs(5);
+    loop {
+        let pid = std::fs::read_to_string(path).unwrap_or_default();
+        if pid.ends_with('\n') {
+            return pid.trim().to_owned();
+        }
+        assert!(clock::tick() < until, "no pid in {}", path.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
@@ -193,8 +206,7 @@ fn dhclient_gets_its_reservation_renews_and_releases() {
     let bound = dhclient("-1");
     assert!(bound.contains("bound to 10.88.0.77"), "{bound}");
     // It remembers the lease and asks for it again: INIT-REBOOT.
-    let pid = std::fs::read_to_string(wire.state.path().join("pid")).unwrap();
-    run("kill", &[pid.trim()]);
+    run("kill", &[&pid_written_to(&wire.state.path().join("pid"))]);
     let again = dhclient("-1");
     assert!(again.contains("bound to 10.88.0.77") && !again.contains("DHCPDISCOVER"), "{again}");
     let released = dhclient("-r");

@@ -180,7 +180,7 @@ async fn a_plan_is_held_its_bodies_come_and_an_order_is_done_once() {
     assert_eq!((hello.plan, hello.listening.len()), (Generation(0), 1));
     let mut plan = update(None, 1);
     plan.tickets.put = vec![region.ticket(1)];
-    rack.sender.send(&ToRack::Plan(plan), TraceId(5)).await.unwrap();
+    rack.sender.send(&ToRack::Plan(Box::new(plan)), TraceId(5)).await.unwrap();
     let facts = region.until(&mut rack, |f| matches!(f, Fact::ResourcesReady { .. })).await;
     assert!(facts.contains(&Fact::TicketHeld), "{facts:?}");
     let fetched = facts.iter().find_map(|f| match f {
@@ -192,7 +192,7 @@ async fn a_plan_is_held_its_bodies_come_and_an_order_is_done_once() {
     // The same bodies for the next attempt: nothing comes over the link again.
     let mut plan = update(Some(1), 2);
     plan.tickets.put = vec![region.ticket(2)];
-    rack.sender.send(&ToRack::Plan(plan), TraceId(5)).await.unwrap();
+    rack.sender.send(&ToRack::Plan(Box::new(plan)), TraceId(5)).await.unwrap();
     let facts = region.until(&mut rack, |f| matches!(f, Fact::ResourcesReady { .. })).await;
     assert_eq!(facts.last(), Some(&Fact::ResourcesReady { fetched: 0 }));
     // An order twice: done once, answered twice.
@@ -202,7 +202,7 @@ async fn a_plan_is_held_its_bodies_come_and_an_order_is_done_once() {
         assert!(facts.contains(&Fact::OrderAccepted), "{facts:?}");
     }
     // An update that does not fit: the rack says anew what it holds.
-    rack.sender.send(&ToRack::Plan(update(Some(9), 10)), TraceId(7)).await.unwrap();
+    rack.sender.send(&ToRack::Plan(Box::new(update(Some(9), 10))), TraceId(7)).await.unwrap();
     let again = async {
         loop {
             if let Some(Incoming::Message(_, FromRack::Hello(hello))) = rack.incoming.recv().await {

@@ -8,14 +8,16 @@ use super::{
     call::{Answer, Call, text},
     fault::Fault,
 };
+use crate::settings;
 
 /// The settings that are known, with MAAS's types: the default is an example of it. A null is a text that is not set.
 fn defaults() -> Value {
     json!({
         "maas_name": "hostler", "kernel_opts": null, "default_osystem": "debian", "default_distro_series": "bookworm",
         "commissioning_distro_series": "bookworm", "default_min_hwe_kernel": "", "main_archive": null, "ports_archive": null,
-        "upstream_dns": null, "dnssec_validation": "auto", "http_proxy": null, "enable_http_proxy": false,
-        "ntp_servers": null, "ntp_external_only": false, "network_discovery": "disabled", "active_discovery_interval": 0,
+        "maas_internal_domain": "maas-internal", "upstream_dns": null, "dns_trusted_acl": null, "dnssec_validation": "auto",
+        "enable_http_proxy": true, "http_proxy": null, "use_peer_proxy": false,
+        "ntp_servers": null, "ntp_external_only": false, "remote_syslog": null, "network_discovery": "disabled", "active_discovery_interval": 0,
         "default_storage_layout": "flat", "enable_disk_erasing_on_release": false, "curtin_verbose": true,
         "enable_third_party_drivers": false, "windows_kms_host": null, "boot_images_auto_import": false,
         "node_timeout": 30, "default_dns_ttl": 30, "completed_intro": true,
@@ -35,6 +37,8 @@ pub async fn maas(call: Call) -> Answer {
             let by = call.admin()?.username.clone();
             let name = call.params.required("name")?.to_owned();
             let value = typed(&name, call.params.get("value").unwrap_or_default())?;
+            settings::check(&name, value.as_str().unwrap_or_default())
+                .map_err(|wrong| Fault::field("value", wrong.to_string()))?;
             call.house.put(&by, vec![CatalogueItem::Setting { name, value: value.to_string() }]).await?;
             Ok(text("OK"))
         }

@@ -10,6 +10,7 @@ use crate::{
     net::{Cidr, MacAddr},
     plan::{Lease, Listening, PlanSettings, PlanSubnet, Reservation, Ticket},
     power::{PowerAccess, PowerAction},
+    service::ServiceStatus,
     time::Timestamp,
 };
 
@@ -21,7 +22,7 @@ pub enum ToRack {
     /// The region will not talk to this rack; the connection closes after it.
     Refused { why: String, remedy: String },
     /// A part of the plan.
-    Plan(PlanUpdate),
+    Plan(Box<PlanUpdate>),
     /// Do this once.
     Order(Order),
     /// Forget that order; what is under way ends.
@@ -45,6 +46,8 @@ pub enum FromRack {
     Leases(Vec<Lease>),
     /// The rack stops on purpose.
     Goodbye,
+    /// How the rack's services stand: all of them, when one changed and every few seconds.
+    Services(Vec<ServiceStatus>),
 }
 
 /// What a rack is, said once per connection.

@@ -178,7 +178,7 @@ fn errors_name_the_limit_and_the_value() {
     assert!(error(&good[..good.len() - 1]).contains("0 bytes are no FromRack"));
     assert!(codec::decode::<ToRack>(&good).unwrap_err().to_string().contains("kind FromRack came where ToRack"));
     // A frame that says it is no plan must not hold one: its limit is another.
-    let mut plan = codec::encode(&ToRack::Plan(samples::plan()), PARENT, 1).unwrap()[PREFIX..].to_vec();
+    let mut plan = codec::encode(&ToRack::Plan(Box::new(samples::plan())), PARENT, 1).unwrap()[PREFIX..].to_vec();
     plan[1] = 0;
     assert!(matches!(codec::decode::<ToRack>(&plan), Err(CodecError::Kind { seen: Kind::ToRack, .. })));
     let long = codec::announced::<FromRack>(u32::MAX.to_be_bytes()).unwrap_err().to_string();
@@ -209,11 +209,11 @@ fn the_largest_plans_that_can_be_sent_can_be_read() {
     };
     let row = Reservation { subnet: SubnetId(0), mac: MacAddr([0; 6]), ip: [0, 0, 0, 0].into(), hostname: None };
     let rows = |tickets: usize, reservations: usize| {
-        ToRack::Plan(PlanUpdate {
+        ToRack::Plan(Box::new(PlanUpdate {
             reservations: Rows { replace: true, put: vec![row.clone(); reservations], remove: vec![] },
             tickets: Rows { replace: true, put: vec![bare.clone(); tickets], remove: vec![] },
             ..samples::plan()
-        })
+        }))
     };
     for plan in [rows(2_900, 0), rows(46_000, 0), rows(0, 60_000)] {
         let frame = codec::encode(&plan, PARENT, 1).unwrap();

@@ -12,11 +12,13 @@ use schema::{
     },
     net::{IpRange, MacAddr},
     plan::{
-        BootPurpose, Lease, Listening, NodeKey, PlanSettings, PlanSubnet, Reservation, Strangers, Ticket, TicketBoot,
+        BootPurpose, Lease, Listening, NodeKey, PlanSettings, PlanSubnet, Reservation, Strangers, SubnetRack, Ticket,
+        TicketBoot,
     },
     power::{PowerAccess, PowerAction, PowerType},
     script::{Content, ScriptOutput, ScriptRef, ScriptType, SignalStatus},
     secret::Secret,
+    service::{Health, ServiceError, ServiceStatus},
     status::PowerState,
     time::Timestamp,
 };
@@ -98,6 +100,9 @@ fn subnet() -> PlanSubnet {
         strangers: Strangers::Ignore,
         beside_foreign_dhcp: false,
         tftp_window: true,
+        allow_dns: true,
+        allow_proxy: false,
+        racks: vec![SubnetRack { rack: rack(), address: Ipv4Addr::new(10, 77, 0, 2) }],
     }
 }
 
@@ -126,7 +131,7 @@ pub(crate) fn to_rack() -> Vec<ToRack> {
     vec![
         ToRack::Welcome { rack: rack(), region: machine(), last_report: ReportSeq(300), now: NOW },
         ToRack::Refused { why: "revoked".into(), remedy: "enrol again".into() },
-        ToRack::Plan(plan()),
+        ToRack::Plan(Box::new(plan())),
         ToRack::Order(Order {
             machine: machine(),
             attempt: AttemptId(3),
@@ -171,6 +176,19 @@ pub(crate) fn from_rack() -> Vec<FromRack> {
             expires: Timestamp(NOW.0 + 600_000_000),
         }]),
         FromRack::Goodbye,
+        FromRack::Services(vec![ServiceStatus {
+            service: "dns".into(),
+            health: Health::Degraded,
+            since: NOW,
+            addresses: vec!["10.77.0.2:53".parse().unwrap()],
+            counters: vec![("answered".into(), 70_000)],
+            last_error: Some(ServiceError {
+                at: NOW,
+                why: "no upstream answers".into(),
+                remedy: "set upstream_dns".into(),
+            }),
+            restarts: 1,
+        }]),
     ]
 }
 
