@@ -12,6 +12,7 @@ pub mod output;
 pub mod power_input;
 pub mod profile;
 pub mod report;
+pub mod script;
 pub mod setting;
 pub mod subnet;
 pub mod yaml;
@@ -81,6 +82,9 @@ pub enum Command {
     /// Ephemeral images and boot loaders
     #[command(subcommand)]
     Image(image::Command),
+    /// Commissioning and testing scripts of your own
+    #[command(subcommand)]
+    Script(script::Command),
     /// The region's settings
     #[command(subcommand)]
     Setting(setting::Command),
@@ -116,6 +120,7 @@ fn operate(global: &Global, command: Command) -> Result<(), Failure> {
             Command::Explain { machine } => report::explain(global, &Client::new(global)?, &machine).await,
             Command::Subnet(command) => subnet::run(global, &Client::new(global)?, command).await,
             Command::Image(command) => image::run(global, command).await,
+            Command::Script(command) => script::run(global, &Client::new(global)?, command).await,
             Command::Setting(command) => setting::run(global, command).await,
         }
     })

@@ -20,6 +20,8 @@ from lab import HERE, NET, Lab, missing_tools                                   
 from product import BINARY, KERNEL_OPTS, Product, current_step, postgres         # noqa: E402
 
 FULL_LIMIT, TINY_LIMIT = 600, 150
+# What the test of the rack's services runs inside the machine.
+PROBES = ["bind9-dnsutils", "ntpsec-ntpdig"]
 TINY_PARAMS = "ip=dhcp cloud-config-url={preseed_url}"
 
 
@@ -52,10 +54,11 @@ def made(directory, want, make):
 def images(work):
     """The full image, built by the product's own command, and the tiny one made from its kernel."""
     full, tiny = f"{work}/images/full", f"{work}/images/tiny"
-    builder = fingerprint(f"{HERE}/../../src/image")
+    builder = fingerprint(f"{HERE}/../../src/image") + ",".join(PROBES)
 
     def make_full():
-        subprocess.run([BINARY, "image", "build", "--release", "bookworm", "--kernel", "generic", "--out", full], check=True)
+        subprocess.run([BINARY, "image", "build", "--release", "bookworm", "--kernel", "generic", "--include", ",".join(PROBES), "--out", full],
+                       check=True)
 
     def make_tiny():
         subprocess.run([f"{HERE}/tiny.sh", full, tiny], check=True)

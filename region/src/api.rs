@@ -27,6 +27,7 @@ pub mod oauth;
 pub mod params;
 pub mod password;
 pub mod racks;
+pub mod scripts;
 pub mod settings;
 pub mod shape;
 pub mod users;
@@ -78,6 +79,8 @@ pub fn routes(config: &mut ServiceConfig) {
         "ipranges/{range_id}" => ranges::one,
         "reservedips" => ranges::reserved_all,
         "reservedips/{reserved_id}" => ranges::reserved_one,
+        "scripts" => scripts::all,
+        "scripts/{name}" => scripts::one,
         "maas" => settings::maas,
         "boot-resources" => images::boot_resources,
     );

@@ -56,6 +56,9 @@ pub struct Build {
     /// With drivers' firmware from the non-free components
     #[arg(long)]
     pub firmware: bool,
+    /// More packages, separated by commas
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
+    pub include: Vec<String>,
     /// Where packages come from; left out, this machine's own mirrors
     #[arg(long, default_value = "")]
     pub mirror: String,
@@ -143,8 +146,8 @@ async fn loaders(global: &Global, client: &Client, files: &[String], list: bool)
 
 impl Build {
     fn run(self) -> Result<(), Failure> {
-        let Self { release, arch, kernel, firmware, mirror, out } = self;
-        let options = BuildOptions { release, arch, kernel, firmware, mirror, out };
+        let Self { release, arch, kernel, firmware, include, mirror, out } = self;
+        let options = BuildOptions { release, arch, kernel, firmware, include, mirror, out };
         let made = crate::image::build::build(&options).map_err(|e| {
             let code = if matches!(e, BuildError::Option { .. }) { Code::Usage } else { Code::Failed };
             Failure::new(code, e.to_string(), "")

@@ -36,6 +36,8 @@ pub(crate) struct BuildOptions {
     pub(crate) kernel: String,
     /// Drivers' firmware from the non-free components.
     pub(crate) firmware: bool,
+    /// More packages of the distribution, by name.
+    pub(crate) include: Vec<String>,
     /// Where packages come from; empty: the mirrors that this machine's apt uses.
     pub(crate) mirror: String,
     /// The directory for the image's files.
@@ -74,6 +76,7 @@ pub(crate) fn build(options: &BuildOptions) -> Result<PathBuf, BuildError> {
         .arg(if options.firmware { "1" } else { "0" })
         .arg(glue.path())
         .arg(mirror)
+        .args(&options.include)
         .stdin(Stdio::null())
         .stdout(Stdio::from(io::stderr()))
         .status()
@@ -96,6 +99,14 @@ fn check(options: &BuildOptions) -> Result<(), BuildError> {
     }
     if !["generic", "cloud"].contains(&options.kernel.as_str()) {
         return wrong("--kernel", &options.kernel, "one of generic, cloud");
+    }
+    // Debian policy 5.6.1: two characters or more, the first a letter or digit.
+    let package = |name: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
+        name.len() > 1 && name.bytes().all(plain) && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+    };
+    if let Some(odd) = options.include.iter().find(|name| !package(name)) {
+        return wrong("--include", odd, "the name of a package, as in tcpdump");
     }
     for (tool, package) in [("mmdebstrap", "mmdebstrap"), ("mksquashfs", "squashfs-tools"), ("zstd", "zstd")] {
         if !on_path(tool) {
@@ -164,6 +175,7 @@ mod tests {
             arch: "amd64".into(),
             kernel: "generic".into(),
             firmware: false,
+            include: vec!["tcpdump".into()],
             mirror: String::new(),
             out: "x".into(),
         };
@@ -174,6 +186,7 @@ mod tests {
         };
         assert!(bad(|o| o.release = "../etc".into()).contains("--release \"../etc\""));
         assert!(bad(|o| o.arch = "i386".into()).contains("amd64, arm64"));
+        assert!(bad(|o| o.include.push("a; rm".into())).contains("--include \"a; rm\""));
         assert!(bad(|o| o.kernel = "rt".into()).contains("generic, cloud"));
     }
 }

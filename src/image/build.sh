@@ -1,10 +1,10 @@
 #!/bin/bash
 # Builds an ephemeral image from the distribution's packages: a kernel, an initrd that fetches its root over HTTP, and a squashfs
 # with cloud-init and the tools that the built-in scripts call. Run by `hostler image build`, which checks its tools and arguments.
-#   build.sh OUT RELEASE ARCH KERNEL(generic|cloud) FIRMWARE(0|1) GLUE MIRROR
+#   build.sh OUT RELEASE ARCH KERNEL(generic|cloud) FIRMWARE(0|1) GLUE MIRROR [PACKAGE…]
 # Leaves OUT/{boot-kernel,boot-initrd,squashfs,packages}. Everything else goes with the temporary directory.
 set -euo pipefail
-OUT=$1 RELEASE=$2 ARCH=$3 KERNEL=$4 FIRMWARE=$5 GLUE=$6 MIRROR=$7
+OUT=$1 RELEASE=$2 ARCH=$3 KERNEL=$4 FIRMWARE=$5 GLUE=$6 MIRROR=$7; shift 7
 WORK=$(mktemp -d "$OUT/build.XXXXXX"); ROOT=$WORK/root
 trap 'rm -rf "$WORK"' EXIT
 say() { echo "image build: $*" >&2; }
@@ -13,7 +13,7 @@ case $KERNEL in generic) kernel=linux-image-$ARCH ;; cloud) kernel=linux-image-c
 packages=(systemd-sysv udev dbus kmod "$kernel" initramfs-tools overlayroot busybox klibc-utils zstd
   cloud-init python3 python3-yaml python3-oauthlib ca-certificates curl wget iproute2 ifupdown isc-dhcp-client netbase
   lldpd openssh-server sudo dmidecode pciutils usbutils lshw ethtool smartmontools nvme-cli ipmitool freeipmi-tools
-  util-linux e2fsprogs parted gdisk fdisk procps iputils-ping eatmydata)
+  util-linux e2fsprogs parted gdisk fdisk procps iputils-ping eatmydata "$@")
 components=main
 if [ "$FIRMWARE" = 1 ]; then
   # Network and storage controllers whose drivers load a blob; the licence of each is the distribution's matter.

@@ -10,7 +10,7 @@ use actors::{
     shell::{AskError, Registry},
 };
 use schema::{
-    boot::Sha256,
+    boot::{BodyRef, Sha256},
     catalogue::{Catalogue, CatalogueItem, CatalogueKey, EnrolmentToken},
     id::{ResultId, SystemId},
     messages::machine::{Brief, CommissionOptions, MachineChanges, MachineEvent, MachineSpec},
@@ -234,6 +234,18 @@ impl House {
     #[must_use]
     pub fn body_len(&self, sha256: Sha256) -> Option<u64> {
         std::fs::metadata(self.app.bodies.path(sha256)?).ok().map(|m| m.len())
+    }
+
+    /// The bytes of a small body.
+    pub fn read_body(&self, body: BodyRef) -> Result<Vec<u8>> {
+        let gone =
+            |e| Fault::unavailable(format!("Body {} cannot be read: {e}.", body.sha256), "Look at the region's disk.");
+        self.app.bodies.read(body.sha256).map_err(gone)
+    }
+
+    /// Keeps a small body.
+    pub fn put_body(&self, bytes: &[u8]) -> Result<BodyRef> {
+        self.app.bodies.put(bytes).map_err(|e| unkept(&e))
     }
 
     /// A body on its way in.

@@ -1,9 +1,10 @@
-//! The built-in scripts as entries of the catalogue: put in by `init`, brought up to date at each start.
+//! Scripts as entries of the catalogue. The built-in ones are put in by `init` and brought up to date at each start.
 
 use actors::catalogue::{CatalogueEvent, Table, next_id};
 use schema::{
+    boot::BodyRef,
     catalogue::{Catalogue, CatalogueItem, Script},
-    script::ScriptType,
+    script::{ScriptType, header::ScriptHeader},
 };
 
 use super::{App, StartError, new_trace};
@@ -37,23 +38,27 @@ pub(crate) fn builtin_items(c: &Catalogue, bodies: &Bodies) -> Result<Vec<Catalo
         }
         let (id, version) = known.map_or((next, 1), |s| (s.id, s.version + 1));
         next += i64::from(known.is_none());
-        let header = shipped.header;
-        items.push(CatalogueItem::Script(Script {
-            id,
-            version,
-            name: shipped.name.into(),
-            title: header.title.clone(),
-            description: header.description.clone(),
-            tags: header.tags.clone(),
-            script_type: header.script_type.unwrap_or(ScriptType::Commissioning),
-            hardware_type: header.hardware_type,
-            parallel: header.parallel,
-            timeout_s: header.timeout_s,
-            packages: "{}".into(),
-            may_reboot: header.may_reboot,
-            default: true,
-            body,
-        }));
+        items.push(CatalogueItem::Script(entry(id, version, shipped.name, shipped.header, true, body)));
     }
     Ok(items)
+}
+
+/// The catalogue's entry of a script with that header. Without a type it is a commissioning script.
+pub(crate) fn entry(id: i64, version: i64, name: &str, header: ScriptHeader, default: bool, body: BodyRef) -> Script {
+    Script {
+        id,
+        version,
+        name: name.into(),
+        title: header.title,
+        description: header.description,
+        tags: header.tags,
+        script_type: header.script_type.unwrap_or(ScriptType::Commissioning),
+        hardware_type: header.hardware_type,
+        parallel: header.parallel,
+        timeout_s: header.timeout_s,
+        packages: serde_json::Value::Object(header.packages).to_string(),
+        may_reboot: header.may_reboot,
+        default,
+        body,
+    }
 }

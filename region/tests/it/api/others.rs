@@ -68,3 +68,25 @@ async fn keys_tokens_racks_and_settings() {
     assert!(!hashes.text.contains("argon2"));
     r.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_are_added_changed_and_deleted_but_built_in_ones_stay() {
+    let r = Region::start().await;
+    let text = "#!/bin/sh\n# --- Start MAAS 1.0 script metadata ---\n# name: 60-probe\n# timeout: 90\n# --- End MAAS 1.0 script metadata ---\nexit 0\n";
+    let added = r.call("POST", "scripts/", &[("script", text), ("tags", "site,raid")]).await.json(200);
+    assert_eq!(
+        (&added["name"], &added["timeout"], &added["tags"]),
+        (&json!("60-probe"), &json!("0:01:30"), &json!(["site", "raid"]))
+    );
+    r.call("POST", "scripts/", &[("script", text)]).await.is(400, "already exists");
+    r.call("POST", "scripts/", &[("script", "no interpreter")]).await.is(400, "#!/bin/sh");
+    r.call("POST", "scripts/", &[("script", text), ("name", "a b"), ("type", "odd")]).await.is(400, "name");
+    assert_eq!(r.get("scripts/60-probe?op=download").await.text, text);
+    let changed = r.call("PUT", "scripts/60-probe", &[("timeout", "2:00")]).await.json(200);
+    assert_eq!((&changed["timeout"], &changed["id"]), (&json!("0:02:00"), &added["id"]));
+    assert_eq!(r.get("scripts/?type=testing").await.json(200), json!([]));
+    r.call("DELETE", "scripts/maas-capture-lldpd", &[]).await.is(400, "built-in");
+    assert_eq!(r.call("DELETE", "scripts/60-probe", &[]).await.status.as_u16(), 204);
+    r.get("scripts/60-probe").await.is(404, "Script");
+    r.stop().await;
+}
