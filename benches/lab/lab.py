@@ -1,5 +1,9 @@
-"""A lab of real parts in network namespaces: a bridge with the rack's address, a router that sends router advertisements,
-a switch that speaks LLDP, IPMI BMCs (ipmi_sim), machines (QEMU, see chassis.py), and the product between BMC and result.
+"""A lab of real parts in network namespaces: a wire (bridges for machines, BMCs and management; BMCs by ipmi_sim, machines by QEMU,
+see chassis.py, a switch that speaks LLDP), racks with a leg on each, a region, and a router that sends router advertisements.
+
+    machines' wire 10.77.0.0/24   rack n .n, router .254        Only racks are on it: what a machine needs it gets from them.
+    BMCs' wire     10.78.0.0/24   BMC i .i, rack n .250+n
+    management     10.76.0.0/24   region .10, rack n .n
 
 Nothing leaves the namespaces. `Lab.close` ends what the lab started, by pid, and removes the namespaces.
 """
@@ -12,8 +16,8 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-NET, BMC_NET = "10.77.0", "10.78.0"
-RACK = f"{NET}.1"
+NET, BMC_NET, MGMT_NET = "10.77.0", "10.78.0", "10.76.0"
+REGION = f"{MGMT_NET}.10"
 FIRMWARE = {
     "bios": {"machine": "pc,graphics=off,hpet=off"},
     "uefi": {"machine": "pc,graphics=off,hpet=off", "ovmf_code": "/usr/share/OVMF/OVMF_CODE_4M.fd",
@@ -31,37 +35,53 @@ def run(*command, **options):
 
 
 class Lab:
-    """One lab. `name` prefixes its namespaces, so that several can live side by side."""
+    """One lab. `name` prefixes its namespaces, so that several can live side by side. `bmc_racks`: those with a leg among the BMCs."""
 
-    def __init__(self, work, name="hx-lab", taps=4):
+    def __init__(self, work, name="hx-lab", taps=4, racks=1, bmc_racks=None):
         self.work, self.name, self.processes, self.machines = os.path.abspath(work), name, {}, {}
         os.makedirs(self.work, exist_ok=True)
-        self.rack_ns, self.router_ns = f"{name}-rack", f"{name}-router"
-        self._network(taps)
+        self.wire_ns, self.region_ns, self.router_ns = f"{name}-wire", f"{name}-region", f"{name}-router"
+        self.racks = {n: f"{name}-rack{n}" for n in range(1, racks + 1)}
+        self.namespaces = [self.wire_ns, self.region_ns, self.router_ns, *self.racks.values()]
+        self._network(taps, self.racks if bmc_racks is None else bmc_racks)
 
     # Network -----------------------------------------------------------------------------------------------------
 
-    def _network(self, taps):
-        for ns in (self.rack_ns, self.router_ns):
+    def _network(self, taps, bmc_racks):
+        for ns in self.namespaces:
             run("ip", "netns", "add", ns)
             run("ip", "-n", ns, "link", "set", "lo", "up")
-        rack = ["ip", "-n", self.rack_ns]
-        run(*rack, "link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0")
-        run(*rack, "addr", "add", f"{RACK}/24", "dev", "br0")
-        run(*rack, "link", "set", "br0", "up")
-        run(*rack, "link", "add", "bmc0", "type", "bridge")
-        run(*rack, "addr", "add", f"{BMC_NET}.254/24", "dev", "bmc0")
-        run(*rack, "link", "set", "bmc0", "up")
+        wire = ["ip", "-n", self.wire_ns]
+        for bridge in ("br0", "bmc0", "mgmt0"):
+            run(*wire, "link", "add", bridge, "type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0")
+            run(*wire, "link", "set", bridge, "up")
         for i in range(1, taps + 1):
-            run(*rack, "tuntap", "add", f"tap{i}", "mode", "tap")
-            run(*rack, "link", "set", f"tap{i}", "master", "br0", "up")
-            run(*rack, "addr", "add", f"{BMC_NET}.{i}/32", "dev", "bmc0")
-        run(*rack, "link", "add", "router", "type", "veth", "peer", "name", "eth0", "netns", self.router_ns)
-        run(*rack, "link", "set", "router", "master", "br0", "up")
-        router = ["ip", "-n", self.router_ns]
-        run(*router, "addr", "add", f"{NET}.254/24", "dev", "eth0")
-        run(*router, "-6", "addr", "add", "fd77::1/64", "dev", "eth0", "nodad")
-        run(*router, "link", "set", "eth0", "up")
+            run(*wire, "tuntap", "add", f"tap{i}", "mode", "tap")
+            run(*wire, "link", "set", f"tap{i}", "master", "br0", "up")
+            run(*wire, "addr", "add", f"{BMC_NET}.{i}/24", "dev", "bmc0")
+        for n, ns in self.racks.items():
+            self.leg("br0", ns, f"{NET}.{n}")
+            self.leg("mgmt0", ns, f"{MGMT_NET}.{n}", "mgmt")
+            if n in bmc_racks:
+                self.leg("bmc0", ns, f"{BMC_NET}.{250 + n}", "bmc")
+        self.leg("mgmt0", self.region_ns, REGION, "mgmt")
+        self.leg("br0", self.router_ns, f"{NET}.254")
+        run("ip", "-n", self.router_ns, "-6", "addr", "add", "fd77::1/64", "dev", "eth0", "nodad")
+
+    def leg(self, bridge, ns, address, link="eth0"):
+        """A cable from a bridge of the wire to a namespace, with that address there."""
+        port = f"{bridge}-{self.namespaces.index(ns)}"
+        run("ip", "-n", self.wire_ns, "link", "add", port, "type", "veth", "peer", "name", link, "netns", ns)
+        run("ip", "-n", self.wire_ns, "link", "set", port, "master", bridge, "up")
+        run("ip", "-n", ns, "addr", "add", f"{address}/24", "dev", link)
+        run("ip", "-n", ns, "link", "set", link, "up")
+
+    def capture(self, name, *expression):
+        """tcpdump on the machines' wire into WORK/NAME.pcap, until it is stopped by that name."""
+        path = f"{self.work}/{name}.pcap"
+        self.spawn(name, ["tcpdump", "-i", "br0", "-n", "-U", "-s", "0", "-w", path, *expression], self.wire_ns)
+        self.wait(lambda: os.path.exists(path), 10, f"capture {name}")
+        return path
 
     def start_router(self):
         """Router advertisements: without them every iPXE boot waits 13 s for a router that never speaks."""
@@ -73,10 +93,10 @@ class Lab:
     def start_switch(self, chassis="lab-switch"):
         """lldpd on the bridge's side of every cable, announcing every 2 s."""
         socket = f"{self.work}/lldpd.socket"
-        self.spawn("lldpd", ["lldpd", "-d", "-u", socket, "-I", "tap*", "-C", "br0", "-S", "lab switch"], self.rack_ns)
+        self.spawn("lldpd", ["lldpd", "-d", "-u", socket, "-I", "tap*", "-C", "br0", "-S", "lab switch"], self.wire_ns)
         self.wait(lambda: os.path.exists(socket), 10, "lldpd's socket")
         for line in (["configure", "lldp", "tx-interval", "2"], ["configure", "system", "hostname", chassis]):
-            run("ip", "netns", "exec", self.rack_ns, "lldpcli", "-u", socket, *line)
+            run("ip", "netns", "exec", self.wire_ns, "lldpcli", "-u", socket, *line)
 
     # Processes ---------------------------------------------------------------------------------------------------
 
@@ -148,14 +168,14 @@ set_working_mc 0x20
             f.write("mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\n"
                     "sel_enable 0x20 1000 0x0a\nmc_enable 0x20\n")
         name = f"bmc{i}"
-        self.spawn(name, ["ipmi_sim", "-n", "-c", f"{d}/lan.conf", "-f", f"{d}/bmc.emu", "-s", f"{d}/state"], self.rack_ns)
+        self.spawn(name, ["ipmi_sim", "-n", "-c", f"{d}/lan.conf", "-f", f"{d}/bmc.emu", "-s", f"{d}/state"], self.wire_ns)
         time.sleep(0.3)
         assert self.processes[name].poll() is None, f"the BMC of machine {i} died: see {self.work}/{name}.log"
 
     def power(self, i):
         """What the BMC says, asked as an operator would: True for on."""
         m = self.machines[i]
-        out = run("ip", "netns", "exec", self.rack_ns, "ipmitool", "-I", "lanplus", "-C", "3", "-H", m["bmc"], "-U", USER, "-E",
+        out = run("ip", "netns", "exec", self.wire_ns, "ipmitool", "-I", "lanplus", "-C", "3", "-H", m["bmc"], "-U", USER, "-E",
                   "chassis", "power", "status", env={**os.environ, "IPMI_PASSWORD": PASSWORD})
         return "is on" in out
 
@@ -173,7 +193,7 @@ set_working_mc 0x20
             subprocess.run([sys.executable, f"{HERE}/chassis.py", m["directory"], "set", "power", "0"], check=False)
         for name in list(self.processes):
             self.stop(name)
-        for ns in (self.rack_ns, self.router_ns):
+        for ns in self.namespaces:
             subprocess.run(["ip", "netns", "del", ns], check=False)
 
     def __enter__(self):

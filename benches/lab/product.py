@@ -7,10 +7,10 @@ import subprocess
 import time
 import urllib.request
 
-from lab import HERE, NET, PASSWORD, RACK, USER
+from lab import HERE, NET, PASSWORD, REGION, USER
 
 BINARY = os.environ.get("HOSTLER_BINARY") or os.path.abspath(f"{HERE}/../../target/debug/hostler")
-REGION = "127.0.0.1:5240"
+API = "127.0.0.1:5240"
 KERNEL_OPTS = "console=ttyS0,115200 quiet mitigations=off systemd.show_status=false no_timer_check panic=30"
 
 
@@ -19,22 +19,21 @@ class Failed(Exception):
 
 
 class Product:
-    """Region and rack in the lab's rack namespace, each with its own directory."""
+    """The region in its namespace, a rack in each of the racks', all with directories of their own."""
 
     def __init__(self, lab, database=None):
-        self.lab, self.ns = lab, lab.rack_ns
+        self.lab = lab
         self.dir = f"{lab.work}/product"
         os.makedirs(self.dir, exist_ok=True)
-        self.region_toml, self.rack_toml = f"{self.dir}/region.toml", f"{self.dir}/rack.toml"
+        self.region_toml = f"{self.dir}/region.toml"
         self.env = {**os.environ, "XDG_CONFIG_HOME": f"{self.dir}/config", "HOSTLER_OUTPUT": "json"}
-        self.timeline = []
         self._init(database)
 
     # Commands ----------------------------------------------------------------------------------------------------
 
-    def run(self, *words, env=None, check=True, timeout=120):
-        """Runs `hostler WORDS` in the namespace; its standard output."""
-        done = subprocess.run(["ip", "netns", "exec", self.ns, BINARY, *words], text=True, capture_output=True, timeout=timeout,
+    def run(self, *words, env=None, check=True, timeout=120, ns=None):
+        """Runs `hostler WORDS` where the region is; its standard output."""
+        done = subprocess.run(["ip", "netns", "exec", ns or self.lab.region_ns, BINARY, *words], text=True, capture_output=True, timeout=timeout,
                               env={**self.env, **(env or {})}, stdin=subprocess.DEVNULL, check=False)
         if check and done.returncode != 0:
             raise Failed(f"hostler {' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -48,28 +47,41 @@ class Product:
     def _init(self, database):
         more = ["--database", database] if database else []
         told = self.json("init", "--config", self.region_toml, "--data-dir", f"{self.dir}/region",
-                         "--region-address", f"{RACK}:5250", *more)
-        self.key, self.token = told["api_key"], told["enrolment_token"]
-        self.env.update(HOSTLER_KEY=self.key, HOSTLER_URL=f"http://{REGION}/MAAS/")
+                         "--region-address", f"{REGION}:5250", *more)
+        self.key = told["api_key"]
+        self.env.update(HOSTLER_KEY=self.key, HOSTLER_URL=f"http://{API}/MAAS/")
 
     def start_region(self):
         ready = f"{self.dir}/region.ready"
         if os.path.exists(ready):
             os.unlink(ready)
-        self.lab.spawn("region", [BINARY, "region", "--config", self.region_toml, "--ready-file", ready], self.ns)
+        self.lab.spawn("region", [BINARY, "region", "--config", self.region_toml, "--ready-file", ready], self.lab.region_ns)
         self.lab.wait(lambda: os.path.exists(ready) or self._died("region"), 30, "ready region")
 
-    def start_rack(self):
-        if not os.path.exists(f"{self.dir}/rack/certificate.pem") and not os.path.exists(self.rack_toml):
-            with open(self.rack_toml, "w") as f:
-                f.write(f'[rack]\nstate = "{self.dir}/rack"\n[region]\naddresses = ["{RACK}:5250"]\n')
-            self.run("rack", "enrol", "--config", self.rack_toml, "--region", f"{RACK}:5250", "--token", self.token)
-        self.lab.spawn("rack", [BINARY, "rack", "--config", self.rack_toml], self.ns)
-        self.lab.wait(self.rack_connected, 30, "connected rack")
+    def start_racks(self):
+        """All racks of the lab, one after the other, so that the first is the first to connect."""
+        for n in self.lab.racks:
+            self.start_rack(n)
 
-    def rack_connected(self):
-        self._died("rack")
-        return any(r.get("connected") for r in self.get("/MAAS/api/2.0/rackcontrollers/"))
+    def start_rack(self, n=1):
+        """Rack n, enrolled at its first start; waits until it is connected."""
+        state, config, ns = f"{self.dir}/rack{n}", f"{self.dir}/rack{n}.toml", self.lab.racks[n]
+        if not os.path.exists(config):
+            with open(config, "w") as f:
+                f.write(f'[rack]\nstate = "{state}"\n[region]\naddresses = ["{REGION}:5250"]\n')
+            token = self.json("rack", "token")["token"]
+            self.run("rack", "enrol", "--config", config, "--region", f"{REGION}:5250", "--token", token, ns=ns)
+        self.lab.spawn(f"rack{n}", [BINARY, "rack", "--config", config], ns)
+        self.lab.wait(lambda: self.rack_connected(n), 30, f"connected rack {n}")
+
+    def rack(self, n):
+        """What the API says of rack n; found by its address, since all racks of the lab have this host's name."""
+        address = f"{NET}.{n}"
+        return next((r for r in self.get("/MAAS/api/2.0/rackcontrollers/") if address in r.get("ip_addresses", [])), {})
+
+    def rack_connected(self, n=1):
+        self._died(f"rack{n}")
+        return self.rack(n).get("connected")
 
     def _died(self, name):
         process = self.lab.processes.get(name)
@@ -88,8 +100,8 @@ class Product:
         key, token, secret = self.key.split(":")
         auth = (f'OAuth oauth_version="1.0", oauth_signature_method="PLAINTEXT", oauth_consumer_key="{key}", oauth_token="{token}", '
                 f'oauth_signature="%26{secret}", oauth_nonce="{time.monotonic_ns()}", oauth_timestamp="{int(time.time())}"')
-        out = subprocess.run(["ip", "netns", "exec", self.ns, "curl", "-sS", "-m", "20", "-H", f"Authorization: {auth}",
-                              f"http://{REGION}{path}"], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(["ip", "netns", "exec", self.lab.region_ns, "curl", "-sS", "-m", "20", "-H", f"Authorization: {auth}",
+                              f"http://{API}{path}"], capture_output=True, text=True, check=True).stdout
         return json.loads(out)
 
     # What an operator does ----------------------------------------------------------------------------------------

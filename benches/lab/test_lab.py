@@ -74,15 +74,15 @@ def images(work):
 # One lab with the product in it ------------------------------------------------------------------------------------
 
 class Bench:
-    def __init__(self, work, name, image, database=None):
+    def __init__(self, work, name, image, database=None, **lab):
         shutil.rmtree(f"{work}/{name}", ignore_errors=True)
-        self.lab = Lab(f"{work}/{name}", f"hx-{name}"[:12])
+        self.lab = Lab(f"{work}/{name}", f"hx-{name}"[:12], **lab)
         try:
             self.lab.start_router()
             self.lab.start_switch()
             self.p = Product(self.lab, database)
             self.p.start_region()
-            self.p.start_rack()
+            self.p.start_racks()
             self.p.add_subnet()
             self.p.run("setting", "set", "kernel_opts", KERNEL_OPTS)
             self.p.run("image", "loaders", timeout=300)
@@ -143,7 +143,7 @@ def check_hardware(b, m):
 
 def dump(b, m):
     """What a person would look at after a failure."""
-    for name in ("region", "rack"):
+    for name in ("region", *(f"rack{n}" for n in b.lab.racks)):
         path = f"{b.lab.work}/{name}.log"
         if os.path.exists(path):
             print(f"--- {name}.log\n{open(path, errors='replace').read()[-4000:]}")
@@ -214,7 +214,7 @@ def killed(work, image):
                 b.p.start_region()
             elif 9 <= step <= 10 and "rack" not in done:
                 done.add("rack")
-                b.p.kill("rack")
+                b.p.kill("rack1")
                 b.p.start_rack()
 
         commission(b, m, FULL_LIMIT, watch)

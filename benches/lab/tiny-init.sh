@@ -21,13 +21,23 @@ cat > /tmp/udhcpc.sh <<'U'
 [ "$1" = bound ] || exit 0
 ifconfig "$interface" "$ip" netmask "$subnet"
 [ -n "$router" ] && route add default gw "${router%% *}"
+for server in $dns; do echo "nameserver $server"; done > /etc/resolv.conf
 U
 chmod +x /tmp/udhcpc.sh
+mkdir -p /etc
 ifconfig lo up; ifconfig "$dev" up
 udhcpc -q -n -t 10 -T 1 -i "$dev" -s /tmp/udhcpc.sh || stop "no address"
 
+# A URL with its host's address in place of its name: a static busybox cannot ask for names but by nslookup.
+# Asked anew each time, so that another try may meet another rack.
+located() {
+  rest=${1#http://}; where=${rest%%/*}; host=${where%%:*}
+  case $host in *[!0-9.]*) ;; *) echo "$1"; return ;; esac
+  address=$(nslookup -type=a "$host" 2>/dev/null | awk '/^Name:/{n=1} n && /^Address:/{print $2; exit}')
+  echo "http://${address:-$host}${where#"$host"}${rest#"$where"}"
+}
 url=$(arg cloud-config-url)
-n=0; until wget -q -O /tmp/preseed "$url"; do n=$((n + 1)); [ $n -ge 30 ] && stop "no preseed from $url"; sleep 1; done
+n=0; until wget -q -O /tmp/preseed "$(located "$url")"; do n=$((n + 1)); [ $n -ge 30 ] && stop "no preseed from $url"; sleep 1; done
 head -n 1 /tmp/preseed | grep -q '^#cloud-config' || stop "the preseed is none"
 value() { grep -m1 "^ *$1:" /tmp/preseed | sed 's/^[^:]*: *//; s/^["'\'']//; s/["'\'']$//'; }
 base=$(value metadata_url | sed 's,/*$,,')/2012-03-01
@@ -36,7 +46,7 @@ auth() {
 }
 get() {
   n=0
-  until wget -q -O "$2" --header "$(auth)" "$base/$1"; do n=$((n + 1)); [ $n -ge 30 ] && stop "no $1"; sleep 1; done
+  until wget -q -O "$2" --header "$(auth)" "$(located "$base/$1")"; do n=$((n + 1)); [ $n -ge 30 ] && stop "no $1"; sleep 1; done
 }
 # A signal: form fields as NAME=VALUE, then files as @NAME=PATH.
 signal() {
@@ -53,7 +63,7 @@ signal() {
   done
   printf -- '--%s--\r\n' "$b" >> /tmp/body
   n=0
-  until wget -q -O /tmp/answer --header "$(auth)" --header "Content-Type: multipart/form-data; boundary=$b" --post-file /tmp/body "$base/"; do
+  until wget -q -O /tmp/answer --header "$(auth)" --header "Content-Type: multipart/form-data; boundary=$b" --post-file /tmp/body "$(located "$base/")"; do
     n=$((n + 1)); [ $n -ge 30 ] && stop "the rack does not take a signal"; sleep 1
   done
 }
@@ -77,7 +87,7 @@ cat > /tmp/inventory <<J
 "system":{"uuid":"$(dmi product_uuid)","vendor":"$(dmi sys_vendor)","product":"$(dmi product_name)","family":"","version":"","sku":"","serial":"$(dmi product_serial)","type":"physical","firmware":{"vendor":"$(dmi bios_vendor)","date":"$(dmi bios_date)","version":"$(dmi bios_version)"},"chassis":null,"motherboard":null},
 "gpu":{"cards":[],"total":0},"pci":{"devices":[],"total":0},"usb":{"devices":[],"total":0}}}
 J
-cat /proc/cmdline > /tmp/cmdline; echo '<lldp label="LLDP neighbors"/>' > /tmp/lldp; echo "this tiny machine does not run it" > /tmp/nothing
+cat /proc/cmdline > /tmp/cmdline; echo "this tiny machine does not run it" > /tmp/nothing
 echo '<lldp label="LLDP neighbors"/>' > /tmp/neighbours
 
 tr -d '\n' < /tmp/scripts/index.json | sed 's/{/\n{/g' | grep script_result_id > /tmp/entries
@@ -87,7 +97,6 @@ while read -r entry; do
   case $name in
   *maas-01-commissioning) out=/tmp/inventory ;;
   maas-kernel-cmdline) out=/tmp/cmdline ;;
-  maas-capture-lldpd) out=/tmp/lldp ;;
   maas-capture-lldpd) out=/tmp/neighbours ;;
   *) out=/tmp/nothing ;;
   esac
