@@ -5,7 +5,6 @@
 
 mod decide;
 mod pool;
-mod sorted;
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +19,10 @@ use schema::{
 use serde::{Deserialize, Serialize};
 
 pub use self::pool::{Pool, Reservations};
-use self::sorted::Sorted;
-use crate::core::{Core, Resume, Step, View};
+use crate::{
+    core::{Core, Resume, Step, View},
+    sorted::Sorted,
+};
 
 /// How long an offered address is kept for the MAC it was offered to. Real firmware takes up to 4 s to request it, emulated firmware more.
 pub const OFFER_HOLD: Duration = Duration::from_secs(60);

@@ -13,4 +13,5 @@ pub mod machine;
 pub mod rack;
 pub mod session;
 pub mod shell;
+pub mod sorted;
 pub mod subnet;

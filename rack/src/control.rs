@@ -8,9 +8,8 @@ use std::{
 };
 
 use schema::{
-    messages::link::{PlanUpdate, Rows},
+    messages::link::PlanUpdate,
     net::{HostName, MacAddr},
-    plan::Reservation,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -139,28 +138,19 @@ impl Control {
             return Answer::Refused { why: why.into() };
         }
         let name = name.map(|n| n.as_str().to_owned());
-        let (plan, reservation) = match planfile::reserve(&self.plan.load().plan, mac, ip, name) {
-            Ok(reserved) => reserved,
+        let snapshot = self.plan.load();
+        let reservation = match planfile::reservation(&snapshot, mac, ip, name) {
+            Ok(reservation) => reservation,
             Err(e) => return Answer::Refused { why: e.to_string() },
         };
-        if let Err(e) = self.state.apply(&kept(reservation)).await {
+        let generation = snapshot.plan.generation;
+        let mut update = PlanUpdate::empty(Some(generation), generation);
+        update.reservations.put.push(reservation);
+        if let Err(e) = self.state.apply(&update).await {
             return Answer::Refused { why: e.to_string() };
         }
-        self.plan.store(plan);
+        self.plan.apply(update);
         tracing::info!(%mac, %ip, "reserved");
         Answer::Done
-    }
-}
-
-/// The update that keeps a reservation of this rack's own.
-fn kept(reservation: Reservation) -> PlanUpdate {
-    PlanUpdate {
-        base: Some(schema::id::Generation(0)),
-        generation: schema::id::Generation(0),
-        settings: None,
-        subnets: None,
-        boot_files: None,
-        reservations: Rows { replace: false, remove: Vec::new(), put: vec![reservation] },
-        tickets: Rows::default(),
     }
 }

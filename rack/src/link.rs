@@ -1,7 +1,7 @@
 //! The rack's side of the link: plans into force, orders to their errands, acknowledgements to the outbox. The wire is `actors::link`'s.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,13 +17,12 @@ use actors::{
     shell::ActorRef,
 };
 use schema::{
-    id::{ReportSeq, SystemId},
+    id::ReportSeq,
     messages::{
         link::{FromRack, Hello, PlanUpdate, ToRack},
         report::Fact,
     },
-    net::MacAddr,
-    plan::{BootPurpose, Plan, Ticket},
+    plan::{BootPurpose, Ticket},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -132,7 +131,8 @@ pub struct Listener {
 impl Listener {
     /// Until the client stops.
     pub async fn run(self, mut events: mpsc::Receiver<Event>) {
-        self.held(&self.plan.load().plan.tickets.clone());
+        let open: Vec<_> = self.plan.load().tickets().map(|t| Ticket::clone(t)).collect();
+        self.held(&open);
         while let Some(event) = events.recv().await {
             match event {
                 Event::Up { link, welcome } => self.up(link, &welcome).await,
@@ -189,7 +189,7 @@ impl Listener {
             return tracing::error!(%error, generation = %update.generation, "the plan cannot be made durable; the old one stays in force");
         }
         let (generation, put) = (update.generation, update.tickets.put.clone());
-        self.plan.store(merged(&before.plan, update));
+        self.plan.apply(update);
         tracing::info!(%generation, tickets = put.len(), "a plan is in force");
         self.tell(AgentEvent::PlanInForce { generation }).await;
         self.held(&put);
@@ -208,37 +208,5 @@ impl Listener {
         while let Err(actors::shell::Busy::Full { .. }) = self.agent.tell(event.clone(), TraceId::default()) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-    }
-}
-
-/// The plan after an update that fits it.
-#[must_use]
-pub fn merged(before: &Plan, update: PlanUpdate) -> Plan {
-    let whole = update.base.is_none();
-    let before = if whole { &Plan::default() } else { before };
-    let mut reservations: BTreeMap<_, _> = BTreeMap::new();
-    if !update.reservations.replace {
-        let gone: std::collections::HashSet<MacAddr> = update.reservations.remove.into_iter().collect();
-        let kept = before.reservations.iter().filter(|r| !gone.contains(&r.mac));
-        reservations.extend(kept.map(|r| ((r.mac, r.subnet), r.clone())));
-    }
-    reservations.extend(update.reservations.put.into_iter().map(|r| ((r.mac, r.subnet), r)));
-    let mut tickets: HashMap<SystemId, Ticket> = HashMap::new();
-    if !update.tickets.replace {
-        tickets.extend(before.tickets.iter().map(|t| (t.machine, t.clone())));
-    }
-    for machine in &update.tickets.remove {
-        tickets.remove(machine);
-    }
-    tickets.extend(update.tickets.put.into_iter().map(|t| (t.machine, t)));
-    let mut tickets: Vec<_> = tickets.into_values().collect();
-    tickets.sort_by_key(|t| t.machine);
-    Plan {
-        generation: update.generation,
-        settings: update.settings.unwrap_or_else(|| before.settings.clone()),
-        subnets: update.subnets.unwrap_or_else(|| before.subnets.clone()),
-        boot_files: update.boot_files.unwrap_or_else(|| before.boot_files.clone()),
-        reservations: reservations.into_values().collect(),
-        tickets,
     }
 }

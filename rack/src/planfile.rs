@@ -1,6 +1,7 @@
 //! A plan from a file: TOML or JSON of the plan's own shape, bodies named by local paths, watched and swapped. How a rack serves without a region.
 
 use std::{
+    collections::HashSet,
     fs, io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
@@ -13,7 +14,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::{bodies::Bodies, plan::PlanHandle};
+use crate::{
+    bodies::Bodies,
+    plan::{PlanHandle, Snapshot},
+};
 
 /// Editors write a file in several strokes.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -106,14 +110,10 @@ fn adopt(value: &mut Value, base: &Path, bodies: &Bodies) -> Result<(), (PathBuf
 /// `plan` with the reservations that were made at this rack; one of the file for the same MAC or address wins.
 #[must_use]
 pub fn with_reservations(mut plan: Plan, own: &[Reservation]) -> Plan {
-    let taken = |plan: &Plan, r: &Reservation| {
-        plan.reservations.iter().any(|p| p.ip == r.ip || (p.mac == r.mac && p.subnet == r.subnet))
-    };
-    for reservation in own {
-        if !taken(&plan, reservation) {
-            plan.reservations.push(reservation.clone());
-        }
-    }
+    let ips: HashSet<_> = plan.reservations.iter().map(|r| r.ip).collect();
+    let macs: HashSet<_> = plan.reservations.iter().map(|r| (r.mac, r.subnet)).collect();
+    let free = |r: &&Reservation| !ips.contains(&r.ip) && !macs.contains(&(r.mac, r.subnet));
+    plan.reservations.extend(own.iter().filter(free).cloned());
     plan
 }
 
@@ -173,18 +173,18 @@ pub enum ReserveError {
     Special { ip: Ipv4Addr, what: &'static str },
 }
 
-/// The plan with one more reservation; one of the same MAC on the same subnet is replaced.
+/// A reservation that fits the plan; one of the same MAC on the same subnet gives way to it.
 ///
 /// # Errors
 /// [`ReserveError`].
-pub fn reserve(
-    plan: &Plan,
+pub fn reservation(
+    snapshot: &Snapshot,
     mac: schema::net::MacAddr,
     ip: Ipv4Addr,
     name: Option<String>,
-) -> Result<(Plan, Reservation), ReserveError> {
-    let Some(subnet) = plan.subnets.iter().find(|s| s.cidr.contains(ip.into())) else {
-        let subnets: Vec<_> = plan.subnets.iter().map(|s| s.cidr.to_string()).collect();
+) -> Result<Reservation, ReserveError> {
+    let Some(subnet) = snapshot.subnet_of(ip.into()) else {
+        let subnets: Vec<_> = snapshot.plan.subnets.iter().map(|s| s.cidr.to_string()).collect();
         return Err(ReserveError::NoSubnet { ip, subnets: subnets.join(", ") });
     };
     let special = [
@@ -196,12 +196,8 @@ pub fn reserve(
     if let Some((_, what)) = special.into_iter().find(|(address, _)| *address == Some(ip.into())) {
         return Err(ReserveError::Special { ip, what });
     }
-    if let Some(other) = plan.reservations.iter().find(|r| r.ip == ip && r.mac != mac) {
-        return Err(ReserveError::Taken { ip, mac: other.mac });
+    if let Some(other) = snapshot.reserved_for(ip).filter(|other| *other != mac) {
+        return Err(ReserveError::Taken { ip, mac: other });
     }
-    let reservation = Reservation { subnet: subnet.id, mac, ip, hostname: name };
-    let mut next = plan.clone();
-    next.reservations.retain(|r| r.mac != mac || r.subnet != reservation.subnet);
-    next.reservations.push(reservation.clone());
-    Ok((next, reservation))
+    Ok(Reservation { subnet: subnet.id, mac, ip, hostname: name })
 }

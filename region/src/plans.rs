@@ -14,7 +14,7 @@ use schema::{
         machine::MachineSpec,
     },
     net::{IpRange, MacAddr},
-    plan::{BootPurpose, PlanSettings, PlanSubnet, Reservation, Ticket, TicketBoot},
+    plan::{BootPurpose, Plan, PlanSettings, PlanSubnet, Reservation, Ticket, TicketBoot},
     time::Timestamp,
 };
 
@@ -184,18 +184,11 @@ impl Told {
     /// The whole plan, as a rack gets it first on a connection.
     #[must_use]
     pub fn whole(generation: Generation, sections: Sections, tickets: Vec<Ticket>) -> (Self, PlanUpdate) {
-        let update = PlanUpdate {
-            base: None,
-            generation,
-            settings: Some(sections.settings.clone()),
-            subnets: Some(sections.subnets.clone()),
-            boot_files: Some(sections.boot_files.clone()),
-            reservations: Rows { replace: true, put: sections.reservations.clone(), remove: Vec::new() },
-            tickets: Rows { replace: true, put: tickets.clone(), remove: Vec::new() },
-        };
+        let Sections { settings, subnets, boot_files, reservations } = sections.clone();
+        let plan = Plan { generation, settings, subnets, boot_files, reservations, tickets: tickets.clone() };
         let tickets = tickets.into_iter().map(|t| (t.machine, t)).collect();
         let reservations = index(&sections.reservations);
-        (Self { generation, sections, reservations, tickets }, update)
+        (Self { generation, sections, reservations, tickets }, plan.into())
     }
 
     /// What changed: the sections if they were composed anew, and these machines' tickets (`None`: the machine is gone).
@@ -205,15 +198,7 @@ impl Told {
         sections: Option<Sections>,
         tickets: impl IntoIterator<Item = (SystemId, Option<Ticket>)>,
     ) -> Option<PlanUpdate> {
-        let mut update = PlanUpdate {
-            base: Some(self.generation),
-            generation: self.generation.next(),
-            settings: None,
-            subnets: None,
-            boot_files: None,
-            reservations: Rows::default(),
-            tickets: Rows::default(),
-        };
+        let mut update = PlanUpdate::empty(Some(self.generation), self.generation.next());
         if let Some(new) = sections {
             let old = &self.sections;
             update.settings = (old.settings != new.settings).then(|| new.settings.clone());

@@ -23,6 +23,9 @@ pub type RackId = SystemId;
 pub struct SystemIdError(pub String);
 
 impl SystemId {
+    /// No id is less: where a range of ids begins.
+    pub const FIRST: Self = Self(*b"000000");
+
     /// The id made of six draws. Each draw is taken modulo the alphabet's size, so any source of randomness serves.
     #[must_use]
     pub fn from_draws(draws: [u8; SYSTEM_ID_LEN]) -> Self {

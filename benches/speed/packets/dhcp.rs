@@ -14,6 +14,7 @@ use actors::{
     leases::{Ask, Batch, LeaseEffect, LeaseEvent, Outcome, Pool, ReplyTo, Row, Rules, SubnetLeases},
     shell::Registry,
 };
+use nix::sys::socket::{setsockopt, sockopt};
 use rack::{
     dhcp::{
         self, DhcpConfig, DhcpHandles, Listen, answer,
@@ -214,6 +215,8 @@ fn exchanges(clients: u32, window: usize) {
     let config = DhcpConfig { listen, http_port: 5248, state: dir.path().to_owned(), peers: Vec::new() };
     let server = dhcp::start(config, handles).unwrap_or_else(|e| panic!("{e}"));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("{e}"));
+    // A gust of answers must fit here as it must there: the default of 208 KiB holds about 170 of them.
+    setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20)).ok();
     socket.set_read_timeout(Some(Duration::from_secs(2))).ok();
     socket.connect(server.addresses()[0]).unwrap_or_else(|e| panic!("{e}"));
     let (mut next, mut done, mut lost) = (0_u32, 0_u32, 0_u32);
@@ -241,11 +244,24 @@ fn exchanges(clients: u32, window: usize) {
         }
     }
     let rate = f64::from(done) / begun.elapsed().as_secs_f64();
+    let dropped = [server.addresses()[0].port(), socket.local_addr().map_or(0, |a| a.port())].map(dropped);
     took.sort_unstable();
     let at = |share: usize| took.get(took.len() * share / 100).map_or(0, |t| t.as_micros());
     println!(
-        "  {clients:>6} new clients, {window:>3} outstanding: {rate:>7.0} DORA/s, p50 {} us, p99 {} us, lost {lost}",
+        "  {clients:>6} new clients, {window:>3} outstanding: {rate:>7.0} DORA/s, p50 {} us, p99 {} us, lost {lost} (no room: server {}, clients {})",
         at(50),
-        at(99)
+        at(99),
+        dropped[0],
+        dropped[1]
     );
+}
+
+/// Packets that the kernel threw away since the socket of that port had no room (the last column of /proc/net/udp).
+fn dropped(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/udp").unwrap_or_default();
+    let local = format!(":{port:04X} ");
+    let row = table
+        .lines()
+        .find(|l| l.split_once(':').is_some_and(|(_, rest)| rest.get(..15).is_some_and(|r| r.contains(&local))));
+    row.and_then(|l| l.split_whitespace().last()?.parse().ok()).unwrap_or(0)
 }

@@ -15,7 +15,7 @@ use super::{Definition, State, StateError, unreadable};
 pub(super) enum Table {
     /// "last": the number of the last report.
     Meta,
-    /// "head": generation, settings, subnets, boot files.
+    /// "head": the generation. "part/…": settings, subnets, boot files.
     Plan,
     /// By MAC and subnet.
     Reservations,
@@ -75,12 +75,12 @@ pub(super) fn plan(state: &State) -> Result<Plan, StateError> {
                 Ok(_) => return Err(StateError::Row { table: table.name(), why: "it holds no plan".into() }),
                 Err(e) => return Err(unreadable(table, &e)),
             };
-            if table == Table::Plan {
+            if key == HEAD {
                 plan.generation = update.generation;
-                plan.settings = update.settings.unwrap_or_default();
-                plan.subnets = update.subnets.unwrap_or_default();
-                plan.boot_files = update.boot_files.unwrap_or_default();
             }
+            replace(&mut plan.settings, update.settings);
+            replace(&mut plan.subnets, update.subnets);
+            replace(&mut plan.boot_files, update.boot_files);
             plan.reservations.extend(update.reservations.put);
             plan.tickets.extend(update.tickets.put);
             Ok(true)
@@ -89,26 +89,30 @@ pub(super) fn plan(state: &State) -> Result<Plan, StateError> {
     Ok(plan)
 }
 
-/// The rows of an update. The head is written whole, since its parts are small and change seldom; the rest by rows.
+fn replace<T>(old: &mut T, new: Option<T>) {
+    if let Some(new) = new {
+        *old = new;
+    }
+}
+
+/// The rows of an update: what did not change is not written.
 pub(super) fn of_update(state: &State, update: &PlanUpdate) -> Result<Vec<Op>, StateError> {
     let mut ops = Vec::new();
-    let empty = || PlanUpdate {
-        base: None,
-        generation: update.generation,
-        settings: None,
-        subnets: None,
-        boot_files: None,
-        reservations: Rows::default(),
-        tickets: Rows::default(),
+    let empty = || PlanUpdate::empty(None, update.generation);
+    let mut part = |key: &[u8], part: PlanUpdate| -> Result<(), StateError> {
+        ops.push(state.put(Table::Plan, key, &frame(Table::Plan, part)?)?);
+        Ok(())
     };
-    let before = if update.base.is_some() { head(state)? } else { Plan::default() };
-    let head = PlanUpdate {
-        settings: Some(update.settings.clone().unwrap_or(before.settings)),
-        subnets: Some(update.subnets.clone().unwrap_or(before.subnets)),
-        boot_files: Some(update.boot_files.clone().unwrap_or(before.boot_files)),
-        ..empty()
-    };
-    ops.push(state.put(Table::Plan, HEAD, &frame(Table::Plan, head)?)?);
+    part(HEAD, empty())?;
+    if let Some(settings) = update.settings.clone() {
+        part(b"part/settings", PlanUpdate { settings: Some(settings), ..empty() })?;
+    }
+    if let Some(subnets) = update.subnets.clone() {
+        part(b"part/subnets", PlanUpdate { subnets: Some(subnets), ..empty() })?;
+    }
+    if let Some(boot_files) = update.boot_files.clone() {
+        part(b"part/boot_files", PlanUpdate { boot_files: Some(boot_files), ..empty() })?;
+    }
     let whole = update.base.is_none();
     if whole || update.reservations.replace {
         ops.push(Op::RemovePrefix { table: Table::Reservations, prefix: Vec::new() });
@@ -133,22 +137,6 @@ pub(super) fn of_update(state: &State, update: &PlanUpdate) -> Result<Vec<Op>, S
         ops.push(state.put(Table::Tickets, ticket.machine.as_str().as_bytes(), &row)?);
     }
     Ok(ops)
-}
-
-/// The plan without its rows.
-fn head(state: &State) -> Result<Plan, StateError> {
-    let mut plan = Plan::default();
-    state.scan(Table::Plan, None, |key, row| {
-        let plain = state.unseal(Table::Plan, key, row)?;
-        let decoded = codec::decode::<ToRack>(plain.get(codec::PREFIX..).unwrap_or_default());
-        if let (_, ToRack::Plan(update)) = decoded.map_err(|e| unreadable(Table::Plan, &e))? {
-            plan.settings = update.settings.unwrap_or_default();
-            plan.subnets = update.subnets.unwrap_or_default();
-            plan.boot_files = update.boot_files.unwrap_or_default();
-        }
-        Ok(true)
-    })?;
-    Ok(plan)
 }
 
 fn reservation_key(reservation: &Reservation) -> Vec<u8> {

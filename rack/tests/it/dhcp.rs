@@ -186,12 +186,13 @@ fn a_stranger_gets_no_answer_until_the_next_packet_after_its_reservation() {
     let served = serve(lab(), state.path());
     served.silent(&packet(1, mac(50), &[BIOS]));
     assert_eq!(served.count("stranger"), 1);
-    let mut plan = served.plan.load().plan.clone();
-    plan.reservations.push(
+    let generation = served.plan.load().plan.generation;
+    let mut update = schema::messages::link::PlanUpdate::empty(Some(generation), generation.next());
+    update.reservations.put.push(
         serde_json::from_value(serde_json::json!({"subnet": 1, "mac": "52:54:00:77:00:32", "ip": "10.77.0.50"}))
             .unwrap(),
     );
-    served.plan.store(plan);
+    served.plan.apply(update);
     assert_eq!(served.dora(mac(50), &[]).0, Ipv4Addr::new(10, 77, 0, 50));
 }
 

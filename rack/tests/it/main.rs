@@ -12,6 +12,7 @@ mod peers_metadata;
 mod peers_power;
 mod peers_tftp;
 mod plan_file;
+mod plan_snapshot;
 mod region_link;
 mod rfc1350_tftp;
 mod state;

@@ -15,7 +15,7 @@ use schema::{
     boot::{BodyRef, Image, Sha256},
     id::{AttemptId, Generation, ReportSeq, SubnetId, SystemId},
     messages::{
-        link::{Order, PlanUpdate, Rows},
+        link::{Order, PlanUpdate},
         report::Fact,
     },
     plan::{BootPurpose, NodeKey, Plan, PlanSettings, Reservation, Ticket, TicketBoot},
@@ -69,15 +69,7 @@ pub(crate) fn ticket(id: &str, attempt: u32) -> Ticket {
 }
 
 pub(crate) fn update(base: Option<u64>, generation: u64) -> PlanUpdate {
-    PlanUpdate {
-        base: base.map(Generation),
-        generation: Generation(generation),
-        settings: None,
-        subnets: None,
-        boot_files: None,
-        reservations: Rows::default(),
-        tickets: Rows::default(),
-    }
+    PlanUpdate::empty(base.map(Generation), Generation(generation))
 }
 
 fn reservation(last: u8) -> Reservation {

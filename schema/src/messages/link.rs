@@ -8,7 +8,7 @@ use crate::{
     id::{AttemptId, Generation, RackId, ReportSeq, SystemId},
     messages::report::Report,
     net::{Cidr, MacAddr},
-    plan::{Lease, Listening, PlanSettings, PlanSubnet, Reservation, Ticket},
+    plan::{Lease, Listening, Plan, PlanSettings, PlanSubnet, Reservation, Ticket},
     power::{PowerAccess, PowerAction},
     service::ServiceStatus,
     time::Timestamp,
@@ -83,6 +83,37 @@ pub struct PlanUpdate {
     pub boot_files: Option<Vec<BootFile>>,
     pub reservations: Rows<Reservation, MacAddr>,
     pub tickets: Rows<Ticket, SystemId>,
+}
+
+impl PlanUpdate {
+    /// An update that leaves all as it is; `base` as in the field.
+    #[must_use]
+    pub fn empty(base: Option<Generation>, generation: Generation) -> Self {
+        Self {
+            base,
+            generation,
+            settings: None,
+            subnets: None,
+            boot_files: None,
+            reservations: Rows::default(),
+            tickets: Rows::default(),
+        }
+    }
+}
+
+/// A whole plan, as it goes over the link.
+impl From<Plan> for PlanUpdate {
+    fn from(plan: Plan) -> Self {
+        Self {
+            base: None,
+            generation: plan.generation,
+            settings: Some(plan.settings),
+            subnets: Some(plan.subnets),
+            boot_files: Some(plan.boot_files),
+            reservations: Rows { replace: true, put: plan.reservations, remove: Vec::new() },
+            tickets: Rows { replace: true, put: plan.tickets, remove: Vec::new() },
+        }
+    }
 }
 
 /// A change of a table of rows.

@@ -1,13 +1,14 @@
-//! A sorted map whose copies share what did not change: a lease table of thousands is cloned per step for the price of a few pointers. Knows nothing of leases.
+//! A sorted map whose copies share what did not change: a table of thousands is cloned per step, or per snapshot, for the price of a few pointers.
+//! Knows nothing of what it holds: leases in the rack's subnets, tickets and reservations in the rack's plan.
 
-use std::sync::Arc;
+use std::{borrow::Borrow, sync::Arc};
 
 /// Entries per chunk before it is split: small enough to copy, large enough to keep the spine short.
 const CHUNK: usize = 128;
 
 /// A map from `K` to `V` in the order of `K`. Cloning it copies one pointer per 64 to 128 entries; a change copies one chunk, once per clone.
 #[derive(Debug, Clone)]
-pub(super) struct Sorted<K, V> {
+pub struct Sorted<K, V> {
     chunks: Vec<Arc<Vec<(K, V)>>>,
     len: usize,
 }
@@ -18,30 +19,47 @@ impl<K, V> Default for Sorted<K, V> {
     }
 }
 
-impl<K: Ord + Copy, V: Clone> Sorted<K, V> {
+impl<K: Ord + Clone, V: Clone> Sorted<K, V> {
     /// How many entries it holds.
-    pub(super) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// The chunk that holds `key` or would.
-    fn chunk_of(&self, key: &K) -> usize {
-        let after = self.chunks.partition_point(|c| c.first().is_some_and(|(first, _)| first <= key));
+    fn chunk_of<Q: Ord + ?Sized>(&self, key: &Q) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        let after = self.chunks.partition_point(|c| c.first().is_some_and(|(first, _)| first.borrow() <= key));
         after.saturating_sub(1)
     }
 
-    pub(super) fn get(&self, key: &K) -> Option<&V> {
+    /// The value of that key.
+    #[must_use]
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
         let chunk = self.chunks.get(self.chunk_of(key))?;
-        let i = chunk.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
+        let i = chunk.binary_search_by(|(k, _)| k.borrow().cmp(key)).ok()?;
         chunk.get(i).map(|(_, v)| v)
     }
 
-    pub(super) fn contains(&self, key: &K) -> bool {
+    /// Whether it has that key.
+    #[must_use]
+    pub fn contains(&self, key: &K) -> bool {
         self.get(key).is_some()
     }
 
     /// Puts the entry; the one it replaces is returned.
-    pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let at = self.chunk_of(&key);
         let Some(shared) = self.chunks.get_mut(at) else {
             self.chunks.push(Arc::new(vec![(key, value)]));
@@ -63,10 +81,14 @@ impl<K: Ord + Copy, V: Clone> Sorted<K, V> {
         }
     }
 
-    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+    /// Takes the entry out; what it was is returned.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         let at = self.chunk_of(key);
         let shared = self.chunks.get_mut(at)?;
-        let i = shared.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
+        let i = shared.binary_search_by(|(k, _)| k.borrow().cmp(key)).ok()?;
         let (_, value) = Arc::make_mut(shared).remove(i);
         self.len -= 1;
         if shared.is_empty() {
@@ -76,8 +98,16 @@ impl<K: Ord + Copy, V: Clone> Sorted<K, V> {
     }
 
     /// The entries in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
+    pub fn iter(&self) -> impl Iterator<Item = &(K, V)> {
         self.chunks.iter().flat_map(|c| c.iter())
+    }
+
+    /// The entries in order, from the first whose key is `from` or above.
+    pub fn iter_from<'a>(&'a self, from: &K) -> impl Iterator<Item = &'a (K, V)> + use<'a, K, V> {
+        let at = self.chunk_of(from);
+        let within = self.chunks.get(at).map_or(0, |c| c.partition_point(|(key, _)| key < from));
+        let rest = self.chunks.get(at..).unwrap_or_default();
+        rest.iter().flat_map(|c| c.iter()).skip(within)
     }
 }
 
@@ -109,6 +139,9 @@ mod tests {
             }
             kept.push((ours, theirs));
             for (ours, theirs) in kept {
+                for from in [0, 7, 200, 399, 500] {
+                    prop_assert!(ours.iter_from(&from).map(|(k, v)| (k, v)).eq(theirs.range(from..)));
+                }
                 prop_assert!(ours.iter().map(|(k, v)| (k, v)).eq(theirs.iter()));
             }
         }
