@@ -1,1 +1,3 @@
 //! The yard: where all of it runs at once.
+
+pub mod relayed;

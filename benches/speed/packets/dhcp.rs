@@ -14,6 +14,7 @@ use actors::{
     leases::{Ask, Batch, LeaseEffect, LeaseEvent, Outcome, Pool, ReplyTo, Row, Rules, SubnetLeases},
     shell::Registry,
 };
+use benches::relayed;
 use nix::sys::socket::{setsockopt, sockopt};
 use rack::{
     dhcp::{
@@ -29,8 +30,6 @@ use rack::{
 use schema::{id::SubnetId, plan::Plan, time::Timestamp};
 
 const HERE: [Ipv4Addr; 1] = [Ipv4Addr::new(10, 55, 0, 1)];
-/// OVMF's options, as captured.
-const OVMF: &[u8] = b"\x39\x02\x05\xc0\x37\x1b\x01\x02\x03\x04\x05\x06\x0c\x0d\x0f\x11\x12\x16\x17\x1c\x28\x29\x2a\x2b\x32\x33\x36\x3a\x3b\x3c\x42\x43\x61\x5e\x03\x01\x03\x00\x5d\x02\x00\x07\x3c\x20PXEClient:Arch:00007:UNDI:003000";
 
 /// A /16 with 60,000 dynamic addresses; strangers get addresses.
 fn plan() -> Plan {
@@ -42,28 +41,10 @@ fn plan() -> Plan {
     Plan { subnets: vec![subnet], ..Plan::default() }
 }
 
-fn mac(client: u32) -> [u8; 6] {
-    let [a, b, c, d] = client.to_be_bytes();
-    [2, 12, a, b, c, d]
-}
-
 /// A message of that client through a relay; its number is the transaction id.
 fn message(client: u32, kind: u8, taken: Option<Ipv4Addr>) -> Vec<u8> {
-    let mut bytes = vec![0; 240];
-    (bytes[0], bytes[1], bytes[2]) = (1, 1, 6);
-    bytes[4..8].copy_from_slice(&client.to_be_bytes());
-    bytes[24..28].copy_from_slice(&[10, 55, 0, 2]);
-    bytes[28..34].copy_from_slice(&mac(client));
-    bytes[236..240].copy_from_slice(&[99, 130, 83, 99]);
-    bytes.extend([53, 1, kind]);
-    if let Some(ip) = taken {
-        bytes.extend([50, 4]);
-        bytes.extend(ip.octets());
-        bytes.extend([54, 4, 10, 55, 0, 1]);
-    }
-    bytes.extend_from_slice(OVMF);
-    bytes.push(255);
-    bytes
+    let relay = Ipv4Addr::new(10, 55, 0, 2);
+    relayed::message(client, relayed::mac(client), kind, relay, taken.map(|ip| (ip, HERE[0])))
 }
 
 /// The pure path, as the service takes it.
