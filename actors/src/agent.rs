@@ -1,9 +1,10 @@
 //! The rack's own core: its links, its plan, its services, the orders it holds. What one order does is the errand's; packets are nobody's here.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use schema::{
     id::{AttemptId, Generation, RackId, SystemId},
+    service::ServiceStatus,
     time::Timestamp,
     wait::{OwedBy, Wait},
 };
@@ -22,8 +23,8 @@ pub struct Agent {
     pub regions: BTreeMap<String, RegionLink>,
     /// The plan in force; 0 is none.
     pub plan: Generation,
-    /// By name: "dhcp", "tftp", "http", "power", "link".
-    pub services: BTreeMap<String, ServiceState>,
+    /// By name: "dhcp", "tftp", "http", "power", …; without their counters.
+    pub services: BTreeMap<String, ServiceStatus>,
     /// The orders under way.
     pub orders: BTreeMap<SystemId, AttemptId>,
     /// Set while no region is linked and it still counts on one.
@@ -43,15 +44,6 @@ pub struct RegionLink {
     pub remedy: String,
     /// Tries since the link was lost.
     pub tries: u32,
-}
-
-/// How a service of the rack stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "service")]
-pub enum ServiceState {
-    Serving { addresses: Vec<SocketAddr> },
-    Failed { why: String, remedy: String },
-    Stopped,
 }
 
 /// What happens to a rack.
@@ -74,9 +66,9 @@ pub enum AgentEvent {
     PlanGap {
         address: String,
     },
+    /// A service changed.
     Service {
-        name: String,
-        state: ServiceState,
+        status: ServiceStatus,
     },
     OrderHeld {
         machine: SystemId,
@@ -239,12 +231,12 @@ impl Core for Agent {
                     Some(_) => Step::moved(self.clone()).with([AgentEffect::SayHello { address: address.clone() }]),
                 }
             }
-            AgentEvent::Service { name, state } if self.services.get(name) == Some(state) => {
-                Step::ignored(format!("{name} stands so already"))
+            AgentEvent::Service { status } if self.services.get(&status.service) == Some(status) => {
+                Step::ignored(format!("{} stands so already", status.service))
             }
-            AgentEvent::Service { name, state } => {
+            AgentEvent::Service { status } => {
                 let mut next = self.clone();
-                next.services.insert(name.clone(), state.clone());
+                next.services.insert(status.service.clone(), status.clone());
                 Step::moved(next)
             }
             AgentEvent::OrderHeld { machine, attempt } => match self.orders.get(machine) {

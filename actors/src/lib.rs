@@ -11,6 +11,7 @@ pub mod leases;
 pub mod link;
 pub mod machine;
 pub mod rack;
+pub mod service;
 pub mod session;
 pub mod shell;
 pub mod sorted;

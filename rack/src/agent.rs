@@ -7,7 +7,7 @@ use std::{
 };
 
 use actors::{
-    agent::{Agent, AgentEffect, ServiceState},
+    agent::{Agent, AgentEffect},
     clock,
     core::{Moved, RecordError, TraceId},
     shell::{ActorRef, LocalBoxFuture, Perform},
@@ -16,6 +16,7 @@ use schema::{
     messages::link::{FromRack, Hello, RackInterface},
     net::{Cidr, MacAddr},
     plan::Listening,
+    service::ServiceStatus,
     time::Timestamp,
 };
 
@@ -73,12 +74,11 @@ impl Perform<Agent> for Hands {
 /// What the rack is and holds.
 fn hello(agent: &Agent) -> Hello {
     let mut interfaces = interfaces();
-    let listening = agent.services.iter().filter_map(|(service, state)| match state {
-        ServiceState::Serving { addresses } => Some(addresses.iter().map(move |address| (service, *address))),
-        _ => None,
-    });
-    let listening: Vec<_> =
-        listening.flatten().map(|(service, address)| Listening { service: service.clone(), address }).collect();
+    let places = |status: &ServiceStatus| {
+        let service = status.service.clone();
+        status.addresses.clone().into_iter().map(move |address| Listening { service: service.clone(), address })
+    };
+    let listening: Vec<_> = agent.services.values().flat_map(places).collect();
     interfaces.extend(on_loopback(&listening));
     Hello {
         version: env!("CARGO_PKG_VERSION").into(),

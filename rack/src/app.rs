@@ -1,7 +1,6 @@
 //! A rack put together: who holds which handle, the order of start, the order of the end. Every part's own work is its own file's.
 
 use std::{
-    collections::BTreeMap,
     io,
     net::{SocketAddr, SocketAddrV4},
     path::PathBuf,
@@ -10,9 +9,8 @@ use std::{
 };
 
 use actors::{
-    agent::{Agent, AgentEvent, ServiceState},
+    agent::Agent,
     clock,
-    core::TraceId,
     link::{
         LinkError,
         ca::{CaError, RackIdentity},
@@ -20,19 +18,20 @@ use actors::{
     },
     shell::{self, ActorRef, Arbiter, Registry},
 };
-use schema::id::{Generation, RackId};
+use schema::{
+    id::{Generation, RackId},
+    service::ServiceStatus,
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     agent,
     bodies::Bodies,
-    boot::desk::BootDesk,
     config::{RackConfig, Service},
     control::Control,
     deputies::Deputies,
-    dhcp::{self, DhcpConfig, DhcpHandles, Listen},
+    dhcp::Listen,
     fetch::Fetcher,
-    http::{self, HttpState},
     leases::LeaseTable,
     link::{Links, Listener},
     outbox,
@@ -40,8 +39,8 @@ use crate::{
     planfile::{self, PlanFileError},
     power::Drivers,
     report::{Reporter, Seen},
+    services::{Place, Services},
     state::{State, StateError},
-    tftp,
 };
 
 /// The file of the rack's certificate and key in the state directory.
@@ -68,12 +67,6 @@ pub enum AppError {
     NotEnrolled(CaError),
     #[error(transparent)]
     Link(#[from] LinkError),
-    #[error(transparent)]
-    Http(#[from] http::StartError),
-    #[error(transparent)]
-    Tftp(#[from] tftp::StartError),
-    #[error(transparent)]
-    Dhcp(#[from] dhcp::DhcpStartError),
     #[error("the control socket in {dir}: {source}; make the state directory writable for this user")]
     Control { dir: PathBuf, source: io::Error },
     #[error("the system gives no thread for the actors: {0}")]
@@ -87,8 +80,7 @@ pub struct Running {
     pub state: State,
     pub registry: Registry,
     agent: ActorRef<Agent>,
-    addresses: BTreeMap<Service, Vec<SocketAddr>>,
-    servers: Servers,
+    services: Services,
     links: Option<Links>,
     deputies: Deputies,
     gather: JoinHandle<()>,
@@ -97,21 +89,11 @@ pub struct Running {
     _arbiter: Arbiter,
 }
 
-#[derive(Default)]
-struct Servers {
-    dhcp: Option<dhcp::Running>,
-    tftp: Option<tftp::Running>,
-    http: Option<http::Running>,
-}
-
-/// The handles that every server gets.
-#[derive(Clone)]
+/// What talks with the regions, or follows the file, works with.
 struct Handles {
     plan: PlanHandle,
-    leases: LeaseTable,
     bodies: Bodies,
     reporter: Reporter,
-    registry: Registry,
 }
 
 /// The rack.
@@ -148,53 +130,48 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
     let plan = first_plan(&mut config, &state, &bodies)?;
     let errands = state.errands()?;
     let (reporter, seen) = Reporter::kept();
-    let handles = Handles { plan, leases: LeaseTable::default(), bodies, reporter, registry: Registry::default() };
+    let (leases, registry) = (LeaseTable::default(), Registry::default());
 
     let arbiter = Arbiter::start("rack-actors").map_err(AppError::Thread)?;
     let rack = identity.as_ref().map_or_else(|| RackId::from_draws(FILE_RACK), |i| i.rack);
     let orders = errands.iter().filter_map(|e| Some((e.machine, e.under_way()?))).collect();
-    let generation = handles.plan.load().plan.generation;
+    let generation = plan.load().plan.generation;
     let core = Agent::starting(rack, config.regions.iter().cloned(), generation, orders, clock::now());
     let runtime = tokio::runtime::Handle::current();
     let hands = agent::Hands::new(runtime.clone());
-    let agent = shell::spawn(&arbiter.handle(), core, Generation(0), hands.clone(), &handles.registry, true);
-
-    let (servers, addresses) = serve(&config, &handles).await?;
-    for service in Service::ALL {
-        let serving = || ServiceState::Serving { addresses: addresses.get(&service).cloned().unwrap_or_default() };
-        let stands = if config.services.contains(&service) { serving() } else { ServiceState::Stopped };
-        agent.tell(AgentEvent::Service { name: service.name().into(), state: stands }, TraceId::default()).ok(); // Four events do not fill it.
-    }
+    let agent = shell::spawn(&arbiter.handle(), core, Generation(0), hands.clone(), &registry, true);
 
     let drivers = Drivers::new(&config.power);
+    let place = Place::new(config.clone(), plan.clone(), leases.clone(), bodies.clone(), reporter.clone(), registry.clone(), drivers.clone());
+    let services = Services::start(place, rack, &arbiter.handle(), agent.clone()).await;
     let deputies = Deputies::start(
         errands,
         arbiter.handle(),
-        handles.registry.clone(),
+        registry.clone(),
         state.clone(),
         drivers,
         agent.clone(),
         runtime,
     );
     let mut running = Running {
-        plan: handles.plan.clone(),
-        leases: handles.leases.clone(),
+        plan: plan.clone(),
+        leases,
         state: state.clone(),
-        registry: handles.registry.clone(),
+        registry,
         agent,
-        addresses,
-        servers,
+        services,
         links: None,
         deputies,
         gather: tokio::spawn(async {}),
-        reporter: handles.reporter.clone(),
+        reporter: reporter.clone(),
         tasks: Vec::new(),
         _arbiter: arbiter,
     };
-    let control = Control { state: state.clone(), plan: handles.plan.clone(), region: identity.is_some() };
+    let control = Control { state: state.clone(), plan: plan.clone(), region: identity.is_some() };
     let failed = |source| AppError::Control { dir: config.state.clone(), source };
     let socket = Control::bind(&config.state).map_err(failed)?;
     running.tasks.push(tokio::spawn(control.run(socket)));
+    let handles = Handles { plan, bodies, reporter };
     match identity {
         Some(identity) => link(&mut running, &config, &identity, handles, seen, &hands)?,
         None => follow_file(&mut running, &config, handles, seen),
@@ -215,83 +192,6 @@ fn first_plan(config: &mut RackConfig, state: &State, bodies: &Bodies) -> Result
     Ok(PlanHandle::new(planfile::with_reservations(file.plan, &kept.reservations)))
 }
 
-/// HTTP first, since the others name its port.
-async fn serve(
-    config: &RackConfig,
-    handles: &Handles,
-) -> Result<(Servers, BTreeMap<Service, Vec<SocketAddr>>), AppError> {
-    let mut servers = Servers::default();
-    let served = serve_into(&mut servers, config, handles);
-    if served.is_err() {
-        servers.stop().await;
-    }
-    served.map(|addresses| (servers, addresses))
-}
-
-fn serve_into(
-    servers: &mut Servers,
-    config: &RackConfig,
-    handles: &Handles,
-) -> Result<BTreeMap<Service, Vec<SocketAddr>>, AppError> {
-    let mut addresses = BTreeMap::new();
-    let Handles { plan, leases, bodies, reporter, registry } = handles.clone();
-    let mut http_port = config.http.port();
-    if config.services.contains(&Service::Http) {
-        let state = HttpState {
-            plan: plan.clone(),
-            leases: leases.clone(),
-            bodies: bodies.clone(),
-            reporter: reporter.clone(),
-            metadata: http::metadata::Memory::default(),
-        };
-        let listen = http::HttpConfig { listen: config.http, ..http::HttpConfig::default() };
-        let server = http::start(listen, state)?;
-        http_port = server.address().port();
-        addresses.insert(Service::Http, vec![server.address()]);
-        servers.http = Some(server);
-    }
-    if config.services.contains(&Service::Tftp) {
-        let desk = BootDesk::new(plan.clone(), leases.clone(), bodies, reporter.clone(), http_port);
-        let listen = tftp::TftpConfig { listen: config.tftp, ..tftp::TftpConfig::default() };
-        let server = tftp::start(listen, Arc::new(desk))?;
-        addresses.insert(Service::Tftp, vec![server.address()]);
-        servers.tftp = Some(server);
-    }
-    if config.services.contains(&Service::Dhcp) {
-        let settings = DhcpConfig {
-            listen: config.dhcp.clone(),
-            http_port,
-            state: config.state.clone(),
-            peers: config.dhcp_peers.clone(),
-        };
-        let server = dhcp::start(settings, DhcpHandles { plan, leases, reporter, registry })?;
-        addresses.insert(Service::Dhcp, server.addresses().to_vec());
-        servers.dhcp = Some(server);
-    }
-    Ok(addresses)
-}
-
-impl Servers {
-    /// No new requests; what is under way may end.
-    async fn stop(&mut self) {
-        if let Some(dhcp) = self.dhcp.take() {
-            tokio::task::spawn_blocking(move || dhcp.stop()).await.ok(); // A panic there was logged.
-        }
-        let (tftp, http) = (self.tftp.take(), self.http.take());
-        let tftp = async {
-            if let Some(server) = tftp {
-                server.stop().await
-            }
-        };
-        let http = async {
-            if let Some(server) = http {
-                server.stop().await
-            }
-        };
-        tokio::join!(tftp, http);
-    }
-}
-
 /// Dials the regions, and sets everything up that speaks with them.
 fn link(
     running: &mut Running,
@@ -301,7 +201,7 @@ fn link(
     seen: mpsc::UnboundedReceiver<Seen>,
     hands: &agent::Hands,
 ) -> Result<(), AppError> {
-    let Handles { plan, bodies, reporter, .. } = handles;
+    let Handles { plan, bodies, reporter } = handles;
     let state = running.state.clone();
     let (client, events) = LinkClient::start(ClientConfig::new(config.regions.clone()), identity, rand::random::<f64>)?;
     let links = Links::new(client.clone(), config.regions.clone());
@@ -352,15 +252,21 @@ fn follow_file(running: &mut Running, config: &RackConfig, handles: Handles, mut
 impl Running {
     /// Where a service listens; the ports that the system chose, where 0 was asked for.
     #[must_use]
-    pub fn addresses(&self, service: Service) -> &[SocketAddr] {
-        self.addresses.get(&service).map_or(&[], Vec::as_slice)
+    pub fn addresses(&self, service: Service) -> Vec<SocketAddr> {
+        self.services.addresses(service)
+    }
+
+    /// How every service stands, with its counters.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceStatus> {
+        self.services.statuses()
     }
 
     /// The first IPv4 address and port of a service.
     #[must_use]
     pub fn address(&self, service: Service) -> Option<SocketAddrV4> {
-        self.addresses(service).iter().find_map(|address| match address {
-            SocketAddr::V4(v4) => Some(*v4),
+        self.addresses(service).into_iter().find_map(|address| match address {
+            SocketAddr::V4(v4) => Some(v4),
             SocketAddr::V6(_) => None,
         })
     }
@@ -373,7 +279,7 @@ impl Running {
 
     /// The end, in order: no new requests, what was seen into the store, the last reports and a Goodbye to the region, the store closed.
     pub async fn stop(mut self) {
-        self.servers.stop().await;
+        self.services.stop().await;
         self.deputies.stop();
         if let Some(links) = &self.links {
             let mut counts = self.state.outbox();
@@ -417,12 +323,6 @@ pub async fn run(config: RackConfig) -> Result<(), AppError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Thread)?;
     let running = App::start(config).await?;
-    for service in Service::ALL {
-        let addresses: Vec<_> = running.addresses(service).iter().map(SocketAddr::to_string).collect();
-        if !addresses.is_empty() {
-            tracing::info!(addresses = addresses.join(" "), "{} serves", service.name());
-        }
-    }
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}

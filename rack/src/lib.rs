@@ -21,5 +21,6 @@ pub mod planfile;
 pub mod power;
 pub mod report;
 pub mod service;
+pub mod services;
 pub mod state;
 pub mod tftp;

@@ -6,6 +6,7 @@ pub mod manual;
 use std::{
     collections::HashMap,
     future::Future,
+    net::SocketAddr,
     path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -13,8 +14,13 @@ use std::{
 };
 
 use actors::errand::{FaultKind, PowerFault, Ran};
-use schema::power::{PowerAccess, PowerAction, PowerType};
+use schema::{
+    power::{PowerAccess, PowerAction, PowerType},
+    service::Health,
+};
 use tokio::sync::Semaphore;
+
+use crate::service::{Meter, Serving, Stopping};
 
 /// The answer of a driver, when it comes. Dropping it ends the run, whatever it waits for.
 pub type Running<'a> = Pin<Box<dyn Future<Output = Result<Ran, PowerFault>> + Send + 'a>>;
@@ -47,6 +53,7 @@ impl Default for PowerSettings {
 pub struct Drivers(Arc<Inner>);
 
 struct Inner {
+    meter: Meter,
     ipmi: ipmi::Ipmi,
     manual: manual::Manual,
     slots: Semaphore,
@@ -59,6 +66,7 @@ impl Drivers {
     #[must_use]
     pub fn new(settings: &PowerSettings) -> Self {
         Self(Arc::new(Inner {
+            meter: Meter::new("power", &["runs", "failed"]),
             ipmi: ipmi::Ipmi::new(settings.ipmitool.clone(), settings.timeout),
             manual: manual::Manual,
             slots: Semaphore::new(settings.at_once.clamp(1, 1_024)),
@@ -71,6 +79,15 @@ impl Drivers {
     /// # Errors
     /// What the BMC, the tool or the parameters did wrong, with its remedy.
     pub async fn run(&self, action: PowerAction, access: &PowerAccess) -> Result<Ran, PowerFault> {
+        self.0.meter.count("runs");
+        let ran = self.run_in_turn(action, access).await;
+        if let Err(fault) = &ran {
+            self.0.meter.complain("failed", &fault.why, &fault.remedy);
+        }
+        ran
+    }
+
+    async fn run_in_turn(&self, action: PowerAction, access: &PowerAccess) -> Result<Ran, PowerFault> {
         let driver: &dyn Power = match access.power_type {
             PowerType::Ipmi => &self.0.ipmi,
             PowerType::Manual => &self.0.manual,
@@ -95,6 +112,26 @@ impl Drivers {
         let queue = Arc::default();
         queues.insert(bmc.into(), Arc::downgrade(&queue));
         queue
+    }
+}
+
+impl Serving for Drivers {
+    /// It calls, and is not called.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
+
+    fn health(&self) -> Health {
+        Health::Running
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.0.meter
+    }
+
+    /// Runs under way are the errands' to end.
+    fn stop(self: Box<Self>) -> Stopping {
+        Box::pin(async {})
     }
 }
 

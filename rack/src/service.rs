@@ -4,10 +4,12 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -22,14 +24,33 @@ const LOG_AGAIN: Duration = Duration::from_secs(60);
 /// Complaints are texts with few variables; still, nobody outside may fill the memory with them.
 const COMPLAINTS: usize = 1_024;
 
-/// A running service, as the rack's app sees it.
+/// A running service, as its supervisor sees it.
 pub trait Serving: Send + Sync {
     /// Where it listens; the ports that the system chose, where 0 was asked for.
     fn addresses(&self) -> Vec<SocketAddr>;
-    /// Whether it serves all that it should.
+    /// Whether it serves all that it should. Asked twice a second: `Dead` gets it started again.
     fn health(&self) -> Health;
     /// Its counters and its last error.
     fn meter(&self) -> &Meter;
+    /// How often each thing happened.
+    fn counters(&self) -> Vec<(String, u64)> {
+        self.meter().counters()
+    }
+    /// What went wrong last.
+    fn last_error(&self) -> Option<ServiceError> {
+        self.meter().last_error()
+    }
+    /// No new requests; what is under way may end. Its ports are free when this resolves.
+    fn stop(self: Box<Self>) -> Stopping;
+}
+
+/// The end of a service.
+pub type Stopping = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The health of a service that lives on threads of its own: one that has ended is a panic that was printed there.
+#[must_use]
+pub fn alive<'a, T: 'a>(threads: impl IntoIterator<Item = &'a thread::JoinHandle<T>>) -> Health {
+    if threads.into_iter().any(thread::JoinHandle::is_finished) { Health::Dead } else { Health::Running }
 }
 
 /// Counters by name, and the last error. Cloned freely; counting takes no lock.

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use actors::{
-    agent::{Agent, AgentEffect, AgentEvent, AgentTimer, ServiceState},
+    agent::{Agent, AgentEffect, AgentEvent, AgentTimer},
     core::{Core, TimerOp},
 };
 use proptest::prelude::*;
 use schema::{
     id::{AttemptId, Generation, SystemId},
+    service::{Health, ServiceStatus},
     time::Timestamp,
 };
 
@@ -61,8 +62,15 @@ fn event() -> impl Strategy<Value = AgentEvent> {
         address.clone().prop_map(|a| AgentEvent::PlanGap { address: a.into() }),
         address.prop_map(|a| AgentEvent::HelloAsked { address: a.into() }),
         prop::bool::ANY.prop_map(|ok| AgentEvent::Service {
-            name: "dhcp".into(),
-            state: if ok { ServiceState::Stopped } else { ServiceState::Serving { addresses: Vec::new() } },
+            status: ServiceStatus {
+                service: "dhcp".into(),
+                health: if ok { Health::Running } else { Health::Dead },
+                since: Timestamp(0),
+                addresses: Vec::new(),
+                counters: Vec::new(),
+                last_error: None,
+                restarts: 0,
+            },
         }),
         (machine.clone(), 1..4_u32).prop_map(|(m, a)| AgentEvent::OrderHeld { machine: id(m), attempt: AttemptId(a) }),
         (machine, 1..4_u32).prop_map(|(m, a)| AgentEvent::OrderOver { machine: id(m), attempt: AttemptId(a) }),

@@ -7,6 +7,7 @@ mod errand;
 mod link;
 mod machine;
 mod machine_laws;
+mod service;
 mod session;
 mod shell;
 mod states_doc;

@@ -33,6 +33,7 @@ use crate::{
     leases::LeaseTable,
     plan::{PlanHandle, Snapshot},
     report::Reporter,
+    service::Meter,
 };
 
 /// Packets that wait for one subnet's disk; beyond it clients are left to ask again.
@@ -44,6 +45,7 @@ pub(super) struct Hands {
     pub(super) table: LeaseTable,
     pub(super) reporter: Reporter,
     pub(super) counters: Counters,
+    pub(super) meter: Meter,
     pub(super) registry: Registry,
     pub(super) journal: Journal,
     pub(super) http_port: u16,

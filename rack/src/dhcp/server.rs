@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use actors::{clock, shell::Registry};
-use schema::plan::PlanSubnet;
+use actors::{clock, service::ServiceFault, shell::Registry};
+use schema::{plan::PlanSubnet, service::Health};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
@@ -22,7 +22,12 @@ use super::{
     socket::{Ear, Interface, Overheard, Port, PortError, SERVER_PORT, interfaces},
     status::{Counters, DhcpStatus},
 };
-use crate::{leases::LeaseTable, plan::PlanHandle, report::Reporter};
+use crate::{
+    leases::LeaseTable,
+    plan::PlanHandle,
+    report::Reporter,
+    service::{Meter, Serving, Stopping, alive},
+};
 
 /// Packets read before the actors get their turn.
 const ROUND: usize = 64;
@@ -79,6 +84,7 @@ pub enum DhcpStartError {
 pub struct Running {
     addresses: Vec<SocketAddr>,
     counters: Counters,
+    meter: Meter,
     stop: Option<oneshot::Sender<()>>,
     /// The one that serves, then the one that writes.
     threads: Vec<thread::JoinHandle<()>>,
@@ -87,8 +93,8 @@ pub struct Running {
 /// Starts the service on a thread of its own. Leases on disk are in `handles.leases` when it returns.
 ///
 /// # Errors
-/// [`DhcpStartError`]; an interface that cannot be served (rights, another server) is an error when it is there at the start,
-/// and a problem in [`DhcpStatus`] when it comes later.
+/// [`DhcpStartError`]; that no interface can be served (rights, another server) is an error when they are there at the start,
+/// and a problem in [`DhcpStatus`] when they come later, or when another one is served.
 pub fn start(config: DhcpConfig, handles: DhcpHandles) -> Result<Running, DhcpStartError> {
     let store = RedbStore::open(&config.state)?;
     start_with(config, handles, store)
@@ -108,7 +114,8 @@ pub fn start_with(config: DhcpConfig, handles: DhcpHandles, store: impl LeaseSto
     let (journal, writer) = Journal::start(store).map_err(DhcpStartError::Thread)?;
     let (ready, started) = std::sync::mpsc::sync_channel(1);
     let (stop, stopped) = oneshot::channel();
-    let seen = counters.clone();
+    let meter = Meter::new("dhcp", &["not_served"]);
+    let (seen, complained) = (counters.clone(), meter.clone());
     let run = move || {
         actix_rt::System::new().block_on(async move {
             let hands = Rc::new(Hands {
@@ -116,6 +123,7 @@ pub fn start_with(config: DhcpConfig, handles: DhcpHandles, store: impl LeaseSto
                 table: handles.leases,
                 reporter: handles.reporter,
                 counters: seen,
+                meter: complained,
                 registry: handles.registry,
                 journal,
                 http_port: config.http_port,
@@ -131,7 +139,7 @@ pub fn start_with(config: DhcpConfig, handles: DhcpHandles, store: impl LeaseSto
     let thread = thread::Builder::new().name("dhcp".into()).spawn(run).map_err(DhcpStartError::Thread)?;
     let ended = || DhcpStartError::Thread(io::Error::other("the DHCP thread ended at its start"));
     let addresses = started.recv().map_err(|_| ended())??;
-    Ok(Running { addresses, counters, stop: Some(stop), threads: vec![thread, writer] })
+    Ok(Running { addresses, counters, meter, stop: Some(stop), threads: vec![thread, writer] })
 }
 
 impl Running {
@@ -168,6 +176,32 @@ impl Running {
     }
 }
 
+impl Serving for Running {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.status().addresses
+    }
+
+    fn health(&self) -> Health {
+        match alive(&self.threads) {
+            Health::Running if !self.status().problems.is_empty() => Health::Degraded,
+            health => health,
+        }
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    fn counters(&self) -> Vec<(String, u64)> {
+        self.counters.named()
+    }
+
+    fn stop(self: Box<Self>) -> Stopping {
+        let end = tokio::task::spawn_blocking(move || Self::stop(*self));
+        Box::pin(async move { end.await.unwrap_or_default() }) // A panic there was printed there.
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.end();
@@ -181,9 +215,10 @@ async fn serve(hands: Rc<Hands>, listen: Listen, ready: Ready, mut stopped: ones
     let mut ports = Ports { hands: hands.clone(), open: HashMap::new(), problems: Vec::new() };
     let opened = match &listen {
         Listen::At(addresses) => ports.open_at(addresses),
+        // One interface of several that cannot be served is a problem, not the end.
         Listen::Interfaces => ports.follow().and_then(|()| match ports.problems.pop() {
-            Some(error) => Err(error.into()),
-            None => Ok(ports.addresses()),
+            Some(error) if ports.open.is_empty() => Err(error.into()),
+            _ => Ok(ports.addresses()),
         }),
     };
     let ok = opened.is_ok();
@@ -254,7 +289,7 @@ impl Ports {
                         self.read(port);
                     }
                     Err(error) => {
-                        self.hands.counters.complain("problem", &error.to_string(), clock::now(), None);
+                        self.hands.counters.count("problem");
                         self.problems.push(error);
                     }
                 }
@@ -276,12 +311,20 @@ impl Ports {
         self.hands.set_own(own);
         let mut names: Vec<String> = self.open.keys().cloned().collect();
         names.sort_unstable();
-        self.hands.counters.places(names, self.problems.iter().map(ToString::to_string).collect());
+        let problems: Vec<_> = self.problems.iter().map(ToString::to_string).collect();
+        if let Some(problem) = problems.first() {
+            let fault = ServiceFault::said(problem);
+            self.hands.meter.complain("not_served", fault.why, &fault.remedy);
+        }
+        self.hands.counters.places(names, self.addresses(), problems);
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
-        let all = self.open.values().flat_map(|(p, _)| &p.addresses);
-        all.map(|ip| SocketAddr::from((*ip, SERVER_PORT))).collect()
+        let at = |port: &Port| port.local().map_or(SERVER_PORT, |local| local.port());
+        let all = self.open.values().flat_map(|(port, _)| port.addresses.iter().map(|ip| (*ip, at(port)).into()));
+        let mut all: Vec<SocketAddr> = all.collect();
+        all.sort_unstable();
+        all
     }
 }
 

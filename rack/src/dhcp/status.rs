@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,6 +20,8 @@ const PROOF: Duration = Duration::from_secs(600);
 pub struct DhcpStatus {
     /// Interfaces and addresses that are served.
     pub ports: Vec<String>,
+    /// Where those listen.
+    pub addresses: Vec<SocketAddr>,
     /// Packets by what became of them: "received", "offer", "ack", "nak", "settled" (answered without a step), …
     pub counts: BTreeMap<String, u64>,
     /// Other DHCP servers heard, by subnet.
@@ -124,9 +126,15 @@ impl Counters {
     }
 
     /// Notes what is served and what could not be.
-    pub fn places(&self, ports: Vec<String>, problems: Vec<String>) {
+    pub fn places(&self, ports: Vec<String>, addresses: Vec<SocketAddr>, problems: Vec<String>) {
         let mut inner = self.inner();
-        (inner.status.ports, inner.status.problems) = (ports, problems);
+        (inner.status.ports, inner.status.addresses, inner.status.problems) = (ports, addresses, problems);
+    }
+
+    /// How often each thing happened.
+    #[must_use]
+    pub fn named(&self) -> Vec<(String, u64)> {
+        self.inner().counts.iter().map(|(what, n)| ((*what).to_owned(), *n)).collect()
     }
 
     /// All of it, now.

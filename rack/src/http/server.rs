@@ -12,6 +12,7 @@ use std::{
 use actix_http::HttpService;
 use actix_service::{Service, ServiceFactory, map_config};
 use actix_web::{App, dev::AppConfig, web};
+use schema::service::Health;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,10 @@ use super::{
     images::{Parting, converse},
     metadata,
 };
-use crate::boot::desk::BootDesk;
+use crate::{
+    boot::desk::BootDesk,
+    service::{Meter, Serving, Stopping, alive},
+};
 
 /// Where and how to serve.
 #[derive(Debug, Clone)]
@@ -62,6 +66,7 @@ pub enum StartError {
 /// A running server; dropping it stops it without waiting.
 pub struct Running {
     address: SocketAddr,
+    meter: Meter,
     stop: CancellationToken,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -79,6 +84,24 @@ impl Running {
         let threads = std::mem::take(&mut self.threads);
         let join = move || threads.into_iter().for_each(|t| drop(t.join()));
         tokio::task::spawn_blocking(join).await.ok(); // A panic was already logged.
+    }
+}
+
+impl Serving for Running {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        vec![self.address]
+    }
+
+    fn health(&self) -> Health {
+        alive(&self.threads)
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    fn stop(self: Box<Self>) -> Stopping {
+        Box::pin(Self::stop(*self))
     }
 }
 
@@ -104,17 +127,20 @@ pub fn start(config: HttpConfig, state: HttpState) -> Result<Running, StartError
         state.reporter.clone(),
         address.port(),
     );
-    let stop = CancellationToken::new();
+    let (stop, meter) = (CancellationToken::new(), Meter::new("http", &["connections", "accept_failed"]));
     let mut threads = Vec::new();
     for number in 0..config.workers.max(1) {
         let listener = listener.try_clone().map_err(StartError::Thread)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let (state, desk, config, stop) = (state.clone(), desk.clone(), config.clone(), stop.clone());
-        let work = move || tokio::task::LocalSet::new().block_on(&runtime, work(listener, state, desk, config, stop));
+        let (state, desk, config) = (state.clone(), desk.clone(), config.clone());
+        let (stop, meter) = (stop.clone(), meter.clone());
+        let work = move || {
+            let door = Door { stop, meter, limit: config.connections, open: Rc::default() };
+            tokio::task::LocalSet::new().block_on(&runtime, work(listener, state, desk, config, door));
+        };
         threads.push(thread::Builder::new().name(format!("http-{number}")).spawn(work).map_err(StartError::Thread)?);
     }
-    tracing::info!(%address, "HTTP serves on {address}");
-    Ok(Running { address, stop, threads })
+    Ok(Running { address, meter, stop, threads })
 }
 
 fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -133,7 +159,7 @@ async fn work(
     state: HttpState,
     desk: BootDesk,
     config: HttpConfig,
-    stop: CancellationToken,
+    door: Door,
 ) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -157,10 +183,10 @@ async fn work(
     let Ok(service) = service.new_service(()).await else {
         return tracing::error!("HTTP could not make its routes; restart the rack");
     };
-    let (service, open) = (Rc::new(service), Rc::new(Cell::new(0)));
-    while let Some(stream) = accept(&listener, &stop, &open, config.connections).await {
-        let (desk, service, held) = (desk.clone(), Rc::clone(&service), Held::new(&open));
-        let stop = stop.clone();
+    let service = Rc::new(service);
+    while let Some(stream) = door.accept(&listener).await {
+        let (desk, service, held) = (desk.clone(), Rc::clone(&service), Held::new(&door.open));
+        let stop = door.stop.clone();
         tokio::task::spawn_local(async move {
             let _held = held;
             let Ok(ends) = ends_of(&stream) else { return };
@@ -178,7 +204,7 @@ async fn work(
     }
     drop(listener);
     let wait = async {
-        while open.get() > 0 {
+        while door.open.get() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -190,30 +216,39 @@ async fn after(stop: &CancellationToken, grace: Duration) {
     tokio::time::sleep(grace).await;
 }
 
-/// The next connection; `None` when the server stops.
-async fn accept(
-    listener: &TcpListener,
-    stop: &CancellationToken,
-    open: &Rc<Cell<usize>>,
+/// Where connections of one thread come in.
+struct Door {
+    stop: CancellationToken,
+    meter: Meter,
     limit: usize,
-) -> Option<TcpStream> {
-    loop {
-        if open.get() >= limit {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            if stop.is_cancelled() {
-                return None;
+    open: Rc<Cell<usize>>,
+}
+
+impl Door {
+    /// The next connection; `None` when the server stops.
+    async fn accept(&self, listener: &TcpListener) -> Option<TcpStream> {
+        loop {
+            if self.open.get() >= self.limit {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                if self.stop.is_cancelled() {
+                    return None;
+                }
+                continue;
             }
-            continue;
-        }
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return None,
-        };
-        match accepted {
-            Ok((stream, _)) => return Some(stream),
-            Err(error) => {
-                tracing::warn!("HTTP could not accept: {error}; it goes on");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.stop.cancelled() => return None,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    self.meter.count("connections");
+                    return Some(stream);
+                }
+                Err(error) => {
+                    let why = format!("HTTP could not accept: {error}");
+                    self.meter.complain("accept_failed", why, "raise the limit of open files (LimitNOFILE)");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     }

@@ -19,6 +19,7 @@ use std::{
 
 use actors::clock::tick;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt};
+use schema::service::Health;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket, sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ use super::{
     send::Outlet,
     transfer::{End, Event, Then, Transfer},
 };
+use crate::service::{Meter, Serving, Stopping, alive};
 
 /// Bytes of the listening socket's receive buffer: a rack's worth of machines asks in the same millisecond.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -81,6 +83,22 @@ pub struct Counters {
     pub active: AtomicU64,
 }
 
+impl Counters {
+    fn named(&self) -> Vec<(String, u64)> {
+        let all = [
+            ("requests", &self.requests),
+            ("missing", &self.missing),
+            ("refused", &self.refused),
+            ("malformed", &self.malformed),
+            ("complete", &self.complete),
+            ("aborted", &self.aborted),
+            ("bytes", &self.bytes),
+            ("active", &self.active),
+        ];
+        all.map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed))).into()
+    }
+}
+
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
@@ -89,6 +107,7 @@ fn count(counter: &AtomicU64) {
 pub struct Running {
     address: SocketAddrV4,
     counters: Arc<Counters>,
+    meter: Meter,
     stop: CancellationToken,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -115,6 +134,30 @@ impl Running {
     }
 }
 
+impl Serving for Running {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        vec![self.address.into()]
+    }
+
+    fn health(&self) -> Health {
+        alive(&self.thread)
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    fn counters(&self) -> Vec<(String, u64)> {
+        let mut counters = self.counters.named();
+        counters.append(&mut self.meter.counters());
+        counters
+    }
+
+    fn stop(self: Box<Self>) -> Stopping {
+        Box::pin(Self::stop(*self))
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -134,16 +177,17 @@ pub fn start(config: TftpConfig, files: Arc<dyn BootFiles>) -> Result<Running, S
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
     let (stop, counters) = (CancellationToken::new(), Arc::new(Counters::default()));
-    let (stopped, counted) = (stop.clone(), Arc::clone(&counters));
+    let meter = Meter::new("tftp", &["receive_failed"]);
+    let (stopped, counted, complained) = (stop.clone(), Arc::clone(&counters), meter.clone());
     let thread = thread::Builder::new()
         .name("tftp".into())
         .spawn(move || {
-            let desk = Rc::new(Desk { files, counters: counted, live: RefCell::default(), idle: Notify::new() });
+            let (live, idle) = (RefCell::default(), Notify::new());
+            let desk = Rc::new(Desk { files, counters: counted, meter: complained, live, idle });
             tokio::task::LocalSet::new().block_on(&runtime, run(socket, desk, stopped, config.grace));
         })
         .map_err(StartError::Thread)?;
-    tracing::info!(%address, "TFTP serves on {address}");
-    Ok(Running { address, counters, stop, thread: Some(thread) })
+    Ok(Running { address, counters, meter, stop, thread: Some(thread) })
 }
 
 fn listen(address: SocketAddrV4) -> io::Result<std::net::UdpSocket> {
@@ -162,6 +206,7 @@ fn listen(address: SocketAddrV4) -> io::Result<std::net::UdpSocket> {
 struct Desk {
     files: Arc<dyn BootFiles>,
     counters: Arc<Counters>,
+    meter: Meter,
     live: RefCell<HashMap<SocketAddrV4, Live>>,
     idle: Notify,
 }
@@ -194,16 +239,13 @@ async fn run(socket: std::net::UdpSocket, desk: Rc<Desk>, stop: CancellationToke
 /// Takes every request that waits before any is served, so that none is lost while the first are looked up.
 async fn hear(socket: &UdpSocket, desk: &Rc<Desk>) {
     let mut buffer = vec![0; MAX_REQUEST + 64];
-    let mut complained: Option<Instant> = None;
     loop {
         match receive(socket, &mut buffer).await {
             Ok((len, peer, local)) => desk.take(buffer.get(..len).unwrap_or_default(), peer, local),
             Err(error) => {
                 // Ours to report, never to stop for: the kernel hands out an earlier packet's trouble here.
-                if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
-                    tracing::warn!("TFTP could not receive: {error}; it goes on");
-                    complained = Some(tick());
-                }
+                let why = format!("TFTP could not receive: {error}");
+                desk.meter.complain("receive_failed", why, "nothing if it was once; else look at the network interface");
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }

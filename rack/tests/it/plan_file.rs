@@ -17,6 +17,7 @@ use rack::{
     control,
     dhcp::Listen,
 };
+use schema::service::Health;
 
 /// A plan whose rack is `host`. The machine 52:54:00:77:00:01 boots from disk, strangers are ignored.
 fn write_plan(path: &Path, host: Ipv4Addr, lease_s: u32) {
@@ -171,7 +172,7 @@ async fn a_reservation_through_the_socket_holds_for_the_next_packet_and_after_a_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_start_is_one_error_with_a_remedy() {
+async fn what_cannot_be_is_one_error_with_a_remedy_and_a_taken_port_stops_one_service_alone() {
     let (dir, host) = (tempfile::tempdir().unwrap(), Ipv4Addr::new(127, 77, 204, 1));
     let plan = dir.path().join("plan.toml");
     let why = |e: Result<Running, AppError>| e.err().expect("an error").to_string();
@@ -186,9 +187,21 @@ async fn what_cannot_start_is_one_error_with_a_remedy() {
     let text = std::fs::read_to_string(&plan).unwrap();
     let taken = holder.local_addr().unwrap();
     std::fs::write(&plan, text.replace(&format!("tftp = \"{host}:0\""), &format!("tftp = \"{taken}\""))).unwrap();
-    let error = why(App::start(config(dir.path(), host)).await);
-    assert!(error.contains(&taken.to_string()) && error.contains("port"), "{error}");
-    // What had started was stopped: the same directory serves once the port is free.
+    // One service that does not start stops nothing else, says why, and starts once it can.
+    let running = App::start(config(dir.path(), host)).await.unwrap();
+    let tftp_now = || running.services().into_iter().find(|s| s.service == "tftp").unwrap();
+    let error = tftp_now().last_error.expect("why");
+    assert_eq!(tftp_now().health, Health::Dead);
+    assert!(error.why.contains(&taken.to_string()) && error.remedy.contains("port"), "{error:?}");
+    assert!(http(running.addresses(Service::Http)[0], "/lpxelinux.0").starts_with("HTTP/1.1 200"));
     drop(holder);
-    App::start(config(dir.path(), host)).await.unwrap().stop().await;
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while tftp_now().health != Health::Running {
+        assert!(std::time::Instant::now() < end, "{:?}", tftp_now());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(tftp_now().restarts > 0);
+    assert_eq!(tftp(taken, "lpxelinux.0")[..4], [0, 3, 0, 1]);
+    assert!(tftp_now().counters.contains(&("requests".to_owned(), 1)), "{:?}", tftp_now());
+    running.stop().await;
 }
