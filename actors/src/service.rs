@@ -207,7 +207,11 @@ impl Service {
             since: now,
             deadline,
             evidence: error.map(|e| format!("{}: {}", e.at, e.why)).into_iter().collect(),
-            on_timeout: if starting { "the start is called stuck and waited for".into() } else { "it is started".into() },
+            on_timeout: if starting {
+                "the start is called stuck and waited for".into()
+            } else {
+                "it is started".into()
+            },
             remedy: error.map_or_else(|| "nothing yet".into(), |e| e.remedy.clone()),
         };
         self.wait = Some(wait.clone());

@@ -142,17 +142,18 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
     let agent = shell::spawn(&arbiter.handle(), core, Generation(0), hands.clone(), &registry, true);
 
     let drivers = Drivers::new(&config.power);
-    let place = Place::new(config.clone(), plan.clone(), leases.clone(), bodies.clone(), reporter.clone(), registry.clone(), drivers.clone());
-    let services = Services::start(place, rack, &arbiter.handle(), agent.clone()).await;
-    let deputies = Deputies::start(
-        errands,
-        arbiter.handle(),
+    let place = Place::new(
+        config.clone(),
+        plan.clone(),
+        leases.clone(),
+        bodies.clone(),
+        reporter.clone(),
         registry.clone(),
-        state.clone(),
-        drivers,
-        agent.clone(),
-        runtime,
+        drivers.clone(),
     );
+    let services = Services::start(place, rack, &arbiter.handle(), agent.clone()).await;
+    let deputies =
+        Deputies::start(errands, arbiter.handle(), registry.clone(), state.clone(), drivers, agent.clone(), runtime);
     let mut running = Running {
         plan: plan.clone(),
         leases,

@@ -69,7 +69,8 @@ impl Services {
             tell(actor, ServiceEvent::Start).await;
         }
         let mut changed = self.0.hands.changed();
-        let silent = |actor: &&ActorRef<Core>| matches!(actor.snapshot().state, ServiceState::Off | ServiceState::Starting);
+        let silent =
+            |actor: &&ActorRef<Core>| matches!(actor.snapshot().state, ServiceState::Off | ServiceState::Starting);
         let all = changed.wait_for(|()| !actors.iter().any(silent));
         tokio::time::timeout(FIRST_WORD, all).await.ok(); // Who starts longer is supervised like the others.
     }
@@ -275,8 +276,12 @@ fn say(core: &Core) {
         ServiceState::Resting { until } => {
             tracing::warn!(service, remedy, again = %until, "{service} does not serve: {why}");
         }
-        ServiceState::Starting if core.restarts > 0 => tracing::info!(service, restarts = core.restarts, "{service} is started again"),
-        ServiceState::Serving { degraded: true, .. } => tracing::warn!(service, remedy, "{service} serves in part: {why}"),
+        ServiceState::Starting if core.restarts > 0 => {
+            tracing::info!(service, restarts = core.restarts, "{service} is started again")
+        }
+        ServiceState::Serving { degraded: true, .. } => {
+            tracing::warn!(service, remedy, "{service} serves in part: {why}")
+        }
         ServiceState::Serving { addresses, .. } => {
             let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
             tracing::info!(service, addresses = addresses.join(" "), "{service} serves");

@@ -154,13 +154,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// One thread: its own accepts, its own connections, its own actix-web.
-async fn work(
-    listener: std::net::TcpListener,
-    state: HttpState,
-    desk: BootDesk,
-    config: HttpConfig,
-    door: Door,
-) {
+async fn work(listener: std::net::TcpListener, state: HttpState, desk: BootDesk, config: HttpConfig, door: Door) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("HTTP lost its socket: {error}; restart the rack"),

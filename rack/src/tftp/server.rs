@@ -245,7 +245,11 @@ async fn hear(socket: &UdpSocket, desk: &Rc<Desk>) {
             Err(error) => {
                 // Ours to report, never to stop for: the kernel hands out an earlier packet's trouble here.
                 let why = format!("TFTP could not receive: {error}");
-                desk.meter.complain("receive_failed", why, "nothing if it was once; else look at the network interface");
+                desk.meter.complain(
+                    "receive_failed",
+                    why,
+                    "nothing if it was once; else look at the network interface",
+                );
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
