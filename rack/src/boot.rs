@@ -15,7 +15,6 @@ use names::{Loader, Name};
 
 pub mod desk;
 pub mod grub;
-pub mod host;
 pub mod ipxe;
 pub mod names;
 pub mod pxelinux;

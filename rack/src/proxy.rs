@@ -25,11 +25,13 @@ mod policy;
 mod request;
 mod server;
 mod store;
+mod told;
 mod tunnel;
 mod upstream;
 
 pub use guard::{Ports, Reach, Tunnels};
 pub use server::{ProxyHandles, Running, StartError, start};
+pub use told::proxy_url;
 
 /// How to run the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]

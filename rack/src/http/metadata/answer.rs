@@ -14,7 +14,7 @@ use super::{
     Answer, Body, Credentials, Denied, Form, PREFIX, Progress, Request, Response, SIGNAL_LIMIT, STATUS_LIMIT, preseed,
     signal, status, tar,
 };
-use crate::{boot::host, leases::LeaseTable, plan::Snapshot};
+use crate::{leases::LeaseTable, plan::Snapshot, proxy::proxy_url};
 
 const VERSIONS: [&str; 2] = ["2012-03-01", "latest"];
 
@@ -235,7 +235,7 @@ fn by_id(request: &Request<'_>, id: &str, snapshot: &Snapshot, leases: &LeaseTab
     match (*request.method == Method::POST, op) {
         (false, "get_preseed") => {
             let local = request.host.parse().map_or(request.from, |host: SocketAddr| host.ip());
-            let proxy = host::proxy_url(snapshot, request.from, local, request.proxy);
+            let proxy = proxy_url(snapshot, request.from, local, request.proxy);
             let body = Body::Bytes(preseed::preseed(ticket, boot, request.host, proxy.as_deref()).into_bytes());
             let response = Response { status: 200, content_type: "text/plain; charset=utf-8", body };
             with(response, ticket, vec![Fact::PreseedFetched { from: request.from }])

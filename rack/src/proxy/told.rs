@@ -1,19 +1,10 @@
-//! What machines call their rack, and what they are told of its package proxy. In one place, so that all say the same.
+//! What machines are told of the package proxy (MAAS: `enable_http_proxy`, `http_proxy`, `use_peer_proxy`, `allow_proxy`). Pure.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::plan::Snapshot;
 
-/// The rack's name or address for machines that reach it at `local`.
-#[must_use]
-pub fn rack_host(_snapshot: &Snapshot, local: IpAddr) -> String {
-    match local {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    }
-}
-
-/// The proxy that the machine at `machine` fetches its packages through (MAAS: `enable_http_proxy`, `http_proxy`, `use_peer_proxy`, `allow_proxy`).
+/// The proxy that the machine at `machine`, which reaches this rack at `local`, fetches its packages through.
 /// `own`: where this rack's proxy listens, if it runs.
 #[must_use]
 pub fn proxy_url(snapshot: &Snapshot, machine: IpAddr, local: IpAddr, own: Option<SocketAddr>) -> Option<String> {
@@ -23,7 +14,7 @@ pub fn proxy_url(snapshot: &Snapshot, machine: IpAddr, local: IpAddr, own: Optio
     }
     match &settings.url {
         Some(url) if !settings.peer => Some(url.clone()),
-        _ => own.map(|own| format!("http://{}:{}/", rack_host(snapshot, local), own.port())),
+        _ => own.map(|own| format!("http://{}/", SocketAddr::new(local, own.port()))),
     }
 }
 
