@@ -130,6 +130,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("dhcp", &["listen", "peers"]),
     ("tftp", &["listen"]),
     ("http", &["listen"]),
+<<<<<<< HEAD
     ("power", &["ipmi", "ipmitool", "timeout_s", "at_once"]),
     (
         "proxy",
@@ -146,6 +147,9 @@ const KEYS: &[(&str, &[&str])] = &[
             "per_client",
         ],
     ),
+=======
+    ("power", &["ipmi", "redfish_tls", "ipmitool", "timeout_s", "at_once"]),
+>>>>>>> 0f05545 (A Redfish driver, simulated Redfish BMCs, and the peers of both protocols)
     ("outbox", &["reports", "mebibytes"]),
 ];
 
@@ -236,8 +240,8 @@ impl Reader {
         let services: Vec<Service> =
             self.list("rack", "only", &format!("name services: {}", Service::ALL.map(Service::name).join(", ")));
         let listen = self.dhcp_listen();
+        let state: PathBuf = self.one("rack", "state", base.state, "give a directory");
         let config = RackConfig {
-            state: self.one("rack", "state", base.state, "give a directory"),
             regions: self.regions(),
             plan: self.optional("rack", "plan"),
             files: self.optional("rack", "files"),
@@ -249,6 +253,13 @@ impl Reader {
             proxy: self.proxy(base.proxy),
             power: PowerSettings {
                 ipmi: self.one("power", "ipmi", power.ipmi, "write \"native\" or \"ipmitool\""),
+                redfish_tls: self.one(
+                    "power",
+                    "redfish_tls",
+                    power.redfish_tls,
+                    "write \"pin\", \"verify\" or \"any\"",
+                ),
+                pins: Some(state.join("bmc-certificates")),
                 ipmitool: self.one("power", "ipmitool", power.ipmitool, "give the program's path"),
                 timeout: Duration::from_secs(self.number("power", "timeout_s", power.timeout.as_secs(), 1, 300)),
                 at_once: usize::try_from(self.number("power", "at_once", power.at_once as u64, 1, 1_024))
@@ -265,6 +276,7 @@ impl Reader {
                 .unwrap_or(base.outbox.reports),
                 bytes: self.number("outbox", "mebibytes", base.outbox.bytes >> 20, 1, 1 << 20) << 20,
             },
+            state,
         };
         if config.plan.is_some() && !config.regions.is_empty() {
             self.fault(

@@ -2,6 +2,7 @@
 
 pub mod ipmi;
 pub mod manual;
+pub mod redfish;
 pub mod rmcp;
 
 use std::{
@@ -37,6 +38,10 @@ pub trait Power: Send + Sync {
 pub struct PowerSettings {
     /// How IPMI is spoken.
     pub ipmi: ipmi::IpmiBy,
+    /// How certificates of Redfish services are looked at.
+    pub redfish_tls: redfish::RedfishTls,
+    /// The file that keeps those certificates' hashes; without one they are kept until the process ends.
+    pub pins: Option<PathBuf>,
     /// The program that speaks IPMI.
     pub ipmitool: PathBuf,
     /// How long one run of a driver (one call of the program) may take.
@@ -47,8 +52,14 @@ pub struct PowerSettings {
 
 impl Default for PowerSettings {
     fn default() -> Self {
-        let (ipmi, timeout) = (ipmi::IpmiBy::default(), Duration::from_secs(20));
-        Self { ipmi, ipmitool: "ipmitool".into(), timeout, at_once: 512 }
+        Self {
+            ipmi: ipmi::IpmiBy::default(),
+            redfish_tls: redfish::RedfishTls::default(),
+            pins: None,
+            ipmitool: "ipmitool".into(),
+            timeout: Duration::from_secs(20),
+            at_once: 512,
+        }
     }
 }
 
@@ -59,6 +70,7 @@ pub struct Drivers(Arc<Inner>);
 struct Inner {
     meter: Meter,
     ipmi: ipmi::Ipmi,
+    redfish: redfish::Redfish,
     manual: manual::Manual,
     slots: Semaphore,
     /// BMCs that are in use or waited for now.
@@ -69,9 +81,11 @@ impl Drivers {
     /// The drivers with those settings.
     #[must_use]
     pub fn new(settings: &PowerSettings) -> Self {
+        let meter = Meter::new("power", &["runs", "failed", "ignored"]);
         Self(Arc::new(Inner {
-            meter: Meter::new("power", &["runs", "failed"]),
-            ipmi: ipmi::Ipmi::new(settings),
+            ipmi: ipmi::Ipmi::new(settings, meter.clone()),
+            meter,
+            redfish: redfish::Redfish::new(settings),
             manual: manual::Manual,
             slots: Semaphore::new(settings.at_once.clamp(1, 1_024)),
             queues: Mutex::default(),
@@ -94,6 +108,7 @@ impl Drivers {
     async fn run_in_turn(&self, action: PowerAction, access: &PowerAccess) -> Result<Ran, PowerFault> {
         let driver: &dyn Power = match access.power_type {
             PowerType::Ipmi => &self.0.ipmi,
+            PowerType::Redfish => &self.0.redfish,
             PowerType::Manual => &self.0.manual,
         };
         let Some(address) = access.params.get("power_address").filter(|a| !a.is_empty()) else {

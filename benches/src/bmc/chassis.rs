@@ -50,6 +50,8 @@ pub struct Faults {
 pub struct Chassis {
     on: bool,
     boot: BootFlags,
+    /// Requests that came.
+    heard: u32,
     pub faults: Faults,
 }
 
@@ -58,6 +60,12 @@ impl Chassis {
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.on
+    }
+
+    /// Counts a request. `true`: it is lost, or the BMC is silent.
+    pub fn loses(&mut self) -> bool {
+        self.heard = self.heard.wrapping_add(1);
+        self.faults.silent || self.faults.drops_every.is_some_and(|n| self.heard.is_multiple_of(n.get()))
     }
 
     /// What it says when it is asked.

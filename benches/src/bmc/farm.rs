@@ -1,11 +1,11 @@
 //! Thousands of IPMI BMCs on the wire: one socket, one port, an address of 127.0.0.0/8 each. It answers only for addresses that it was given.
 
 use std::{
-    collections::HashMap,
     io::{self, IoSlice, IoSliceMut},
     net::{Ipv4Addr, SocketAddrV4},
+    ops::Deref,
     os::fd::AsRawFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use actors::clock;
@@ -16,28 +16,20 @@ use nix::{
 use rack::power::rmcp::packet::LONGEST;
 use tokio::{io::Interest, net::UdpSocket, sync::mpsc, task::AbortHandle};
 
-use super::{
-    chassis::{Faults, PowerEvent},
-    ipmi::Bmc,
-};
+use super::{Fleet, ipmi::Bmc};
+
+pub use super::Powered;
 
 /// Bytes of the kernel's queue: a gust of some thousand requests.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// What became of the machine behind a BMC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Powered {
-    pub bmc: Ipv4Addr,
-    pub event: PowerEvent,
-}
-
-/// Many BMCs, one task. Cloned freely; it ends with its last handle.
+/// Many BMCs, one task. Cloned freely; it ends with its last handle. Its BMCs are reached through the [`Fleet`] that it stands for.
 #[derive(Debug, Clone)]
 pub struct Farm(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    bmcs: Arc<Mutex<HashMap<Ipv4Addr, Bmc>>>,
+    fleet: Fleet<Bmc>,
     port: u16,
     task: AbortHandle,
 }
@@ -45,6 +37,14 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+impl Deref for Farm {
+    type Target = Fleet<Bmc>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.fleet
     }
 }
 
@@ -61,10 +61,10 @@ impl Farm {
         socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let port = socket.local_addr()?.port();
-        let (bmcs, (tell, events)) = (Arc::default(), mpsc::unbounded_channel());
-        let server = Server { socket: Arc::new(socket), bmcs: Arc::clone(&bmcs), tell };
+        let (fleet, (tell, events)) = (Fleet::default(), mpsc::unbounded_channel());
+        let server = Server { socket: Arc::new(socket), fleet: Fleet::clone(&fleet), tell };
         let task = tokio::spawn(server.run()).abort_handle();
-        Ok((Self(Arc::new(Inner { bmcs, port, task })), events))
+        Ok((Self(Arc::new(Inner { fleet, port, task })), events))
     }
 
     /// The port of all of them.
@@ -72,44 +72,11 @@ impl Farm {
     pub fn port(&self) -> u16 {
         self.0.port
     }
-
-    /// Puts a BMC at an address of 127.0.0.0/8; what was there before is gone.
-    pub fn put(&self, address: Ipv4Addr, bmc: Bmc) {
-        self.bmcs().insert(address, bmc);
-    }
-
-    /// Takes a BMC off the wire.
-    pub fn remove(&self, address: Ipv4Addr) {
-        self.bmcs().remove(&address);
-    }
-
-    /// The machine behind that BMC went on or off by itself.
-    pub fn set_power(&self, address: Ipv4Addr, on: bool) {
-        self.with(address, |bmc| bmc.set_power(on));
-    }
-
-    /// What is to go wrong with that BMC from now on.
-    pub fn set_faults(&self, address: Ipv4Addr, faults: Faults) {
-        self.with(address, |bmc| bmc.set_faults(faults));
-    }
-
-    /// Looks at a BMC, or changes it; `None` where there is none.
-    pub fn with<T>(&self, address: Ipv4Addr, look: impl FnOnce(&mut Bmc) -> T) -> Option<T> {
-        self.bmcs().get_mut(&address).map(look)
-    }
-
-    fn bmcs(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Bmc>> {
-        lock(&self.0.bmcs)
-    }
-}
-
-fn lock(bmcs: &Mutex<HashMap<Ipv4Addr, Bmc>>) -> MutexGuard<'_, HashMap<Ipv4Addr, Bmc>> {
-    bmcs.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Server {
     socket: Arc<UdpSocket>,
-    bmcs: Arc<Mutex<HashMap<Ipv4Addr, Bmc>>>,
+    fleet: Fleet<Bmc>,
     tell: mpsc::UnboundedSender<Powered>,
 }
 
@@ -129,10 +96,8 @@ impl Server {
     }
 
     fn answer(&self, datagram: &[u8], from: SocketAddrV4, to: Ipv4Addr) {
-        let answer = match lock(&self.bmcs).get_mut(&to) {
-            Some(bmc) => bmc.answer(datagram, rand::random(), clock::now()),
-            None => return,
-        };
+        let answer = self.fleet.with(to, |bmc| bmc.answer(datagram, rand::random(), clock::now()));
+        let Some(answer) = answer else { return };
         if let Some(event) = answer.event {
             // Nobody may be listening, as in a bench of the driver alone.
             self.tell.send(Powered { bmc: to, event }).ok();

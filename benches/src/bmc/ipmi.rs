@@ -13,7 +13,10 @@ use rack::power::rmcp::{
 };
 use schema::time::Timestamp;
 
-use super::chassis::{Chassis, Faults, PowerEvent};
+use super::{
+    Simulated,
+    chassis::{Chassis, Faults, PowerEvent},
+};
 
 /// Sessions at once, set-up included; many BMCs have four.
 const SESSIONS: usize = 8;
@@ -31,6 +34,8 @@ pub struct Setup {
     pub suites: Vec<Suite>,
     /// The most that its user may do.
     pub limit: Privilege,
+    /// It speaks IPMI 2.0. If not, it says so and answers nothing else: a 1.5 session is not simulated.
+    pub two: bool,
 }
 
 impl Default for Setup {
@@ -43,6 +48,7 @@ impl Default for Setup {
             guid: [0; 16],
             suites: Suite::ALL.to_vec(),
             limit: Privilege::Administrator,
+            two: true,
         }
     }
 }
@@ -63,8 +69,6 @@ pub struct Bmc {
     setup: Setup,
     pub chassis: Chassis,
     sessions: Vec<Session>,
-    /// Datagrams that came.
-    heard: u32,
     /// Session ids that were given.
     given: u32,
 }
@@ -101,11 +105,17 @@ pub struct Answer {
     pub event: Option<PowerEvent>,
 }
 
+impl Simulated for Bmc {
+    fn chassis(&mut self) -> &mut Chassis {
+        &mut self.chassis
+    }
+}
+
 impl Bmc {
     /// A BMC whose machine is off.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
-        Self { setup, chassis: Chassis::default(), sessions: Vec::new(), heard: 0, given: 0 }
+        Self { setup, chassis: Chassis::default(), sessions: Vec::new(), given: 0 }
     }
 
     /// The machine went on or off by itself.
@@ -125,12 +135,10 @@ impl Bmc {
 
     /// Answers a datagram. `random` is drawn anew for every one.
     pub fn answer(&mut self, datagram: &[u8], random: [u8; 16], now: Timestamp) -> Answer {
-        self.heard = self.heard.wrapping_add(1);
-        let faults = &self.chassis.faults;
-        if faults.silent || faults.drops_every.is_some_and(|n| self.heard.is_multiple_of(n.get())) {
+        if self.chassis.loses() {
             return Answer::default();
         }
-        let after = faults.slow;
+        let after = self.chassis.faults.slow;
         self.sessions.retain(|s| now.since(s.used) < IDLE);
         let mut event = None;
         // What is malformed is not answered, as no BMC does.
@@ -138,6 +146,7 @@ impl Bmc {
             Ok(Packet::Ping { tag: 255 } | Packet::Pong { .. }) | Err(_) => None,
             Ok(Packet::Ping { tag }) => Some(packet::pong(tag)),
             Ok(Packet::Plain(message)) => self.open_door(message).map(|bytes| packet::write_plain(&bytes)),
+            Ok(Packet::Plus(_)) if !self.setup.two => None,
             Ok(Packet::Plus(plus)) if plus.kind == Kind::Ipmi && plus.session == 0 => {
                 self.open_door(plus.payload).map(|bytes| packet::write_setup(Kind::Ipmi, &bytes))
             }
@@ -158,7 +167,7 @@ impl Bmc {
         let message = Message::read(bytes, true).ok()?;
         let said = match Command::read(&message) {
             Ok(Command::ChannelAuth { .. }) => {
-                Ok(Reply::ChannelAuth(ChannelAuth { ipmi2: true, keyed: self.setup.kg.is_some() }))
+                Ok(Reply::ChannelAuth(ChannelAuth { ipmi2: self.setup.two, keyed: self.setup.kg.is_some() }))
             }
             Ok(Command::SystemGuid) => Ok(Reply::SystemGuid(self.setup.guid)),
             Ok(Command::CipherSuites { index }) => Ok(Reply::CipherSuites(self.suites(index))),

@@ -3,4 +3,5 @@
 
 mod ipmi;
 mod peers_ipmi;
+mod redfish;
 mod wire;

@@ -95,3 +95,34 @@ async fn a_changed_password_is_not_hidden_by_a_kept_session() {
     assert_eq!(drivers.run(PowerAction::Query, &bad).await.unwrap_err().kind, FaultKind::Auth);
     drivers.run(PowerAction::Query, &good).await.unwrap();
 }
+
+/// A stand-in for the tool that says with which words it was called: no peer here lacks IPMI 2.0, or has suite 8 alone.
+#[tokio::test]
+async fn the_tool_is_called_for_ipmi_1_5_and_for_other_suites_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let tool = dir.path().join("ipmitool");
+    let script = format!("#!/bin/sh\necho \"$*\" >> {}/log\necho Chassis Power is on\n", dir.path().display());
+    std::fs::write(&tool, script).unwrap();
+    std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let drivers = Drivers::new(&PowerSettings { ipmitool: tool, ..PowerSettings::default() });
+    let (farm, _events) = Farm::start(0).unwrap();
+    let at = |last| Ipv4Addr::new(127, 78, 12, last);
+    farm.put(at(1), Bmc::new(Setup { two: false, ..Setup::at(at(1)) }));
+    farm.put(at(2), Bmc::new(Setup { suites: Vec::new(), ..Setup::at(at(2)) }));
+    farm.put(at(3), Bmc::new(Setup::at(at(3))));
+    let query = async |last, params: &[(&str, &str)]| {
+        let ran = drivers.run(PowerAction::Query, &access(at(last), farm.port(), params)).await;
+        (ran, std::fs::read_to_string(dir.path().join("log")).unwrap_or_default().lines().count())
+    };
+    let on = Ok(Ran::State { state: PowerState::On });
+    assert_eq!(query(3, &[]).await, (Ok(Ran::State { state: PowerState::Off }), 0));
+    assert_eq!(query(1, &[]).await, (on.clone(), 1));
+    assert_eq!(query(2, &[]).await, (on.clone(), 2));
+    assert_eq!(query(3, &[("cipher_suite_id", "8")]).await, (on.clone(), 3));
+    assert_eq!(query(3, &[("power_driver", "LAN")]).await, (on, 4));
+    // A suite that is configured is not replaced by another.
+    assert_eq!(query(2, &[("cipher_suite_id", "17")]).await.1, 4);
+    let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    let ways: Vec<_> = log.lines().map(|line| line.contains("-I lanplus")).collect();
+    assert_eq!(ways, [false, true, true, false], "{log}");
+}

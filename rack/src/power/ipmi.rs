@@ -13,6 +13,7 @@ use self::{
     tool::{Speech, Tool},
 };
 use super::{Power, PowerSettings, Running, fault, rmcp::Suite};
+use crate::service::Meter;
 
 /// How IPMI is spoken (`[power] ipmi`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +49,9 @@ impl Power for Ipmi {
     fn run<'a>(&'a self, action: PowerAction, access: &'a PowerAccess) -> Running<'a> {
         Box::pin(async move {
             let target = Target::check(access)?;
+            if target.one_and_half {
+                return self.tool.run(action, &target, Speech::OneAndHalf).await;
+            }
             let known = target.suite.is_none_or(|id| Suite::ALL.iter().any(|suite| suite.id() == id));
             if self.by == IpmiBy::Ipmitool || !known {
                 return self.tool.run(action, &target, Speech::Two).await;
@@ -69,10 +73,10 @@ impl Power for Ipmi {
 }
 
 impl Ipmi {
-    /// The driver with those settings.
+    /// The driver with those settings. `meter` counts what BMCs send and nobody waits for.
     #[must_use]
-    pub fn new(settings: &PowerSettings) -> Self {
+    pub fn new(settings: &PowerSettings, meter: Meter) -> Self {
         let tool = Tool::new(settings.ipmitool.clone(), settings.timeout);
-        Self { by: settings.ipmi, native: Native::new(settings.timeout), tool }
+        Self { by: settings.ipmi, native: Native::new(settings.timeout, meter), tool }
     }
 }

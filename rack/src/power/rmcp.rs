@@ -17,3 +17,6 @@ pub use packet::{Malformed, Packet};
 
 /// The UDP port of every BMC, unless configured otherwise (section 13.1).
 pub const PORT: u16 = 623;
+
+#[cfg(test)]
+mod tests;

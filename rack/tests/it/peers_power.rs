@@ -8,14 +8,7 @@ use std::{
 };
 
 use actors::errand::{FaultKind, PowerFault, Ran};
-use rack::power::{
-    Drivers, PowerSettings,
-    ipmi::{
-        IpmiBy,
-        target::Target,
-        tool::{Speech, Tool},
-    },
-};
+use rack::power::{Drivers, PowerSettings, ipmi::IpmiBy};
 use schema::{
     power::{PowerAccess, PowerAction, PowerType},
     secret::Secret,
@@ -167,9 +160,8 @@ async fn boots_from_the_network_cycles_when_on_and_switches_off() {
 #[tokio::test]
 async fn a_bmc_of_ipmi_1_5_is_driven_by_the_tool() {
     let bmc = Bmc::start("127.77.201.5").await;
-    let access = bmc.access();
-    let tool = Tool::new("ipmitool".into(), Duration::from_secs(20));
-    let ran = tool.run(PowerAction::Query, &Target::check(&access).unwrap(), Speech::OneAndHalf).await;
+    let access = access(&bmc.address, PASSWORD, &[("power_driver", "LAN")]);
+    let ran = drivers(IpmiBy::Native).run(PowerAction::Query, &access).await;
     assert_eq!(ran, Ok(Ran::State { state: PowerState::Off }));
 }
 

@@ -29,6 +29,7 @@ use crate::power::{
     },
     unreachable,
 };
+use crate::service::Meter;
 
 /// A session without work is kept so long. BMCs end theirs after 60 s, and have few.
 const IDLE: Duration = Duration::from_secs(20);
@@ -49,6 +50,7 @@ pub(super) enum Trouble {
 #[derive(Debug)]
 pub(super) struct Native {
     timeout: Duration,
+    meter: Meter,
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -61,8 +63,8 @@ struct Kept {
 
 impl Native {
     /// No run takes longer than `timeout`.
-    pub(super) fn new(timeout: Duration) -> Self {
-        Self { timeout, kept: Arc::default() }
+    pub(super) fn new(timeout: Duration, meter: Meter) -> Self {
+        Self { timeout, meter, kept: Arc::default() }
     }
 
     pub(super) async fn run(&self, action: PowerAction, target: &Target<'_>) -> Result<Ran, Trouble> {
@@ -80,7 +82,7 @@ impl Native {
         let bmc = resolve(target).await?;
         let mut talk = match self.take(bmc, target) {
             Some(talk) => talk,
-            None => Talk::begin(bmc, Arc::new(login(target))).await.map_err(Stop::Local)?,
+            None => Talk::begin(bmc, Arc::new(login(target)), self.meter.clone()).await.map_err(Stop::Local)?,
         };
         let ran = carry_out(&mut talk, action, target.efi).await;
         if talk.console.is_open() {
@@ -218,6 +220,7 @@ async fn switch(talk: &mut Talk, to: Control) -> Result<(), Stop> {
 /// A socket and a console. Dropping it closes the session.
 #[derive(Debug)]
 struct Talk {
+    meter: Meter,
     socket: UdpSocket,
     console: Console,
 }
@@ -232,11 +235,11 @@ impl Drop for Talk {
 }
 
 impl Talk {
-    async fn begin(bmc: SocketAddr, login: Arc<Login>) -> io::Result<Self> {
+    async fn begin(bmc: SocketAddr, login: Arc<Login>, meter: Meter) -> io::Result<Self> {
         let any: SocketAddr = if bmc.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
         let socket = UdpSocket::bind(any).await?;
         socket.connect(bmc).await?;
-        Ok(Self { socket, console: Console::new(login) })
+        Ok(Self { meter, socket, console: Console::new(login) })
     }
 
     /// Carries one command out, with everything that it takes.
@@ -255,7 +258,8 @@ impl Talk {
             }
             match step.then {
                 Then::Wait(wait) => until = wait.until,
-                Then::Ignored(_) => {}
+                // Malformed, forged, or late: what is waited for may still come.
+                Then::Ignored(_) => self.meter.count("ignored"),
                 Then::Ended(result) => return result.map_err(Stop::Failed),
                 Then::Closed => return Err(Stop::Failed(Failure::Confused)),
             }

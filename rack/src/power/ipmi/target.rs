@@ -23,6 +23,8 @@ pub struct Target<'a> {
     /// The one cipher suite to use, by its number.
     pub suite: Option<u8>,
     pub efi: bool,
+    /// IPMI 1.5 is to be spoken.
+    pub one_and_half: bool,
     pub quirks: Quirks,
 }
 
@@ -76,9 +78,10 @@ impl<'a> Target<'a> {
             let why = format!("workaround_flags: \"{flag}\" is not known");
             unfit(why, &format!("use some of {}, separated by commas", FLAGS.join(", ")))
         })?;
-        let efi = param("power_boot_type") == "efi";
+        let (efi, one_and_half) = (param("power_boot_type") == "efi", param("power_driver") == "LAN");
         // A key of zeros is none (section 22.33).
-        Ok(Self { host, port, user, password, kg: kg.filter(|k| !k.is_empty()), privilege, suite, efi, quirks })
+        let kg = kg.filter(|key| !key.is_empty());
+        Ok(Self { host, port, user, password, kg, privilege, suite, efi, one_and_half, quirks })
     }
 }
 
