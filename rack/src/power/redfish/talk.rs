@@ -228,6 +228,8 @@ fn stop(error: reqwest::Error) -> Stop {
 
 /// A client for all BMCs. `timeout` bounds each request.
 pub(super) fn client(tls: Option<rustls::ClientConfig>, timeout: Duration) -> Result<Client, reqwest::Error> {
+    // The client takes the process's provider where it is given no configuration of its own.
+    rustls::crypto::ring::default_provider().install_default().ok();
     let builder = Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
