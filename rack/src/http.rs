@@ -12,6 +12,7 @@ mod images;
 pub mod metadata;
 pub(crate) mod send;
 mod server;
+mod wire;
 
 pub(crate) use server::listen;
 pub use server::{HttpConfig, Running, StartError, start};

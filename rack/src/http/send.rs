@@ -1,6 +1,11 @@
 //! Bytes to a TCP socket, for every server that sends files: a head that shares its first segment with what follows, and sendfile(2) from the page cache.
 
-use std::{fs::File, io, ops::Range, time::Duration};
+use std::{
+    fs::File,
+    io::{self, IoSlice},
+    ops::Range,
+    time::Duration,
+};
 
 use nix::{
     libc::{MSG_MORE, MSG_NOSIGNAL},
@@ -22,10 +27,26 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 /// When the connection breaks, or the machine takes nothing for [`STALL`].
 pub(crate) async fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
-    match tokio::time::timeout(STALL, stream.write_all(bytes)).await {
-        Ok(written) => written,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    write_both(stream, bytes, &[]).await
+}
+
+/// Sends all of a head and its body, by one call where the socket takes them.
+///
+/// # Errors
+/// When the connection breaks, or the machine takes nothing for [`STALL`].
+pub(crate) async fn write_both(stream: &mut TcpStream, mut head: &[u8], mut body: &[u8]) -> io::Result<()> {
+    while !(head.is_empty() && body.is_empty()) {
+        let parts = [IoSlice::new(head), IoSlice::new(body)];
+        let sent = match tokio::time::timeout(STALL, stream.write_vectored(&parts)).await {
+            Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => sent?,
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        let of_head = sent.min(head.len());
+        head = head.get(of_head..).unwrap_or_default();
+        body = body.get(sent - of_head..).unwrap_or_default();
     }
+    Ok(())
 }
 
 /// Sends a head that a body follows, so that both share the first segment.
