@@ -12,7 +12,7 @@ use crate::{
     bodies::Bodies,
     boot::desk::BootDesk,
     config::{RackConfig, Service},
-    dhcp::{self, DhcpConfig, DhcpHandles, Listen},
+    dhcp::{self, DhcpConfig, DhcpHandles, Listen, Neighbours},
     http::{self, HttpState},
     leases::LeaseTable,
     plan::PlanHandle,
@@ -51,6 +51,8 @@ pub struct Place {
     pub drivers: Drivers,
     /// Where the package proxy listens while it runs: machines are told of it.
     pub proxy: Whereabouts,
+    /// What DHCP exchanges with the region.
+    pub neighbours: Neighbours,
     /// Where each listened last: who is started again takes the same port, for others name it.
     bound: Mutex<BTreeMap<Service, Vec<SocketAddr>>>,
 }
@@ -76,6 +78,7 @@ impl Place {
             registry,
             drivers,
             proxy: Whereabouts::default(),
+            neighbours: Neighbours::default(),
             bound: Mutex::default(),
         }
     }
@@ -149,12 +152,14 @@ fn dhcp(place: &Place) -> Result<Started, ServiceFault> {
         http_port: place.http_port(),
         state: place.config.state.clone(),
         peers: place.config.dhcp_peers.clone(),
+        seek: place.config.dhcp_seek,
     };
     let handles = DhcpHandles {
         plan: place.plan.clone(),
         leases: place.leases.clone(),
         reporter: place.reporter.clone(),
         registry: place.registry.clone(),
+        neighbours: place.neighbours.clone(),
     };
     Ok(Box::new(dhcp::start(settings, handles)?))
 }
