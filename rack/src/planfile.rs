@@ -43,6 +43,8 @@ pub struct PlanListen {
     pub tftp: Option<SocketAddrV4>,
     pub http: Option<SocketAddr>,
     pub proxy: Option<SocketAddr>,
+    pub ntp: Vec<SocketAddrV4>,
+    pub syslog: Vec<SocketAddrV4>,
 }
 
 /// A plan file as it was read.

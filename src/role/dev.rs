@@ -8,7 +8,12 @@ use std::{
 };
 
 use clap::Args;
-use rack::config::{RackConfig, Service};
+use rack::{
+    config::{RackConfig, Service},
+    dhcp::Listen,
+    ntp::{NtpConfig, Server},
+    syslog::SyslogConfig,
+};
 use region::init;
 use schema::id::RackId;
 use serde_json::{Value, json};
@@ -108,10 +113,12 @@ fn rack_config(state: PathBuf, region: SocketAddr) -> RackConfig {
     RackConfig {
         state,
         regions: vec![region.to_string()],
-        dhcp: rack::dhcp::Listen::At(vec![free]),
+        dhcp: Listen::At(vec![free]),
         tftp: free,
         http: free.into(),
         proxy: rack::proxy::ProxyConfig { listen: free.into(), ..rack::proxy::ProxyConfig::default() },
+        ntp: NtpConfig { listen: Listen::At(vec![free]), server: Server::Own, ..NtpConfig::default() },
+        syslog: SyslogConfig { listen: Listen::At(vec![free]), ..SyslogConfig::default() },
         ..RackConfig::default()
     }
 }
@@ -140,8 +147,10 @@ fn ready(api: SocketAddr, made: &init::Initialised, id: RackId, rack: &rack::app
             "http": at(Service::Http).map(|a| format!("http://{a}")),
             "dhcp": at(Service::Dhcp),
             "tftp": at(Service::Tftp),
+            "ntp": at(Service::Ntp),
+            "syslog": at(Service::Syslog),
             "proxy": at(Service::Proxy),
-            "dns": null, "ntp": null, "syslog": null,
+            "dns": null,
         }],
         "pid": std::process::id(),
     })
