@@ -9,6 +9,10 @@ use std::{
     time::Duration,
 };
 
+use actors::logbook::Limits;
+
+use crate::{
+    dhcp::Listen,
     ntp::{self, NtpConfig},
     power::PowerSettings,
     proxy::{Ports, ProxyConfig, Reach},
@@ -59,8 +63,7 @@ pub enum Service {
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Dhcp, Self::Tftp, Self::Http, Self::Power, Self::Proxy, Self::Ntp, Self::Syslog];
+    pub const ALL: [Self; 7] = [Self::Dhcp, Self::Tftp, Self::Http, Self::Power, Self::Proxy, Self::Ntp, Self::Syslog];
 
     /// All their names, as a remedy lists them.
     #[must_use]
