@@ -94,6 +94,7 @@ async fn new_region(dir: &Path, port: u16) -> Result<init::Initialised, Failure>
         database: None,
         api_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         link_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        dns_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         username: "admin".into(),
         email: String::new(),
         password: None,
@@ -112,6 +113,7 @@ fn rack_config(state: PathBuf, region: SocketAddr) -> RackConfig {
         tftp: free,
         http: free.into(),
         proxy: rack::proxy::ProxyConfig { listen: free.into(), ..rack::proxy::ProxyConfig::default() },
+        dns: rack::dns::DnsConfig { listen: rack::dns::Listen::At(vec![free.into()]), ..Default::default() },
         ..RackConfig::default()
     }
 }
@@ -142,6 +144,7 @@ fn ready(api: SocketAddr, made: &init::Initialised, id: RackId, rack: &rack::app
             "tftp": at(Service::Tftp),
             "proxy": at(Service::Proxy),
             "dns": null, "ntp": null, "syslog": null,
+            "dns": at(Service::Dns), "ntp": null, "syslog": null, "proxy": null,
         }],
         "pid": std::process::id(),
     })
