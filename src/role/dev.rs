@@ -143,8 +143,8 @@ fn ready(api: SocketAddr, made: &init::Initialised, id: RackId, rack: &rack::app
             "dhcp": at(Service::Dhcp),
             "tftp": at(Service::Tftp),
             "proxy": at(Service::Proxy),
-            "dns": null, "ntp": null, "syslog": null,
-            "dns": at(Service::Dns), "ntp": null, "syslog": null, "proxy": null,
+            "dns": at(Service::Dns),
+            "ntp": null, "syslog": null,
         }],
         "pid": std::process::id(),
     })
