@@ -39,8 +39,9 @@ use crate::{
     planfile::{self, PlanFileError},
     power::Drivers,
     report::{Reporter, Seen},
-    services::{Place, Services},
+    services::{self, Place, Services},
     state::{State, StateError},
+    sweep::Sweeper,
 };
 
 /// The file of the rack's certificate and key in the state directory.
@@ -94,6 +95,7 @@ struct Handles {
     plan: PlanHandle,
     bodies: Bodies,
     reporter: Reporter,
+    drivers: Drivers,
 }
 
 /// The rack.
@@ -152,8 +154,15 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
         drivers.clone(),
     );
     let services = Services::start(place, rack, &arbiter.handle(), agent.clone()).await;
-    let deputies =
-        Deputies::start(errands, arbiter.handle(), registry.clone(), state.clone(), drivers, agent.clone(), runtime);
+    let deputies = Deputies::start(
+        errands,
+        arbiter.handle(),
+        registry.clone(),
+        state.clone(),
+        drivers.clone(),
+        agent.clone(),
+        runtime,
+    );
     let mut running = Running {
         plan: plan.clone(),
         leases,
@@ -168,11 +177,16 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
         tasks: Vec::new(),
         _arbiter: arbiter,
     };
-    let control = Control { state: state.clone(), plan: plan.clone(), region: identity.is_some() };
+    let control = Control {
+        state: state.clone(),
+        plan: plan.clone(),
+        region: identity.is_some(),
+        services: running.services.clone(),
+    };
     let failed = |source| AppError::Control { dir: config.state.clone(), source };
     let socket = Control::bind(&config.state).map_err(failed)?;
     running.tasks.push(tokio::spawn(control.run(socket)));
-    let handles = Handles { plan, bodies, reporter };
+    let handles = Handles { plan, bodies, reporter, drivers };
     match identity {
         Some(identity) => link(&mut running, &config, &identity, handles, seen, &hands)?,
         None => follow_file(&mut running, &config, handles, seen),
@@ -203,7 +217,8 @@ fn link(
     seen: mpsc::UnboundedReceiver<Seen>,
     hands: &agent::Hands,
 ) -> Result<(), AppError> {
-    let Handles { plan, bodies, reporter } = handles;
+    let Handles { plan, bodies, reporter, drivers } = handles;
+    let sweeper = Sweeper::new(config.power.sweep, drivers, running.deputies.clone(), reporter.clone());
     let state = running.state.clone();
     let (client, events) = LinkClient::start(ClientConfig::new(config.regions.clone()), identity, rand::random::<f64>)?;
     let links = Links::new(client.clone(), config.regions.clone());
@@ -217,6 +232,7 @@ fn link(
         links: links.clone(),
         agent: running.agent.clone(),
         deputies: running.deputies.clone(),
+        sweeper: sweeper.clone(),
         state: state.clone(),
         plan,
         fetcher,
@@ -227,6 +243,8 @@ fn link(
         tokio::spawn(outbox::send(client.clone(), state, bodies, links.ready(), links.acked())),
         tokio::spawn(outbox::send_leases(client, leases, links.ready(), fresh)),
         tokio::spawn(listener.run(events)),
+        tokio::spawn(sweeper.run()),
+        tokio::spawn(services::say(running.services.clone(), links.clone())),
     ]);
     running.links = Some(links);
     Ok(())

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use schema::ports;
+
 use crate::{
     dhcp::Listen,
     power::PowerSettings,
@@ -86,8 +88,8 @@ impl Default for RackConfig {
             services: Service::ALL.into(),
             dhcp: Listen::Interfaces,
             dhcp_peers: Vec::new(),
-            tftp: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 69),
-            http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5_248)),
+            tftp: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, ports::TFTP.number),
+            http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, ports::HTTP.number)),
             proxy: ProxyConfig::default(),
             power: PowerSettings::default(),
             outbox: OutboxLimits::default(),
@@ -130,7 +132,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("dhcp", &["listen", "peers"]),
     ("tftp", &["listen"]),
     ("http", &["listen"]),
-    ("power", &["ipmi", "ipmitool", "timeout_s", "at_once"]),
+    ("power", &["ipmi", "ipmitool", "timeout_s", "at_once", "sweep_s"]),
     (
         "proxy",
         &[
@@ -253,6 +255,7 @@ impl Reader {
                 timeout: Duration::from_secs(self.number("power", "timeout_s", power.timeout.as_secs(), 1, 300)),
                 at_once: usize::try_from(self.number("power", "at_once", power.at_once as u64, 1, 1_024))
                     .unwrap_or(512),
+                sweep: Duration::from_secs(self.number("power", "sweep_s", power.sweep.as_secs(), 10, 86_400)),
             },
             outbox: OutboxLimits {
                 reports: usize::try_from(self.number(

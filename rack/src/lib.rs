@@ -24,4 +24,5 @@ pub mod report;
 pub mod service;
 pub mod services;
 pub mod state;
+pub mod sweep;
 pub mod tftp;

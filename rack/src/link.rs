@@ -33,6 +33,7 @@ use crate::{
     plan::PlanHandle,
     report::Reporter,
     state::State,
+    sweep::Sweeper,
 };
 
 /// Clocks that differ by more spoil deadlines and OAuth; it is said in the log.
@@ -122,6 +123,7 @@ pub struct Listener {
     pub links: Links,
     pub agent: ActorRef<Agent>,
     pub deputies: Deputies,
+    pub sweeper: Sweeper,
     pub state: State,
     pub plan: PlanHandle,
     pub fetcher: Fetcher,
@@ -167,7 +169,11 @@ impl Listener {
     async fn heard(&self, link: LinkId, trace: TraceId, message: ToRack) {
         match message {
             ToRack::Plan(update) => self.plan(link, *update).await,
-            ToRack::Order(order) => self.deputies.order(order, trace).await,
+            ToRack::Order(order) => {
+                self.sweeper.stand_aside(order.machine);
+                self.deputies.order(order, trace).await;
+            }
+            ToRack::Sweep(update) => self.sweeper.update(*update),
             ToRack::CancelOrder { machine, attempt } => self.deputies.cancel(machine, attempt, trace).await,
             ToRack::Ack { through } => drop(self.links.0.acked.send_replace(through)),
             ToRack::SendHello => self.tell(AgentEvent::HelloAsked { address: self.links.address(link) }).await,

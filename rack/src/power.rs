@@ -43,12 +43,14 @@ pub struct PowerSettings {
     pub timeout: Duration,
     /// Runs at once, over all BMCs. 1 to 1,024. A silent BMC holds its place until it is given up.
     pub at_once: usize,
+    /// How often a BMC that answers is asked for the power state when nothing else goes on.
+    pub sweep: Duration,
 }
 
 impl Default for PowerSettings {
     fn default() -> Self {
         let (ipmi, timeout) = (ipmi::IpmiBy::default(), Duration::from_secs(20));
-        Self { ipmi, ipmitool: "ipmitool".into(), timeout, at_once: 512 }
+        Self { ipmi, ipmitool: "ipmitool".into(), timeout, at_once: 512, sweep: Duration::from_secs(300) }
     }
 }
 

@@ -132,6 +132,7 @@ impl Perform<Machine> for Hands {
         if self.0.tickets.note(&me.snapshot()) {
             // It may be on another VLAN than before.
             self.0.links.mark(*me.id(), None);
+            self.0.ways.changed.send_replace(());
         }
         for machine in self.0.turns.note(&me.snapshot()) {
             let app = self.0.clone();
@@ -167,6 +168,11 @@ impl Perform<Rack> for Hands {
         let rack = *me.id();
         match effect {
             RackEffect::SendPlan => self.0.links.send_whole(rack),
+            RackEffect::HealthChanged => {
+                self.0.links.mark_sections();
+                self.0.health_changed.send_replace(());
+                self.0.ways.changed.send_replace(());
+            }
             RackEffect::TellMachines { up } => {
                 let app = self.0.clone();
                 self.spawn(async move { app.tell_machines(rack, up, trace).await });
@@ -215,6 +221,8 @@ impl Perform<Catalogue> for Hands {
         match effect {
             CatalogueEffect::PlansChanged => {
                 self.0.links.mark_sections();
+                self.0.health_changed.send_replace(());
+                self.0.ways.changed.send_replace(());
                 let app = self.0.clone();
                 self.spawn(async move { app.size_subnets(trace).await });
             }

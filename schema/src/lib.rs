@@ -12,6 +12,7 @@ pub mod lldp;
 pub mod messages;
 pub mod net;
 pub mod plan;
+pub mod ports;
 pub mod power;
 pub mod projection;
 pub mod script;

@@ -3,3 +3,4 @@
 
 mod cli;
 mod peers_proxy;
+mod racks;

@@ -29,6 +29,7 @@ use crate::{
     link,
     seal::Seal,
     store::{Store, queries},
+    sweeps,
 };
 
 /// How often overdue actors that sleep are looked for.
@@ -63,11 +64,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         catalogue: Default::default(),
         links: Default::default(),
         changed: broadcast::channel(4_096).0,
+        health_changed: watch::Sender::default(),
         registry: Registry::default(),
         census: Default::default(),
         sessions: Default::default(),
         turns: Default::default(),
         tickets: Default::default(),
+        ways: Default::default(),
         machines: Default::default(),
         racks: Default::default(),
         subnets: Default::default(),
@@ -90,6 +93,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tasks.spawn(link::accept(app.clone(), connections));
     tasks.spawn(sweep(app.clone()));
     tasks.spawn(prune(app.clone()));
+    tasks.spawn(sweeps::expire(app.clone()));
+    tasks.spawn(sweeps::assign(app.clone()));
     info!(%link, database = app.store.address(), "the region is up");
     Ok(Running { app, link, arbiter: Some(arbiter), tasks })
 }
@@ -139,6 +144,7 @@ impl App {
             other => StartError::Actor(other),
         })?;
         self.keep_builtin_scripts().await?;
+        sweeps::restore(self).await?;
         for machine in self.stored_machines().await? {
             self.tickets.note(&machine);
             self.census.note(&machine, false);

@@ -31,6 +31,8 @@ pub enum ToRack {
     Ack { through: ReportSeq },
     /// Send your state anew (after the region lost what it knew).
     SendHello,
+    /// Which machines' power to watch.
+    Sweep(Box<SweepUpdate>),
 }
 
 /// Rack to region, on the control stream.
@@ -141,6 +143,22 @@ pub struct Order {
     pub access: PowerAccess,
     /// When the rack gives up and reports.
     pub deadline: Timestamp,
+}
+
+/// A change of the machines whose BMCs a rack asks for their power state now and then.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SweepUpdate {
+    /// Whether all that were watched before are forgotten, unless they are in `put`.
+    pub replace: bool,
+    pub put: Vec<SweepTarget>,
+    pub remove: Vec<SystemId>,
+}
+
+/// One machine to watch, with the credentials of its BMC. A rack keeps them in memory alone.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SweepTarget {
+    pub machine: SystemId,
+    pub access: PowerAccess,
 }
 
 /// The head of a bulk stream; the body's bytes from `offset` follow.

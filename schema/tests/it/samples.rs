@@ -7,7 +7,10 @@ use schema::{
     id::{AttemptId, Generation, ReportSeq, ResultId, SubnetId, SystemId, VlanId},
     messages::{
         enrol::{EnrolAnswer, EnrolAsk},
-        link::{BulkAnswer, BulkHeader, FromRack, Hello, Order, PlanUpdate, RackInterface, Rows, ToRack},
+        link::{
+            BulkAnswer, BulkHeader, FromRack, Hello, Order, PlanUpdate, RackInterface, Rows, SweepTarget, SweepUpdate,
+            ToRack,
+        },
         report::{Fact, FileKind, Report},
     },
     net::{IpRange, MacAddr},
@@ -147,6 +150,18 @@ pub(crate) fn to_rack() -> Vec<ToRack> {
         ToRack::CancelOrder { machine: machine(), attempt: AttemptId(3) },
         ToRack::Ack { through: ReportSeq(1 << 40) },
         ToRack::SendHello,
+        ToRack::Sweep(Box::new(SweepUpdate {
+            replace: true,
+            put: vec![SweepTarget {
+                machine: machine(),
+                access: PowerAccess {
+                    power_type: PowerType::Ipmi,
+                    params: BTreeMap::from([("power_address".into(), "10.77.1.9".into())]),
+                    secrets: BTreeMap::from([("power_pass".into(), Secret::new("hunter2".into()))]),
+                },
+            }],
+            remove: vec![rack()],
+        })),
     ]
 }
 
@@ -249,6 +264,7 @@ pub(crate) fn facts() -> Vec<Fact> {
         },
         Fact::Heartbeat,
         Fact::Finished { status: SignalStatus::Failed, error: text("20-lldp failed") },
+        Fact::BmcUnreachable { action: PowerAction::Query, why: text("no answer"), remedy: text("check the route") },
     ]
 }
 
