@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use actors::sorted::Sorted;
+use actors::{dns::Zones, sorted::Sorted};
 use arc_swap::ArcSwap;
 use schema::{
     boot::{BodyRef, BootFile, Sha256},
@@ -30,6 +30,7 @@ pub struct Snapshot {
     reservations: Sorted<(MacAddr, SubnetId), Arc<Reservation>>,
     reserved: Sorted<(Ipv4Addr, SubnetId, MacAddr), ()>,
     bodies: Sorted<Sha256, Named>,
+    zones: Zones,
 }
 
 /// The parts of a plan that are replaced whole.
@@ -104,7 +105,14 @@ impl Snapshot {
         for ticket in update.tickets.put {
             next.put_ticket(ticket);
         }
+        next.zones.apply(&update.zones, &update.records);
         next
+    }
+
+    /// What DNS answers by itself.
+    #[must_use]
+    pub fn zones(&self) -> &Zones {
+        &self.zones
     }
 
     fn put_reservation(&mut self, reservation: Reservation) {

@@ -7,6 +7,7 @@ pub mod briefs;
 pub mod builtin;
 pub mod config;
 pub mod directory;
+pub mod dns;
 pub mod init;
 pub mod link;
 pub mod links;

@@ -12,6 +12,7 @@ use actors::{
 use schema::{
     id::{AttemptId, SystemId},
     messages::{link::ToRack, machine::MachineEvent},
+    projection::Projection,
     time::Timestamp,
     wait::Wait,
 };
@@ -122,14 +123,18 @@ impl Perform<Machine> for Hands {
                 self.0.tickets.withdraw(machine, attempt);
                 self.0.links.mark(machine);
             }
-            // It went with the record.
+            // It went with the record; interfaces have names in DNS.
+            MachineEffect::Store(Projection::Hardware(report)) => self.0.names.hardware(machine, &report.interfaces),
             MachineEffect::Store(_) => {}
         }
     }
 
     fn show(&self, me: &ActorRef<Machine>, _: &Verdict) {
-        if self.0.tickets.note(&me.snapshot()) {
+        let state = me.snapshot();
+        if self.0.tickets.note(&state) {
             self.0.links.mark(*me.id());
+            let spec = Some(&state.spec).filter(|_| state.life == Life::Present);
+            self.0.names.change(|composer| composer.machine(*me.id(), spec));
         }
         self.0.changed.send(*me.id()).ok(); // Nobody may be watching.
     }
@@ -186,8 +191,9 @@ impl Perform<Subnet> for Hands {
         self.keep(&moved, None, rows)
     }
 
-    fn perform(&self, _: &ActorRef<Subnet>, SubnetEffect::StoreLease(_): SubnetEffect, _: TraceId) {
-        // It went with the record.
+    fn perform(&self, _: &ActorRef<Subnet>, SubnetEffect::StoreLease(lease): SubnetEffect, _: TraceId) {
+        // The row went with the record.
+        self.0.names.change(|composer| composer.leases([lease], clock::now()));
     }
 }
 
@@ -206,6 +212,8 @@ impl Perform<Catalogue> for Hands {
         match effect {
             CatalogueEffect::PlansChanged => {
                 self.0.links.mark_sections();
+                let content = self.0.catalogue_content();
+                self.0.names.change(|composer| composer.catalogue(content));
                 let app = self.0.clone();
                 self.spawn(async move { app.size_subnets(trace).await });
             }

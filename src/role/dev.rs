@@ -94,6 +94,7 @@ async fn new_region(dir: &Path, port: u16) -> Result<init::Initialised, Failure>
         database: None,
         api_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         link_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        dns_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         username: "admin".into(),
         email: String::new(),
         password: None,
@@ -111,6 +112,7 @@ fn rack_config(state: PathBuf, region: SocketAddr) -> RackConfig {
         dhcp: rack::dhcp::Listen::At(vec![free]),
         tftp: free,
         http: free.into(),
+        dns: rack::dns::DnsConfig { listen: rack::dns::Listen::At(vec![free.into()]), ..Default::default() },
         ..RackConfig::default()
     }
 }
@@ -139,7 +141,8 @@ fn ready(api: SocketAddr, made: &init::Initialised, id: RackId, rack: &rack::app
             "http": at(Service::Http).map(|a| format!("http://{a}")),
             "dhcp": at(Service::Dhcp),
             "tftp": at(Service::Tftp),
-            "dns": null, "ntp": null, "syslog": null, "proxy": null,
+            "dns": null, "ntp": null, "syslog": null,
+            "dns": at(Service::Dns), "ntp": null, "syslog": null, "proxy": null,
         }],
         "pid": std::process::id(),
     })

@@ -59,6 +59,7 @@ impl Region {
             database: None,
             api_listen: local(0),
             link_listen: local(0),
+            dns_listen: local(0),
             username: "admin".into(),
             email: "admin@example.org".into(),
             password: None,
