@@ -31,11 +31,23 @@ mod upstreams;
 
 use server::Desk;
 
+/// Where machines ask: DHCP names addresses and no ports.
+const PORT: u16 = 53;
 /// How often the plan, the interfaces and the host's resolv.conf are compared with what is served.
 const LOOK: Duration = Duration::from_secs(2);
 /// The counters of `hostler rack services`.
 const COUNTERS: &[&str] = &[
-    "answered", "cached", "forwarded", "refused", "dropped", "malformed", "failed", "timeouts", "forged", "loops", "faults",
+    "answered",
+    "cached",
+    "forwarded",
+    "refused",
+    "dropped",
+    "malformed",
+    "failed",
+    "timeouts",
+    "forged",
+    "loops",
+    "faults",
 ];
 
 /// Where to serve.
@@ -62,7 +74,7 @@ pub struct DnsConfig {
 
 impl Default for DnsConfig {
     fn default() -> Self {
-        Self { listen: Listen::Subnets { port: 53 }, upstreams: Vec::new(), cache: 16 << 20, mixed_case: false }
+        Self { listen: Listen::Subnets { port: PORT }, upstreams: Vec::new(), cache: 16 << 20, mixed_case: false }
     }
 }
 
@@ -146,13 +158,14 @@ pub fn start(config: DnsConfig, plan: PlanHandle) -> Result<Running, StartError>
 impl Shared {
     /// Serves where it should, and knows whom to ask.
     fn look(&self) {
-        let own: Vec<IpAddr> =
-            interfaces().iter().flat_map(|i| &i.addresses).map(|(address, _)| *address).collect();
+        let own: Vec<IpAddr> = interfaces().iter().flat_map(|i| &i.addresses).map(|(address, _)| *address).collect();
         if let Listen::Subnets { port } = self.listen {
             let wanted = addresses::wanted(&self.desk.plan.load().plan.subnets, &own, port);
             self.serve_at(&wanted);
         }
         let served: Vec<_> = self.open().listeners.keys().copied().collect();
+        let asked = served.iter().filter(|address| address.port() == PORT).map(SocketAddr::ip);
+        self.desk.plan.dns_serves(asked.collect());
         self.desk.know(own, &served);
     }
 
@@ -171,7 +184,11 @@ impl Shared {
                 }
                 Err(error) => {
                     open.missing += 1;
-                    self.desk.meter.complain("faults", format!("DNS cannot listen on {address}: {error}"), remedy(&error));
+                    self.desk.meter.complain(
+                        "faults",
+                        format!("DNS cannot listen on {address}: {error}"),
+                        remedy(&error),
+                    );
                 }
             }
         }
@@ -186,6 +203,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.follow.abort();
         self.shared.open().listeners.clear();
+        self.shared.desk.plan.dns_serves(Vec::new());
         self.shared.desk.end();
     }
 }

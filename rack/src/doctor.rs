@@ -123,7 +123,8 @@ fn capabilities(config: &RackConfig) -> Vec<Finding> {
     let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).map_or("0", str::trim);
     let effective = u64::from_str_radix(effective, 16).unwrap_or(0);
     let dhcp = config.services.contains(&Service::Dhcp) && config.dhcp == Listen::Interfaces;
-    let names = config.services.contains(&Service::Dns) && dns_addresses(config).iter().any(|a| (1..1_024).contains(&a.port()));
+    let names =
+        config.services.contains(&Service::Dns) && dns_addresses(config).iter().any(|a| (1..1_024).contains(&a.port()));
     let low = names || config.services.contains(&Service::Tftp) && config.tftp.port() < 1_024;
     let needed = [
         (dhcp || low, NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE", "ports below 1024"),

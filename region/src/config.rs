@@ -251,7 +251,12 @@ impl Raw {
                 Ok(network) => networks.push(network),
                 Err(error) => {
                     let error: NetError = error;
-                    self.fault(&place, &format!("\"{text}\""), error.to_string(), "write networks, as in 10.0.0.0/8 192.0.2.7/32");
+                    self.fault(
+                        &place,
+                        &format!("\"{text}\""),
+                        error.to_string(),
+                        "write networks, as in 10.0.0.0/8 192.0.2.7/32",
+                    );
                 }
             }
         }
@@ -291,9 +296,13 @@ impl Raw {
         let listens = (api_listen, link_listen, dns_listen);
         let checked = (id, data_dir, database, listens, journal_days);
         match checked {
-            (Some(id), Some(data_dir), Some(database), (Some(api_listen), Some(link_listen), Some(dns_listen)), Some(journal_days))
-                if self.faults.is_empty() =>
-            {
+            (
+                Some(id),
+                Some(data_dir),
+                Some(database),
+                (Some(api_listen), Some(link_listen), Some(dns_listen)),
+                Some(journal_days),
+            ) if self.faults.is_empty() => {
                 let database = Secret::new(database);
                 Ok(Config { id, data_dir, database, api_listen, link_listen, dns_listen, dns_transfer, journal_days })
             }

@@ -1,6 +1,7 @@
 //! DNS as it is said and stored: names, zones, record sets. How they look in a packet is `actors::dns`'s.
 
 use std::{
+    borrow::Borrow,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
@@ -23,7 +24,9 @@ pub struct DnsName(String);
 
 /// A text that is no domain name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a domain name; write labels of 1 to 63 characters with dots between, 253 in all, without blanks")]
+#[error(
+    "\"{0}\" is not a domain name; write labels of 1 to 63 characters with dots between, 253 in all, without blanks"
+)]
 pub struct DnsNameError(pub String);
 
 impl DnsName {
@@ -75,6 +78,13 @@ impl DnsName {
     /// [`DnsNameError`] when the domain is so long that the whole is no name.
     pub fn of_subnet(subnet: Cidr, internal: &Self) -> Result<Self, DnsNameError> {
         internal.below(&subnet.to_string().replace(['.', ':'], "-").replace('/', "--"))
+    }
+}
+
+/// Equal, ordered and hashed as its text is.
+impl Borrow<str> for DnsName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -141,8 +141,8 @@ fn ready(api: SocketAddr, made: &init::Initialised, id: RackId, rack: &rack::app
             "http": at(Service::Http).map(|a| format!("http://{a}")),
             "dhcp": at(Service::Dhcp),
             "tftp": at(Service::Tftp),
-            "dns": null, "ntp": null, "syslog": null,
-            "dns": at(Service::Dns), "ntp": null, "syslog": null, "proxy": null,
+            "dns": at(Service::Dns),
+            "ntp": null, "syslog": null, "proxy": null,
         }],
         "pid": std::process::id(),
     })

@@ -27,7 +27,12 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(field: &'static str, value: impl Display, bound: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn new(
+        field: &'static str,
+        value: impl Display,
+        bound: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         Self { field, value: value.to_string(), bound: bound.into(), remedy: remedy.into() }
     }
 

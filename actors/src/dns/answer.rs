@@ -8,8 +8,7 @@ use std::{
 use schema::net::IpRange;
 
 use super::{
-    name,
-    rows,
+    name, rows,
     wire::{self, A, AAAA, ANY, CNAME, Draft, HEADER, NOERROR, NS, NXDOMAIN, Owner, PTR, Query, SOA, Transport},
     zones::{Apex, Node, Set, Zones},
 };
@@ -95,7 +94,8 @@ impl<'a> Answer<'a, '_, '_> {
             if let Some((set, at)) = place.cut {
                 return self.refer(set, owner + at);
             }
-            let alias = place.node.and_then(|node| node.set(CNAME)).filter(|_| ![CNAME, ANY].contains(&self.query.rtype));
+            let alias =
+                place.node.and_then(|node| node.set(CNAME)).filter(|_| ![CNAME, ANY].contains(&self.query.rtype));
             let Some(alias) = alias else { return self.end(&place, &name, owner) };
             let Some(row) = rows::each(&alias.rows).next() else { return self.end(&place, &name, owner) };
             // The alias's data is the next owner, behind type, class, TTL and length.

@@ -3,7 +3,8 @@
 use super::{
     Transport,
     wire::{
-        self, AUTHENTIC, CNAME, HEADER, NOERROR, NXDOMAIN, OPT, Query, SOA, TRUNCATED, record, skip_name, u16_at, u32_at,
+        self, AUTHENTIC, CNAME, HEADER, NOERROR, NXDOMAIN, OPT, Query, SOA, TRUNCATED, record, skip_name, u16_at,
+        u32_at,
     },
 };
 
@@ -51,7 +52,8 @@ impl Reply {
             return Err(NoReply::Other);
         }
         let counts = [number(6)?, number(8)?, number(10)?];
-        let mut reading = Reading { packet, at: HEADER + asked.len(), ttls: Vec::new(), ttl: TTL_MAX, soa: None, opt: None };
+        let mut reading =
+            Reading { packet, at: HEADER + asked.len(), ttls: Vec::new(), ttl: TTL_MAX, soa: None, opt: None };
         for (section, count) in counts.into_iter().enumerate() {
             reading.section(section, count).ok_or(NoReply::Malformed)?;
         }

@@ -31,7 +31,8 @@ pub(super) fn encode(data: &RecordData) -> (Vec<u8>, usize) {
         RecordData::Txt(texts) => texts.iter().for_each(|text| all.put(&strings(text))),
         RecordData::Sshfp(prints) => {
             for print in prints {
-                let hex = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap_or_default(), 16).unwrap_or(0);
+                let hex =
+                    |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap_or_default(), 16).unwrap_or(0);
                 let digest = print.fingerprint.as_bytes().chunks(2).map(hex);
                 all.put(&[print.algorithm, print.kind].into_iter().chain(digest).collect::<Vec<_>>());
             }

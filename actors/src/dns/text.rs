@@ -25,7 +25,9 @@ pub fn parse(rrtype: &str, rrdata: &str) -> Result<RecordData, Wrong> {
         ("CNAME", [target]) => name(target).map(RecordData::Cname),
         ("NS", [server]) => name(server).map(|n| RecordData::Ns(vec![n])),
         ("MX", [preference, exchange]) => mx(preference, exchange).map(|mx| RecordData::Mx(vec![mx])),
-        ("SRV", [priority, weight, port, target]) => srv([priority, weight, port], target).map(|s| RecordData::Srv(vec![s])),
+        ("SRV", [priority, weight, port, target]) => {
+            srv([priority, weight, port], target).map(|s| RecordData::Srv(vec![s]))
+        }
         ("SSHFP", [algorithm, kind, print]) => sshfp(algorithm, kind, print).map(|s| RecordData::Sshfp(vec![s])),
         ("TXT", _) => txt(rrdata).map(|text| RecordData::Txt(vec![text])),
         _ => None,
@@ -50,7 +52,12 @@ fn wrong(rrtype: &str, rrdata: &str) -> Wrong {
             return Wrong { field: "rrtype", value: rrtype.into(), bound, remedy };
         }
     };
-    Wrong { field: "rrdata", value: rrdata.into(), bound: format!("is no {rrtype} record"), remedy: format!("write {form}") }
+    Wrong {
+        field: "rrdata",
+        value: rrdata.into(),
+        bound: format!("is no {rrtype} record"),
+        remedy: format!("write {form}"),
+    }
 }
 
 fn name(text: &str) -> Option<DnsName> {
@@ -67,7 +74,8 @@ fn srv(numbers: [&&str; 3], target: &str) -> Option<Srv> {
 }
 
 fn sshfp(algorithm: &str, kind: &str, print: &str) -> Option<Sshfp> {
-    let hex = !print.is_empty() && print.len() <= 128 && print.len() % 2 == 0 && print.bytes().all(|b| b.is_ascii_hexdigit());
+    let hex =
+        !print.is_empty() && print.len() <= 128 && print.len() % 2 == 0 && print.bytes().all(|b| b.is_ascii_hexdigit());
     let fingerprint = hex.then(|| print.to_ascii_lowercase())?;
     Some(Sshfp { algorithm: algorithm.parse().ok()?, kind: kind.parse().ok()?, fingerprint })
 }

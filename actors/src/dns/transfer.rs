@@ -1,9 +1,8 @@
 //! Zone transfer (RFC 5936): a zone as messages, its SOA first and last. Who may have it is the caller's to decide.
 
 use super::{
-    name,
-    rows,
-    wire::{AXFR, AUTHORITATIVE, Draft, IXFR, NOERROR, NS, Owner, Query, SOA},
+    name, rows,
+    wire::{AUTHORITATIVE, AXFR, Draft, IXFR, NOERROR, NS, Owner, Query, SOA},
     zones::{Node, Zones},
 };
 

@@ -65,7 +65,13 @@ impl Question {
     }
 
     /// The answer; `None` when there was guessing.
-    async fn over_udp(&self, server: SocketAddr, edns: bool, wait: Duration, meter: &Meter) -> io::Result<Option<Reply>> {
+    async fn over_udp(
+        &self,
+        server: SocketAddr,
+        edns: bool,
+        wait: Duration,
+        meter: &Meter,
+    ) -> io::Result<Option<Reply>> {
         // A socket for this question alone: the kernel draws its port, and takes packets of this server only.
         let any: SocketAddr =
             if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
@@ -79,10 +85,18 @@ impl Question {
                 let len = socket.recv(&mut packet).await?;
                 match Reply::read(&packet[..len], id, &self.question, self.exact) {
                     Ok(reply) => return Ok(Some(reply)),
-                    Err(NoReply::Malformed) => return Err(io::Error::new(io::ErrorKind::InvalidData, "a malformed answer")),
+                    Err(NoReply::Malformed) => {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "a malformed answer"));
+                    }
                     Err(NoReply::Other) => {
-                        let why = format!("{server} sent an answer with another number or question: a forgery, or one that came late");
-                        meter.complain("forged", why, "none: it was dropped; if there are many, look who sends in that server's name");
+                        let why = format!(
+                            "{server} sent an answer with another number or question: a forgery, or one that came late"
+                        );
+                        meter.complain(
+                            "forged",
+                            why,
+                            "none: it was dropped; if there are many, look who sends in that server's name",
+                        );
                     }
                 }
             }

@@ -24,8 +24,12 @@ use super::{
 use crate::service::Meter;
 
 /// How long the first server and each after it may take; below a stub resolver's five seconds in all.
-const WAITS: [Duration; 4] =
-    [Duration::from_millis(1_000), Duration::from_millis(1_200), Duration::from_millis(1_200), Duration::from_millis(1_200)];
+const WAITS: [Duration; 4] = [
+    Duration::from_millis(1_000),
+    Duration::from_millis(1_200),
+    Duration::from_millis(1_200),
+    Duration::from_millis(1_200),
+];
 /// Questions on their way at once: of everybody, of one client, and clients of one question.
 const FLIGHTS: usize = 2_048;
 const FLIGHTS_OF_ONE: usize = 256;
@@ -125,7 +129,11 @@ impl Forwarder {
     ) {
         let client = passenger.back.peer().to_canonical();
         if servers.is_empty() {
-            self.meter.complain("failed", "no server is known for names outside our zones", "set upstream_dns, or a nameserver in the rack's resolv.conf that is not the rack itself");
+            self.meter.complain(
+                "failed",
+                "no server is known for names outside our zones",
+                "set upstream_dns, or a nameserver in the rack's resolv.conf that is not the rack itself",
+            );
             return self.fail(passenger, SERVFAIL);
         }
         let (bits, mut asked) = (key.last().copied().unwrap_or(0), question.to_vec());
@@ -136,19 +144,33 @@ impl Forwarder {
             Ok(false) => {}
             Ok(true) => {
                 self.meter.count("forwarded");
-                let question =
-                    Question { question: asked, dnssec_ok: bits & 1 != 0, unchecked: bits & 2 != 0, exact: self.mixed_case };
+                let question = Question {
+                    question: asked,
+                    dnssec_ok: bits & 1 != 0,
+                    unchecked: bits & 2 != 0,
+                    exact: self.mixed_case,
+                };
                 let (flying, servers) = (self.clone(), servers.clone());
                 self.runtime.spawn(async move { flying.fly(key, question, &servers).await });
             }
             Err((Turned::Loop, passenger)) => {
-                let why = format!("a question came back from {client}, which we had asked: the servers ask each other in a ring");
-                self.meter.complain("loops", why, "take this rack out of that server's forwarders, or that server out of upstream_dns");
+                let why = format!(
+                    "a question came back from {client}, which we had asked: the servers ask each other in a ring"
+                );
+                self.meter.complain(
+                    "loops",
+                    why,
+                    "take this rack out of that server's forwarders, or that server out of upstream_dns",
+                );
                 self.fail(passenger, SERVFAIL);
             }
             Err((Turned::Full, passenger)) => {
                 let why = format!("more questions wait for an answer than are kept (the last was {client}'s)");
-                self.meter.complain("dropped", why, "see whether the upstream servers answer, and which client asks so much");
+                self.meter.complain(
+                    "dropped",
+                    why,
+                    "see whether the upstream servers answer, and which client asks so much",
+                );
                 self.fail(passenger, SERVFAIL);
             }
         }
@@ -230,7 +252,11 @@ impl Forwarder {
                 Ok(reply) => bad = Some(reply),
                 Err(error) => {
                     let why = format!("the DNS server {server} did not answer: {error}");
-                    self.meter.complain("timeouts", why, "see whether it runs and is reached from the rack (dig @ADDRESS), or set upstream_dns");
+                    self.meter.complain(
+                        "timeouts",
+                        why,
+                        "see whether it runs and is reached from the rack (dig @ADDRESS), or set upstream_dns",
+                    );
                 }
             }
         }

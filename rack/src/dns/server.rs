@@ -57,7 +57,11 @@ enum Outcome {
     Now,
     Never,
     /// These servers are to be asked, for a name in lower case; `before`: our own part of the answer is written.
-    Later { name: Vec<u8>, servers: Arc<[SocketAddr]>, before: bool },
+    Later {
+        name: Vec<u8>,
+        servers: Arc<[SocketAddr]>,
+        before: bool,
+    },
 }
 
 impl Desk {
@@ -155,7 +159,9 @@ impl Desk {
     /// One more refusal in this second.
     fn may_refuse(&self) -> bool {
         let second = u64::try_from(clock::now().seconds()).unwrap_or(0);
-        let count = |seen: u64| if seen >> 16 == second { seen + u64::from(seen & 0xffff < REFUSALS) } else { second << 16 | 1 };
+        let count = |seen: u64| {
+            if seen >> 16 == second { seen + u64::from(seen & 0xffff < REFUSALS) } else { second << 16 | 1 }
+        };
         let before = self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| Some(count(seen)));
         before.is_ok_and(|seen| seen >> 16 != second || seen & 0xffff < REFUSALS)
     }
@@ -186,5 +192,43 @@ impl Server for Desk {
                 answer.await.into_iter().collect()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "fox.maas A", with EDNS.
+    const QUERY: &[u8] = b"\0\x07\x01\0\0\x01\0\0\0\0\0\x01\x03fox\x04maas\0\0\x01\0\x01\0\0\x29\x10\0\0\0\0\0\0\0";
+
+    #[tokio::test]
+    async fn strangers_get_no_more_than_they_send_and_not_often() {
+        let plan = r#"{"subnets": [{"id": 1, "cidr": "10.77.0.0/24"}], "zones": [{"name": "maas"}], "records": [{"name": "fox.maas", "a": ["10.77.0.5"]}]}"#;
+        let meter = Meter::new("dns", crate::dns::COUNTERS);
+        let desk =
+            Desk::new(PlanHandle::new(serde_json::from_str(plan).unwrap()), &DnsConfig::default(), meter.clone());
+        let mut out = Vec::new();
+        let mut ask = |peer: &str, packet: &[u8]| {
+            let outcome = desk.decide(packet, peer.parse().unwrap(), Transport::Udp, &mut out);
+            (matches!(outcome, Outcome::Now), out.len(), out.get(3).map_or(0, |flags| flags & 15))
+        };
+        let (answered, len, rcode) = ask("10.77.0.9", QUERY);
+        assert!(answered && len > QUERY.len() && rcode == 0);
+        let mut refused = 0;
+        for _ in 0..1_000 {
+            let (answered, len, rcode) = ask("192.0.2.1", QUERY);
+            assert!(!answered || len <= QUERY.len() && rcode == REFUSED);
+            refused += u64::from(answered);
+            let (answered, len, _) = ask("192.0.2.1", &QUERY[..20]);
+            assert!(!answered || len <= 12);
+        }
+        // A slow machine may see several seconds go by; each has its hundred.
+        assert!(refused >= 1 && counted(&meter, "dropped") > 500, "{refused}");
+        assert!(ask("10.77.0.9", QUERY).0, "whoever may ask is answered all the same");
+    }
+
+    fn counted(meter: &Meter, what: &str) -> u64 {
+        meter.counters().into_iter().find(|(name, _)| name == what).unwrap().1
     }
 }

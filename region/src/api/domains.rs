@@ -42,8 +42,11 @@ pub async fn all(call: Call) -> Answer {
             let wrong = || Fault::field("serial", "Give a whole number of 1 to 4294967295.");
             let serial = call.params.required("serial")?.parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(wrong)?;
             let app = &call.house.app;
-            let raised = app.names.raise(app, serial).await.map_err(|e| Fault::unavailable(e.to_string(), "Try again."))?;
-            raised.map_err(|present| Fault::field("serial", format!("{serial} is not above the present serial {present}.")))?;
+            let raised =
+                app.names.raise(app, serial).await.map_err(|e| Fault::unavailable(e.to_string(), "Try again."))?;
+            raised.map_err(|present| {
+                Fault::field("serial", format!("{serial} is not above the present serial {present}."))
+            })?;
             Ok(text("OK"))
         }
         _ => Err(call.unknown()),
@@ -96,7 +99,9 @@ fn unused(call: &Call, name: &DnsName, what: &str) -> Result<(), Fault> {
     if machines == 0 {
         return Ok(());
     }
-    Err(Fault::Bad(format!("{machines} machines are in domain {name}, so it cannot be {what}. Give them another domain first.")))
+    Err(Fault::Bad(format!(
+        "{machines} machines are in domain {name}, so it cannot be {what}. Give them another domain first."
+    )))
 }
 
 fn show(call: &Call, id: i64) -> Answer {

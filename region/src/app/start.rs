@@ -65,7 +65,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let app = App(Arc::new(Inner {
         catalogue: Default::default(),
         links: Default::default(),
-        names: Names::new(dns::server::reached(config.dns_listen.ip()).into_iter().filter(|ip| !ip.is_loopback()).collect()),
+        names: Names::new(
+            dns::server::reached(config.dns_listen.ip()).into_iter().filter(|ip| !ip.is_loopback()).collect(),
+        ),
         changed: broadcast::channel(4_096).0,
         registry: Registry::default(),
         tickets: Default::default(),

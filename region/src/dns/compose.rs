@@ -88,7 +88,12 @@ impl Composer {
         }
         if reserved {
             let changed = different(&old.reserved_ips, &new.reserved_ips);
-            let macs: BTreeSet<_> = changed.iter().flat_map(|id| [old.reserved_ips.get(id), new.reserved_ips.get(id)]).flatten().map(|ip| ip.mac).collect();
+            let macs: BTreeSet<_> = changed
+                .iter()
+                .flat_map(|id| [old.reserved_ips.get(id), new.reserved_ips.get(id)])
+                .flatten()
+                .map(|ip| ip.mac)
+                .collect();
             changed.into_iter().for_each(|id| self.reservation(id));
             macs.into_iter().for_each(|mac| self.mac(mac));
         }
@@ -230,15 +235,27 @@ impl Composer {
             let generated = if domain.id == main.id { generated.clone() } else { Vec::new() };
             // A domain that is neither ours nor somebody's we know is asked for like any other name.
             if ours || !domain.forward_dns_servers.is_empty() {
-                zones.push(Zone { name: domain.name.clone(), serial: 0, ttl: c.ttl(domain), forward: forward.collect(), generated });
+                zones.push(Zone {
+                    name: domain.name.clone(),
+                    serial: 0,
+                    ttl: c.ttl(domain),
+                    forward: forward.collect(),
+                    generated,
+                });
             }
         }
         let reversed = c.subnets.values().flat_map(|s| reverse::zones(s.cidr, s.rdns_mode)).collect::<BTreeSet<_>>();
         let plain = |(name, ttl)| Zone { name, serial: 0, ttl, forward: Vec::new(), generated: Vec::new() };
-        zones.extend(reversed.into_iter().map(|name| Zone { generated: generated.clone(), ..plain((name, c.ttl(&main))) }));
+        zones.extend(
+            reversed.into_iter().map(|name| Zone { generated: generated.clone(), ..plain((name, c.ttl(&main))) }),
+        );
         zones.push(plain((c.internal_domain(), RACKS_TTL)));
         let ours = zones.iter().filter(|zone| zone.forward.is_empty());
-        let servers = ours.map(|zone| Entry { name: zone.name.clone(), ttl: zone.ttl, data: RecordData::Ns(vec![main.name.clone()]) });
+        let servers = ours.map(|zone| Entry {
+            name: zone.name.clone(),
+            ttl: zone.ttl,
+            data: RecordData::Ns(vec![main.name.clone()]),
+        });
         let own = self.own.iter().map(|ip| Entry { name: main.name.clone(), ttl: c.ttl(&main), data: address(*ip) });
         self.book.put(Source::Zones, servers.chain(own).collect());
         self.book.put_zones(zones.clone());

@@ -12,7 +12,7 @@ const LABEL_BITS: [u8; 2] = [8, 4];
 
 /// The zones that hold a subnet's addresses: one, or several where its prefix ends within a label.
 #[must_use]
-pub fn zones(subnet: Cidr, mode: u8) -> Vec<DnsName> {
+pub(super) fn zones(subnet: Cidr, mode: u8) -> Vec<DnsName> {
     if mode == OFF || subnet.prefix() == 0 {
         return Vec::new();
     }
@@ -24,7 +24,9 @@ pub fn zones(subnet: Cidr, mode: u8) -> Vec<DnsName> {
     let free = (labels * bits).saturating_sub(subnet.prefix());
     let step = |n: u32| match subnet.network() {
         IpAddr::V4(a) => IpAddr::from((u32::from(a) + (n << (32 - u32::from(labels * bits)))).to_be_bytes()),
-        IpAddr::V6(a) => IpAddr::from((u128::from(a) + (u128::from(n) << (128 - u32::from(labels * bits)))).to_be_bytes()),
+        IpAddr::V6(a) => {
+            IpAddr::from((u128::from(a) + (u128::from(n) << (128 - u32::from(labels * bits)))).to_be_bytes())
+        }
     };
     let mut all: Vec<_> = (0..1_u32 << free).filter_map(|n| upper(step(n), usize::from(labels))).collect();
     all.extend(classless(subnet, mode));
@@ -51,7 +53,7 @@ fn classless(subnet: Cidr, mode: u8) -> Option<DnsName> {
 
 /// The name that has an address's PTR record, and the one in the parent's zone that is an alias of it, if there is one.
 #[must_use]
-pub fn pointer(subnet: Cidr, mode: u8, address: IpAddr) -> Option<(DnsName, Option<DnsName>)> {
+pub(super) fn pointer(subnet: Cidr, mode: u8, address: IpAddr) -> Option<(DnsName, Option<DnsName>)> {
     let plain = DnsName::reverse(address);
     match (mode, classless(subnet, mode), address) {
         (OFF, ..) => None,

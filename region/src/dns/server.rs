@@ -27,7 +27,9 @@ pub struct Running {
 
 /// Why it does not start.
 #[derive(Debug, thiserror::Error)]
-#[error("DNS cannot listen on {address}: {source}; choose another dns.listen, or stop what holds the port (`ss -lunpt`)")]
+#[error(
+    "DNS cannot listen on {address}: {source}; choose another dns.listen, or stop what holds the port (`ss -lunpt`)"
+)]
 pub struct StartError {
     pub address: SocketAddr,
     #[source]
@@ -49,7 +51,11 @@ impl Running {
 /// [`StartError`].
 pub(crate) fn start(app: &App) -> Result<Running, StartError> {
     let address = app.config.dns_listen;
-    let desk = Arc::new(Desk { app: app.clone(), transfer: app.config.dns_transfer.clone(), draw: AtomicU32::new(rand::random()) });
+    let desk = Arc::new(Desk {
+        app: app.clone(),
+        transfer: app.config.dns_transfer.clone(),
+        draw: AtomicU32::new(rand::random()),
+    });
     let connections = Connections::default();
     let open = |ip: IpAddr| {
         let address = SocketAddr::new(ip, address.port());

@@ -10,6 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 mod bodies;
+mod domains;
 mod machines;
 mod network;
 mod others;
@@ -116,6 +117,11 @@ impl Region {
 
     pub(crate) async fn get(&self, path: &str) -> Said {
         self.call("GET", path, &[]).await
+    }
+
+    /// Where the region's DNS answers.
+    pub(crate) fn dns(&self) -> std::net::SocketAddr {
+        self.running.as_ref().unwrap().dns.addresses()[0]
     }
 
     /// A machine that stays New.

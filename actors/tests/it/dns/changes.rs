@@ -73,7 +73,8 @@ fn a_transfer_holds_the_zone_between_two_soas_and_no_other() {
     let packet = query("maas", 252, 1, 0);
     let messages = transfer(&Query::read(&packet).unwrap(), &zones).unwrap();
     assert!(messages.len() > 2);
-    let records: Vec<_> = messages.iter().flat_map(|m| Message::from_vec(m).unwrap().answers).map(|r| r.to_string()).collect();
+    let records: Vec<_> =
+        messages.iter().flat_map(|m| Message::from_vec(m).unwrap().answers).map(|r| r.to_string()).collect();
     let soa = |r: &String| r.contains("SOA");
     assert!(soa(&records[0]) && soa(records.last().unwrap()) && records.iter().filter(|r| soa(r)).count() == 2);
     let has = |name: &str| records.iter().any(|r| r.starts_with(name));
@@ -86,7 +87,10 @@ fn a_transfer_holds_the_zone_between_two_soas_and_no_other() {
 #[test]
 fn every_type_is_written_as_the_rfcs_want_it() {
     let sets = [
-        (r#"{"name":"x.maas","srv":[{"priority":1,"weight":2,"port":5060,"target":"sip.maas"}]}"#, "1 2 5060 sip.maas."),
+        (
+            r#"{"name":"x.maas","srv":[{"priority":1,"weight":2,"port":5060,"target":"sip.maas"}]}"#,
+            "1 2 5060 sip.maas.",
+        ),
         (r#"{"name":"x.maas","sshfp":[{"algorithm":4,"kind":2,"fingerprint":"00ff10"}]}"#, "4 2 00FF10"),
         (r#"{"name":"x.maas","aaaa":["fd00::1"]}"#, "fd00::1"),
         (r#"{"name":"x.maas","txt":["v=spf1 -all"]}"#, "v=spf1 -all"),

@@ -90,7 +90,8 @@ fn another_number_question_or_letter_is_no_answer() {
     assert_eq!(Reply::read(&packet, 8, &question, true), Err(NoReply::Other));
     assert_eq!(Reply::read(&lower, 7, &question, true), Err(NoReply::Other));
     assert!(Reply::read(&lower, 7, &question, false).is_ok());
-    for other in [query("www.example.org", 1, 1, 0), query("www.example.com", 28, 1, 0), query("example.com", 1, 1, 0)] {
+    for other in [query("www.example.org", 1, 1, 0), query("www.example.com", 28, 1, 0), query("example.com", 1, 1, 0)]
+    {
         let question = Query::read(&other).unwrap().question().to_vec();
         assert_eq!(Reply::read(&packet, 7, &question, false), Err(NoReply::Other));
     }

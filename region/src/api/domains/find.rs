@@ -20,11 +20,7 @@ pub fn domain<'a>(c: &'a Catalogue, text: &str) -> Option<&'a Domain> {
 ///
 /// # Errors
 /// 400 with the fields that are missing or wrong.
-pub fn place<'a>(
-    c: &'a Catalogue,
-    params: &Params,
-    own: Option<&DnsResource>,
-) -> Result<(&'a Domain, String), Fault> {
+pub fn place<'a>(c: &'a Catalogue, params: &Params, own: Option<&DnsResource>) -> Result<(&'a Domain, String), Fault> {
     if let Some(text) = params.filled("fqdn") {
         let wrong = |why: String| Fault::field("fqdn", why);
         let fqdn: DnsName = text.parse().map_err(|e| wrong(format!("{e}.")))?;
