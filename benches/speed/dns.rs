@@ -74,9 +74,7 @@ fn machine(n: u32, hostname: String) -> MachineSpec {
 
 fn main() {
     let c = Arc::new(catalogue(HOSTS));
-    let machines: Vec<_> = (0..HOSTS)
-        .map(|n| machine(n, format!("node{n}")))
-        .collect();
+    let machines: Vec<_> = (0..HOSTS).map(|n| machine(n, format!("node{n}"))).collect();
     println!("Names of {HOSTS} hosts, forward and reverse");
     let (mut best, mut kept) = (f64::MAX, None);
     for _ in 0..ROUNDS {
@@ -109,7 +107,10 @@ fn main() {
         next.apply(&delta.zones, &delta.records);
         zones = next;
     }
-    println!("  one host renamed: {:.0} us until answered (target: below 1000)", begun.elapsed().as_secs_f64() * 1e6 / f64::from(CHANGES));
+    println!(
+        "  one host renamed: {:.0} us until answered (target: below 1000)",
+        begun.elapsed().as_secs_f64() * 1e6 / f64::from(CHANGES)
+    );
     answers(&zones);
 }
 
@@ -120,7 +121,8 @@ fn id(n: u32) -> SystemId {
 }
 
 fn answers(zones: &Zones) {
-    let mut query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\x01\x08node5000\x04maas\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0".to_vec();
+    let mut query =
+        b"\0\x07\x01\0\0\x01\0\0\0\0\0\x01\x08node5000\x04maas\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0".to_vec();
     let mut out = Vec::new();
     let begun = clock::tick();
     for n in 0..ANSWERS {

@@ -188,7 +188,8 @@ impl<'a> System<'a> {
     pub fn parameters(&self) -> String {
         let image = &self.boot.image;
         let squashfs = image.squashfs.map(|body| self.url(&format!("images/{}/squashfs", body.sha256)));
-        let preseed = format!("http://{}/MAAS/metadata/latest/by-id/{}/?op=get_preseed", self.host, self.ticket.machine);
+        let preseed =
+            format!("http://{}/MAAS/metadata/latest/by-id/{}/?op=get_preseed", self.host, self.ticket.machine);
         let filled = image
             .kernel_params
             .replace("{squashfs_url}", squashfs.as_deref().unwrap_or_default())

@@ -38,9 +38,13 @@ mod tests {
     #[test]
     fn the_internal_name_is_used_where_the_machine_can_resolve_it() {
         let whole = Snapshot::new(serde_json::from_str(PLAN).unwrap());
-        let bare = PLAN.replace(r#"[{"name": "maas-internal"}], "records": [{"name": "10-77-0-0--24.maas-internal", "a": ["10.77.0.2"]}]"#, "[]");
+        let bare = PLAN.replace(
+            r#"[{"name": "maas-internal"}], "records": [{"name": "10-77-0-0--24.maas-internal", "a": ["10.77.0.2"]}]"#,
+            "[]",
+        );
         let bare = Snapshot::new(serde_json::from_str(&bare).unwrap());
-        let said = |plan, peer: &str, names| host(plan, peer.parse().unwrap(), "10.77.0.2:5248".parse().unwrap(), names);
+        let said =
+            |plan, peer: &str, names| host(plan, peer.parse().unwrap(), "10.77.0.2:5248".parse().unwrap(), names);
         assert_eq!(said(&whole, "10.77.0.9", true), "10-77-0-0--24.maas-internal:5248");
         assert_eq!(said(&whole, "10.79.0.9", true), "10-77-0-0--24.maas-internal:5248", "over a relay");
         assert_eq!(said(&whole, "10.78.0.9", true), "10.77.0.2:5248", "told of other servers");
