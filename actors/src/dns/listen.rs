@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -31,6 +34,7 @@ pub trait Server: Send + Sync + 'static {
 pub struct Listener {
     address: SocketAddr,
     udp: Arc<Socket>,
+    ended: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
     tcp: JoinHandle<()>,
 }
@@ -45,10 +49,11 @@ impl Listener {
         let tcp = tokio::net::TcpListener::from_std(tcp)?;
         let udp = Arc::new(udp);
         let via = Arc::new(UdpSocket::from(udp.try_clone()?));
-        let answering = server.clone();
-        let thread = thread::Builder::new().name("dns".into()).spawn(move || udp::serve(&via, &*answering))?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let (answering, until) = (server.clone(), ended.clone());
+        let thread = thread::Builder::new().name("dns".into()).spawn(move || udp::serve(&via, &*answering, &until))?;
         let tcp = tokio::spawn(tcp::serve(tcp, server.clone(), connections.clone()));
-        Ok(Self { address, udp, thread: Some(thread), tcp })
+        Ok(Self { address, udp, ended, thread: Some(thread), tcp })
     }
 
     /// Where it listens.
@@ -72,6 +77,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.tcp.abort();
+        self.ended.store(true, Ordering::Release);
         // Says ENOTCONN, and wakes the thread all the same.
         self.udp.shutdown(std::net::Shutdown::Both).ok();
     }

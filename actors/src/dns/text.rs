@@ -74,8 +74,10 @@ fn srv(numbers: [&&str; 3], target: &str) -> Option<Srv> {
 }
 
 fn sshfp(algorithm: &str, kind: &str, print: &str) -> Option<Sshfp> {
-    let hex =
-        !print.is_empty() && print.len() <= 128 && print.len() % 2 == 0 && print.bytes().all(|b| b.is_ascii_hexdigit());
+    let hex = !print.is_empty()
+        && print.len() <= 128
+        && print.len().is_multiple_of(2)
+        && print.bytes().all(|b| b.is_ascii_hexdigit());
     let fingerprint = hex.then(|| print.to_ascii_lowercase())?;
     Some(Sshfp { algorithm: algorithm.parse().ok()?, kind: kind.parse().ok()?, fingerprint })
 }

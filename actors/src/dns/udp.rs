@@ -5,7 +5,10 @@ use std::{
     net::{SocketAddr, UdpSocket},
     os::fd::{AsRawFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,15 +24,19 @@ const GUST: usize = 32;
 /// Bytes of a query. A longer one is cut and then malformed.
 const QUERY_MAX: usize = 1_232;
 
-/// Serves until the socket is shut down.
-pub(super) fn serve<S: Server>(socket: &Arc<UdpSocket>, server: &S) {
+/// Serves until it has ended; who says so shuts the socket down, which wakes this thread.
+pub(super) fn serve<S: Server>(socket: &Arc<UdpSocket>, server: &S, ended: &AtomicBool) {
     let fd = socket.as_raw_fd();
     let mut buffers = vec![[0_u8; QUERY_MAX]; GUST];
-    let mut answers = vec![Vec::with_capacity(QUERY_MAX); GUST];
+    let mut answers: Vec<Vec<u8>> = vec![Vec::new(); GUST];
     let mut heads = MultiHeaders::<SockaddrStorage>::preallocate(GUST, None);
     let mut outgoing = MultiHeaders::<SockaddrStorage>::preallocate(GUST, None);
     loop {
-        let gust = match receive(fd, &mut heads, &mut buffers) {
+        let received = receive(fd, &mut heads, &mut buffers);
+        if ended.load(Ordering::Acquire) {
+            return;
+        }
+        let gust = match received {
             Ok(gust) => gust,
             // An ICMP error of an earlier answer, or a signal.
             Err(Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => continue,
@@ -39,10 +46,6 @@ pub(super) fn serve<S: Server>(socket: &Arc<UdpSocket>, server: &S) {
                 continue;
             }
         };
-        // A socket that was shut down says nothing from nobody.
-        if matches!(gust.as_slice(), [(0, None), ..] | []) {
-            return;
-        }
         let mut ready = 0;
         let mut peers = Vec::with_capacity(gust.len());
         for ((bytes, from), buffer) in gust.into_iter().zip(&buffers) {

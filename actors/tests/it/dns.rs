@@ -197,7 +197,8 @@ fn malformed_queries_get_formerr_and_answers_get_nothing() {
     ] {
         assert_eq!(code(&packet), Some(ResponseCode::FormErr), "{packet:?}");
     }
-    assert_eq!(code(&with(good.len() - 5, 1)), Some(ResponseCode::BADVERS));
+    // 16, which TSIG calls BADSIG and EDNS BADVERS.
+    assert_eq!(code(&with(good.len() - 5, 1)).map(u16::from), Some(16));
 }
 
 proptest! {

@@ -98,7 +98,8 @@ fn every_type_is_written_as_the_rfcs_want_it() {
     ];
     for (json, wanted) in sets {
         let set: RecordSet = serde_json::from_str(json).unwrap();
-        let (zones, packet) = (Zones::of(&[zone("maas")], &[set.clone()]), query("x.maas", set.data.rtype(), 1, 0));
+        let (zones, packet) =
+            (Zones::of(&[zone("maas")], std::slice::from_ref(&set)), query("x.maas", set.data.rtype(), 1, 0));
         let mut out = Vec::new();
         assert!(answer(&packet, &zones, Transport::Udp, 0, &mut out));
         let message = Message::from_vec(&out).unwrap();
