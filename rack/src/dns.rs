@@ -26,6 +26,7 @@ mod addresses;
 mod cache;
 mod exchange;
 mod forward;
+mod ring;
 mod server;
 mod upstreams;
 

@@ -264,3 +264,50 @@ pub(crate) async fn keep(app: App) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use schema::{catalogue::Catalogue, dns::RecordData};
+
+    use super::*;
+
+    fn set(name: &str) -> RecordSet {
+        RecordSet { name: name.parse().unwrap(), ttl: 30, data: RecordData::A(vec![[10, 0, 0, 1].into()]) }
+    }
+
+    #[test]
+    fn a_rack_that_is_behind_gets_the_last_word_of_each_row() {
+        let put = |name: &str| Delta { records: Rows { put: vec![set(name)], ..Rows::default() }, ..Delta::default() };
+        let gone = |name: &str| Delta {
+            records: Rows { remove: vec![set(name).key()], ..Rows::default() },
+            ..Delta::default()
+        };
+        let all = merged([put("a.maas"), put("b.maas"), gone("a.maas"), gone("c.maas"), put("c.maas")].iter());
+        let mut names: Vec<_> = all.records.put.iter().map(|set| set.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!((names, all.records.remove), (vec!["b.maas", "c.maas"], vec![set("a.maas").key()]));
+    }
+
+    #[test]
+    fn changes_are_counted_and_everything_comes_in_pages() {
+        let names = Names::new(Vec::new());
+        assert_eq!(names.since(0), (0, Vec::new()));
+        names.change(|composer| composer.catalogue(Arc::new(Catalogue::default())));
+        assert!(names.publish(7) && !names.publish(8), "once");
+        let (version, whole) = names.since(0);
+        assert!(version == 1 && whole.len() == 1 && whole[0].zones.replace && whole[0].records.replace);
+        assert!(whole[0].zones.put.iter().all(|zone| zone.serial == 7));
+        assert_eq!(names.since(1), (1, Vec::new()));
+        let many = Delta {
+            records: Rows {
+                replace: true,
+                put: (0..25_000).map(|n| set(&format!("n{n}.maas"))).collect(),
+                remove: vec![],
+            },
+            ..Delta::default()
+        };
+        let pages = pages(many);
+        assert_eq!(pages.iter().map(|page| page.records.put.len()).collect::<Vec<_>>(), [10_000, 10_000, 5_000]);
+        assert_eq!(pages.iter().filter(|page| page.records.replace).count(), 1);
+    }
+}

@@ -93,16 +93,8 @@ struct Flights {
 }
 
 struct Flight {
-    servers: Arc<[SocketAddr]>,
     first: IpAddr,
     passengers: Vec<Passenger>,
-}
-
-/// Why a question does not go upstream.
-enum Turned {
-    /// It came back to us from the server that we asked: they ask each other.
-    Loop,
-    Full,
 }
 
 impl Forwarder {
@@ -118,17 +110,11 @@ impl Forwarder {
         }
     }
 
-    /// Takes a client's question (name in lower case, type, class) along. `own`: this host's addresses.
-    pub(super) fn ask(
-        self: &Arc<Self>,
-        key: Key,
-        question: &[u8],
-        servers: &Arc<[SocketAddr]>,
-        own: &[IpAddr],
-        passenger: Passenger,
-    ) {
+    /// Takes a client's question (name in lower case, type, class) along.
+    pub(super) fn ask(self: &Arc<Self>, key: Key, question: &[u8], servers: &Arc<[SocketAddr]>, passenger: Passenger) {
         let client = passenger.back.peer().to_canonical();
         if servers.is_empty() {
+            self.failing.store(true, Ordering::Relaxed);
             self.meter.complain(
                 "failed",
                 "no server is known for names outside our zones",
@@ -140,7 +126,7 @@ impl Forwarder {
         if self.mixed_case {
             mix(&mut asked);
         }
-        match self.board(&key, client, servers, own, passenger) {
+        match self.board(&key, client, passenger) {
             Ok(false) => {}
             Ok(true) => {
                 self.meter.count("forwarded");
@@ -153,18 +139,7 @@ impl Forwarder {
                 let (flying, servers) = (self.clone(), servers.clone());
                 self.runtime.spawn(async move { flying.fly(key, question, &servers).await });
             }
-            Err((Turned::Loop, passenger)) => {
-                let why = format!(
-                    "a question came back from {client}, which we had asked: the servers ask each other in a ring"
-                );
-                self.meter.complain(
-                    "loops",
-                    why,
-                    "take this rack out of that server's forwarders, or that server out of upstream_dns",
-                );
-                self.fail(passenger, SERVFAIL);
-            }
-            Err((Turned::Full, passenger)) => {
+            Err(passenger) => {
                 let why = format!("more questions wait for an answer than are kept (the last was {client}'s)");
                 self.meter.complain(
                     "dropped",
@@ -176,32 +151,22 @@ impl Forwarder {
         }
     }
 
-    /// True: a new flight has to leave.
-    fn board(
-        &self,
-        key: &Key,
-        client: IpAddr,
-        servers: &Arc<[SocketAddr]>,
-        own: &[IpAddr],
-        passenger: Passenger,
-    ) -> Result<bool, (Turned, Passenger)> {
+    /// True: a new flight has to leave. The passenger comes back where there is no room.
+    fn board(&self, key: &Key, client: IpAddr, passenger: Passenger) -> Result<bool, Passenger> {
         let mut flights = self.flights();
         if let Some(flight) = flights.by_key.get_mut(key) {
-            if comes_back(&flight.servers, own, client) {
-                return Err((Turned::Loop, passenger));
-            }
             if flight.passengers.len() >= PASSENGERS {
-                return Err((Turned::Full, passenger));
+                return Err(passenger);
             }
             flight.passengers.push(passenger);
             return Ok(false);
         }
         let of_client = flights.by_client.get(&client).copied().unwrap_or(0);
         if flights.by_key.len() >= FLIGHTS || of_client >= FLIGHTS_OF_ONE {
-            return Err((Turned::Full, passenger));
+            return Err(passenger);
         }
         flights.by_client.insert(client, of_client + 1);
-        let flight = Flight { servers: servers.clone(), first: client, passengers: vec![passenger] };
+        let flight = Flight { first: client, passengers: vec![passenger] };
         flights.by_key.insert(key.clone(), flight);
         Ok(true)
     }
@@ -297,12 +262,6 @@ impl Forwarder {
     fn flights(&self) -> MutexGuard<'_, Flights> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether a question that is on its way to `servers` came from one of them. A resolver on this very host asks from any of our addresses.
-fn comes_back(servers: &[SocketAddr], own: &[IpAddr], client: IpAddr) -> bool {
-    let ours = |ip: IpAddr| ip.is_loopback() || own.contains(&ip);
-    servers.iter().any(|server| server.ip() == client || ours(server.ip()) && ours(client))
 }
 
 /// Letters in random case.

@@ -25,6 +25,7 @@ use super::{
     access::{Admitted, admit},
     cache::{self, Cache},
     forward::{Back, Forwarder, Passenger},
+    ring::Ring,
     upstreams,
 };
 use crate::{plan::PlanHandle, service::Meter};
@@ -39,6 +40,7 @@ pub(super) struct Desk {
     forwarder: Arc<Forwarder>,
     set: Vec<SocketAddr>,
     known: ArcSwap<Known>,
+    ring: Ring,
     draw: AtomicU32,
     refusals: AtomicU64,
 }
@@ -73,6 +75,7 @@ impl Desk {
             forwarder: Arc::new(forwarder),
             set: config.upstreams.clone(),
             known: ArcSwap::default(),
+            ring: Ring::new(rand::random()),
             draw: AtomicU32::new(rand::random()),
             refusals: AtomicU64::new(0),
         }
@@ -81,8 +84,10 @@ impl Desk {
     /// Takes this host's addresses and those we serve, and finds out whom to ask.
     pub(super) fn know(&self, own: Vec<IpAddr>, served: &[SocketAddr]) {
         let planned = &self.plan.load().plan.settings.upstream_dns;
-        let upstreams = upstreams::choose(&self.set, planned, Path::new(upstreams::RESOLV_CONF), served).into();
-        let known = Known { own, upstreams };
+        let mut upstreams = upstreams::choose(&self.set, planned, Path::new(upstreams::RESOLV_CONF), served);
+        self.ring.probe(&upstreams);
+        upstreams.retain(|server| !self.ring.holds(server));
+        let known = Known { own, upstreams: upstreams.into() };
         let before = self.known.load();
         if before.upstreams != known.upstreams {
             tracing::info!(upstreams = ?known.upstreams, "DNS asks these servers for names outside our zones");
@@ -132,6 +137,10 @@ impl Desk {
                 return Outcome::Now;
             }
             Found::Forward(servers) => (query.name().to_vec(), servers, false),
+            Found::Elsewhere if self.is_ring(query.name()) => {
+                wire::refuse(&query, REFUSED, true, out);
+                return Outcome::Now;
+            }
             Found::Elsewhere => (query.name().to_vec(), known.upstreams.clone(), false),
         };
         if !before && self.forwarder.cache.give(cache::key(&query, &mut [0; 260]), &query, transport, out) {
@@ -153,7 +162,19 @@ impl Desk {
         let question = [&name[..], &query.rtype.to_be_bytes(), &query.class.to_be_bytes()].concat();
         let key = [&name[..], &query.rtype.to_be_bytes(), &[bits]].concat().into();
         let passenger = Passenger { packet: packet.to_vec(), back, before };
-        self.forwarder.ask(key, &question, servers, &self.known.load().own, passenger);
+        self.forwarder.ask(key, &question, servers, passenger);
+    }
+
+    /// Whether the question is our own probe that came back. The server that it was sent to is not asked any more.
+    fn is_ring(&self, name: &[u8]) -> bool {
+        let Some(server) = self.ring.caught(name) else { return false };
+        let why = format!("the DNS server {server} asks this rack what this rack asks it: they stand in a ring");
+        let remedy = "take this rack out of that server's forwarders, or that server out of upstream_dns; it is asked again when that is done";
+        self.meter.complain("loops", why, remedy);
+        let known = self.known.load();
+        let upstreams: Vec<_> = known.upstreams.iter().filter(|other| **other != server).copied().collect();
+        self.known.store(Arc::new(Known { own: known.own.clone(), upstreams: upstreams.into() }));
+        true
     }
 
     /// One more refusal in this second.

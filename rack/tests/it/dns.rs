@@ -47,14 +47,23 @@ pub(crate) fn serve(upstreams: &[SocketAddr]) -> (Running, SocketAddr) {
 
 /// A server that answers as `play` says: nothing, or packets to be sent one after the other.
 fn upstream(play: impl Fn(Message) -> Vec<Vec<u8>> + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
+    played(play, false)
+}
+
+fn played(play: impl Fn(Message) -> Vec<Vec<u8>> + Send + 'static, rings: bool) -> (SocketAddr, Arc<AtomicUsize>) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let (address, asked) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
     let count = asked.clone();
     std::thread::spawn(move || {
         let mut packet = [0; 2_048];
         while let Ok((len, from)) = socket.recv_from(&mut packet) {
+            let asked = Message::from_vec(&packet[..len]).unwrap();
+            // Where nobody stands in a ring, its probe is of no interest.
+            if asked.queries[0].name().to_ascii().contains("hostler-ring") && !rings {
+                continue;
+            }
             count.fetch_add(1, Ordering::SeqCst);
-            for answer in play(Message::from_vec(&packet[..len]).unwrap()) {
+            for answer in play(asked) {
                 socket.send_to(&answer, from).unwrap();
             }
         }
@@ -210,20 +219,29 @@ async fn a_ring_of_servers_is_broken_and_named() {
     let back: Arc<std::sync::OnceLock<SocketAddr>> = Arc::default();
     let ring = back.clone();
     // It asks whoever asked it: the rack.
-    let (upstream, asked) = upstream(move |asked| {
+    let play = move |asked: Message| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        socket.send_to(&question(&asked.queries[0].name().to_ascii(), RecordType::A, 1), *ring.wait()).unwrap();
+        let name = asked.queries[0].name().to_ascii();
+        socket.send_to(&question(&name, RecordType::A, 1), *ring.wait()).unwrap();
         let mut answer = heard(&socket);
         answer.metadata.id = asked.metadata.id;
         vec![answer.to_vec().unwrap()]
-    });
+    };
+    let (upstream, asked) = played(play, true);
     let (running, server) = serve(&[upstream]);
     back.set(server).unwrap();
-    assert_eq!(ask(server, "www.example.com.").await.metadata.response_code, ResponseCode::ServFail);
-    assert!(counted(&running, "loops") >= 1);
-    assert!(asked.load(Ordering::SeqCst) <= 4, "it ends");
+    for _ in 0..400 {
+        if counted(&running, "loops") > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert!(running.meter().last_error().unwrap().why.contains("ring"));
+    let before = asked.load(Ordering::SeqCst);
+    assert_eq!(ask(server, "www.example.com.").await.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(asked.load(Ordering::SeqCst), before, "it is not asked any more");
+    assert_eq!(first(&ask(server, "fox.maas.").await), "10.77.0.5");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,7 +83,7 @@ impl Composer {
                 self.records.entry(record.resource).or_default().push(record.id);
             }
         }
-        if wide(&old) != wide(&new) || old.ranges != new.ranges {
+        if self.zones.is_empty() || wide(&old) != wide(&new) || old.ranges != new.ranges {
             return self.all();
         }
         if reserved {
@@ -418,3 +418,6 @@ fn label(text: &str) -> Option<String> {
     let name = name.trim_matches('-');
     (!name.is_empty()).then(|| name.to_owned())
 }
+
+#[cfg(test)]
+mod tests;
