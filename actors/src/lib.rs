@@ -9,6 +9,7 @@ pub mod core;
 pub mod errand;
 pub mod leases;
 pub mod link;
+pub mod logbook;
 pub mod machine;
 pub mod rack;
 pub mod service;

@@ -9,7 +9,15 @@ use std::{
     time::Duration,
 };
 
-use crate::{dhcp::Listen, power::PowerSettings, state::OutboxLimits};
+use actors::logbook::Limits;
+
+use crate::{
+    dhcp::Listen,
+    ntp::{self, NtpConfig},
+    power::PowerSettings,
+    state::OutboxLimits,
+    syslog::{self, SyslogConfig},
+};
 
 /// Checked settings of one rack.
 #[derive(Debug, Clone)]
@@ -29,6 +37,9 @@ pub struct RackConfig {
     pub tftp: SocketAddrV4,
     pub http: SocketAddr,
     pub power: PowerSettings,
+    /// Its state directory is the rack's.
+    pub ntp: NtpConfig,
+    pub syslog: SyslogConfig,
     pub outbox: OutboxLimits,
 }
 
@@ -40,11 +51,21 @@ pub enum Service {
     /// Boot files, images and the metadata service.
     Http,
     Power,
+    /// Time for the machines.
+    Ntp,
+    /// The machines' logs.
+    Syslog,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Dhcp, Self::Tftp, Self::Http, Self::Power];
+    pub const ALL: [Self; 6] = [Self::Dhcp, Self::Tftp, Self::Http, Self::Power, Self::Ntp, Self::Syslog];
+
+    /// All their names, as a remedy lists them.
+    #[must_use]
+    pub fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
 
     /// Its name in settings.
     #[must_use]
@@ -54,6 +75,8 @@ impl Service {
             Self::Tftp => "tftp",
             Self::Http => "http",
             Self::Power => "power",
+            Self::Ntp => "ntp",
+            Self::Syslog => "syslog",
         }
     }
 }
@@ -63,7 +86,7 @@ impl FromStr for Service {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let named = Self::ALL.into_iter().find(|s| s.name() == text.trim());
-        named.ok_or_else(|| format!("\"{text}\" is none of dhcp, tftp, http, power"))
+        named.ok_or_else(|| format!("\"{text}\" is none of {}", Self::names()))
     }
 }
 
@@ -80,6 +103,8 @@ impl Default for RackConfig {
             tftp: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 69),
             http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5_248)),
             power: PowerSettings::default(),
+            ntp: NtpConfig::default(),
+            syslog: SyslogConfig::default(),
             outbox: OutboxLimits::default(),
         }
     }
@@ -121,6 +146,8 @@ const KEYS: &[(&str, &[&str])] = &[
     ("tftp", &["listen"]),
     ("http", &["listen"]),
     ("power", &["ipmitool", "timeout_s", "at_once"]),
+    ("ntp", &["listen", "server", "set_clock", "rate"]),
+    ("syslog", &["listen", "rate", "mebibytes", "keep_mebibytes"]),
     ("outbox", &["reports", "mebibytes"]),
 ];
 
@@ -208,10 +235,13 @@ impl Reader {
     fn config(&mut self) -> RackConfig {
         let base = RackConfig::default();
         let (tftp, http, power) = (base.tftp, base.http, base.power.clone());
-        let services: Vec<Service> = self.list("rack", "only", "name services: dhcp, tftp, http, power");
-        let listen = self.dhcp_listen();
+        let services: Vec<Service> = self.list("rack", "only", &format!("name services: {}", Service::names()));
+        let listen = self.listen("dhcp", 67);
+        let state: PathBuf = self.one("rack", "state", base.state, "give a directory");
         let config = RackConfig {
-            state: self.one("rack", "state", base.state, "give a directory"),
+            ntp: self.ntp(&state),
+            syslog: self.syslog(),
+            state,
             regions: self.regions(),
             plan: self.optional("rack", "plan"),
             files: self.optional("rack", "files"),
@@ -260,14 +290,40 @@ impl Reader {
         regions
     }
 
-    fn dhcp_listen(&mut self) -> Listen {
-        let key = ("dhcp".to_owned(), "listen".to_owned());
-        match self.values.get(&key).map(Vec::as_slice) {
+    /// Where a service of addresses listens: `"interfaces"`, or a list.
+    fn listen(&mut self, section: &str, port: u16) -> Listen {
+        match self.values.get(&(section.to_owned(), "listen".to_owned())).map(Vec::as_slice) {
             None => Listen::Interfaces,
             Some([word]) if word == "interfaces" => Listen::Interfaces,
             Some(_) => {
-                Listen::At(self.list("dhcp", "listen", "write \"interfaces\", or addresses as in [\"10.77.0.1:67\"]"))
+                let remedy = format!("write \"interfaces\", or addresses as in [\"10.77.0.1:{port}\"]");
+                Listen::At(self.list(section, "listen", &remedy))
             }
+        }
+    }
+
+    fn ntp(&mut self, state: &Path) -> NtpConfig {
+        let base = NtpConfig::default();
+        NtpConfig {
+            listen: self.listen("ntp", ntp::PORT),
+            server: self.one("ntp", "server", base.server, "write auto, chrony or own"),
+            set_clock: self.one("ntp", "set_clock", base.set_clock, "write true or false"),
+            rate: u32::try_from(self.number("ntp", "rate", base.rate.into(), 0, 1_000_000)).unwrap_or(base.rate),
+            state: state.into(),
+        }
+    }
+
+    fn syslog(&mut self) -> SyslogConfig {
+        let base = SyslogConfig::default();
+        let room = self.number("syslog", "mebibytes", (base.room >> 20) as u64, 1, 4_096);
+        SyslogConfig {
+            listen: self.listen("syslog", syslog::PORT),
+            rate: u32::try_from(self.number("syslog", "rate", base.rate.into(), 0, 10_000_000)).unwrap_or(base.rate),
+            room: usize::try_from(room << 20).unwrap_or(base.room),
+            keep: Limits {
+                machine: self.number("syslog", "keep_mebibytes", base.keep.machine >> 20, 1, 1 << 20) << 20,
+                ..base.keep
+            },
         }
     }
 

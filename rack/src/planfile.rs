@@ -42,6 +42,8 @@ pub struct PlanListen {
     pub dhcp: Vec<SocketAddrV4>,
     pub tftp: Option<SocketAddrV4>,
     pub http: Option<SocketAddr>,
+    pub ntp: Vec<SocketAddrV4>,
+    pub syslog: Vec<SocketAddrV4>,
 }
 
 /// A plan file as it was read.

@@ -36,6 +36,7 @@ use crate::{
     config::Config,
     directory::Directory,
     links::Links,
+    logs::Logs,
     perform::{Hands, POWER},
     seal::{Seal, SealError},
     store::{Change, Store, StoreError, ids, queries},
@@ -61,6 +62,7 @@ pub struct Inner {
     pub registry: Registry,
     pub catalogue: CatalogueDoor,
     pub links: Links,
+    pub logs: Logs,
     /// The machines that changed, for whoever watches. A slow watcher misses some and reads anew.
     pub changed: broadcast::Sender<SystemId>,
     pub(crate) tickets: Tickets,

@@ -10,6 +10,7 @@ use std::{
     str::FromStr,
 };
 
+use actors::logbook::Limits;
 use schema::{id::SystemId, secret::Secret};
 
 /// What a region is told. Every field has been checked.
@@ -27,6 +28,8 @@ pub struct Config {
     pub link_listen: SocketAddr,
     /// Days that the journal is kept.
     pub journal_days: u32,
+    /// Bytes of machines' logs that are kept.
+    pub logs: Limits,
 }
 
 /// One wrong setting: where, what, and what to write instead.
@@ -61,13 +64,15 @@ impl fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 /// Every setting: section, key, what it is for. The one list; `config.rs` and `init` go by it.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: &[(&str, &str)] = &[
     ("region", "id"),
     ("region", "data_dir"),
     ("database", "url"),
     ("api", "listen"),
     ("link", "listen"),
     ("journal", "days"),
+    ("logs", "machine_mebibytes"),
+    ("logs", "total_mebibytes"),
 ];
 
 impl Config {
@@ -102,7 +107,7 @@ impl Config {
     /// The file that `init` writes.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let Self { id, data_dir, database, api_listen, link_listen, journal_days } = self;
+        let Self { id, data_dir, database, api_listen, link_listen, journal_days, logs } = self;
         let text = |s: &str| toml::Value::String(s.to_owned()).to_string();
         format!(
             "# Hostler's region. Every setting also by environment: HOSTLER_<SECTION>_<KEY>, as in HOSTLER_API_LISTEN.\n\n\
@@ -110,12 +115,15 @@ impl Config {
              [database]\n# sqlite:PATH or postgres://USER@HOST/DATABASE\nurl = {}\n\n\
              [api]\n# API, dashboard and metrics.\nlisten = {}\n\n\
              [link]\n# Where racks dial in (UDP).\nlisten = {}\n\n\
-             [journal]\n# How long steps are kept.\ndays = {journal_days}\n",
+             [journal]\n# How long steps are kept.\ndays = {journal_days}\n\n\
+             [logs]\n# How much of a machine's log is kept, and of all of them.\nmachine_mebibytes = {}\ntotal_mebibytes = {}\n",
             text(id.as_str()),
             text(&data_dir.to_string_lossy()),
             text(database.expose()),
             text(&api_listen.to_string()),
             text(&link_listen.to_string()),
+            logs.machine >> 20,
+            logs.total >> 20,
         )
     }
 
@@ -228,6 +236,16 @@ impl Raw {
         }
     }
 
+    /// A size of the section `logs`, in bytes.
+    fn mebibytes(&mut self, key: &'static str, default: u64) -> u64 {
+        let remedy = "write a number of MiB from 1 to 1048576";
+        let size: Option<u64> = self.take("logs", key, Some(&(default >> 20).to_string()), remedy);
+        if let Some(size) = size.filter(|size| !(1..=1 << 20).contains(size)) {
+            self.fault(&format!("logs.{key}"), &size.to_string(), "is out of bounds", remedy);
+        }
+        size.unwrap_or(1).min(1 << 20) << 20
+    }
+
     fn check(mut self) -> Result<Config, Faults> {
         let listen = "write ADDRESS:PORT, as in 0.0.0.0:5240; port 0 takes a free one";
         let id = self.take("region", "id", None, "let `hostler init` make one: six lower-case letters or digits");
@@ -256,13 +274,18 @@ impl Raw {
                 "keep at least a day: a restart reads the journal's actors",
             );
         }
+        let base = Limits::default();
+        let logs = Limits {
+            machine: self.mebibytes("machine_mebibytes", base.machine),
+            total: self.mebibytes("total_mebibytes", base.total),
+        };
         let checked = (id, data_dir, database, api_listen, link_listen, journal_days);
         match checked {
             (Some(id), Some(data_dir), Some(database), Some(api_listen), Some(link_listen), Some(journal_days))
                 if self.faults.is_empty() =>
             {
                 let database = Secret::new(database);
-                Ok(Config { id, data_dir, database, api_listen, link_listen, journal_days })
+                Ok(Config { id, data_dir, database, api_listen, link_listen, journal_days, logs })
             }
             _ => Err(Faults(self.faults)),
         }

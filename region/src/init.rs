@@ -146,6 +146,7 @@ fn config_of(options: &Options) -> Config {
         api_listen: options.api_listen,
         link_listen: options.link_listen,
         journal_days: 30,
+        logs: actors::logbook::Limits::default(),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod directory;
 pub mod init;
 pub mod link;
 pub mod links;
+pub mod logs;
 pub mod perform;
 pub mod plans;
 pub mod seal;

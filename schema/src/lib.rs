@@ -9,6 +9,7 @@ pub mod commissioning;
 pub mod hardware;
 pub mod id;
 pub mod lldp;
+pub mod logs;
 pub mod messages;
 pub mod net;
 pub mod plan;

@@ -8,7 +8,12 @@ use std::{
 };
 
 use clap::Args;
-use rack::config::{RackConfig, Service};
+use rack::{
+    config::{RackConfig, Service},
+    dhcp::Listen,
+    ntp::{NtpConfig, Server},
+    syslog::SyslogConfig,
+};
 use region::init;
 use schema::id::RackId;
 use serde_json::{Value, json};
@@ -108,9 +113,11 @@ fn rack_config(state: PathBuf, region: SocketAddr) -> RackConfig {
     RackConfig {
         state,
         regions: vec![region.to_string()],
-        dhcp: rack::dhcp::Listen::At(vec![free]),
+        dhcp: Listen::At(vec![free]),
         tftp: free,
         http: free.into(),
+        ntp: NtpConfig { listen: Listen::At(vec![free]), server: Server::Own, ..NtpConfig::default() },
+        syslog: SyslogConfig { listen: Listen::At(vec![free]), ..SyslogConfig::default() },
         ..RackConfig::default()
     }
 }
@@ -139,7 +146,9 @@ fn ready(api: SocketAddr, made: &init::Initialised, id: RackId, rack: &rack::app
             "http": at(Service::Http).map(|a| format!("http://{a}")),
             "dhcp": at(Service::Dhcp),
             "tftp": at(Service::Tftp),
-            "dns": null, "ntp": null, "syslog": null, "proxy": null,
+            "ntp": at(Service::Ntp),
+            "syslog": at(Service::Syslog),
+            "dns": null, "proxy": null,
         }],
         "pid": std::process::id(),
     })

@@ -1,19 +1,24 @@
 //! The integration tests of the rack crate, one file per part.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
+mod alone;
 mod boot_configs;
 mod boot_yard;
 mod dhcp;
 mod dhcp_wire;
 mod metadata;
+mod ntp;
 mod peers_dhcp;
 mod peers_http;
 mod peers_metadata;
+mod peers_ntp;
 mod peers_power;
+mod peers_syslog;
 mod peers_tftp;
 mod plan_file;
 mod plan_snapshot;
 mod region_link;
 mod rfc1350_tftp;
 mod state;
+mod syslog;
 mod tftp_server;

@@ -27,6 +27,7 @@ use crate::{
     builtin,
     config::Config,
     link,
+    logs::{self, Logs},
     seal::Seal,
     store::{Store, queries},
 };
@@ -58,10 +59,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let bodies = Bodies::open(&config.data_dir)?;
     let ca = Ca::open_or_create(&config.ca_dir(), clock::now())?;
     let user_data = bodies.put(builtin::USER_DATA.as_bytes())?;
+    let (logs, keeper) = Logs::new(&config.data_dir, config.logs);
     let arbiter = Arbiter::start("actors").map_err(StartError::Thread)?;
     let app = App(Arc::new(Inner {
         catalogue: Default::default(),
         links: Default::default(),
+        logs,
         changed: broadcast::channel(4_096).0,
         registry: Registry::default(),
         tickets: Default::default(),
@@ -85,6 +88,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     app.links.server.store(Some(Arc::new(server)));
     let mut tasks = JoinSet::new();
     tasks.spawn(link::accept(app.clone(), connections));
+    tasks.spawn(logs::keep(app.clone(), keeper));
     tasks.spawn(sweep(app.clone()));
     tasks.spawn(prune(app.clone()));
     info!(%link, database = app.store.address(), "the region is up");

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use schema::{
     boot::{BodyRef, BootFile, BootMethod, Image, Sha256},
     id::{AttemptId, Generation, ReportSeq, ResultId, SubnetId, SystemId, VlanId},
+    logs::{LogBatch, LogLine, LogSource},
     messages::{
         enrol::{EnrolAnswer, EnrolAsk},
-        link::{BulkAnswer, BulkHeader, FromRack, Hello, Order, PlanUpdate, RackInterface, Rows, ToRack},
+        link::{BulkAnswer, BulkHeader, ClockReport, FromRack, Hello, Order, PlanUpdate, RackInterface, Rows, ToRack},
         report::{Fact, FileKind, Report},
     },
     net::{IpRange, MacAddr},
@@ -147,6 +148,7 @@ pub(crate) fn to_rack() -> Vec<ToRack> {
         ToRack::CancelOrder { machine: machine(), attempt: AttemptId(3) },
         ToRack::Ack { through: ReportSeq(1 << 40) },
         ToRack::SendHello,
+        ToRack::LogsKept { run: 77, number: 4 },
     ]
 }
 
@@ -189,6 +191,20 @@ pub(crate) fn from_rack() -> Vec<FromRack> {
             }),
             restarts: 1,
         }]),
+        FromRack::Logs(LogBatch {
+            run: 77,
+            number: 4,
+            lines: vec![
+                LogLine::heard(
+                    b"<86>Nov 22 16:02:03 fox sshd[812]: hello",
+                    LogSource::Machine { machine: machine(), attempt: AttemptId(3) },
+                    "fox",
+                    NOW,
+                ),
+                LogLine::lost(9, "too many", LogSource::Stranger("10.77.0.9".parse().unwrap()), "10.77.0.9", NOW),
+            ],
+        }),
+        FromRack::Clock(ClockReport { now: NOW, synchronised: true }),
     ]
 }
 
