@@ -9,19 +9,15 @@ use std::{
 };
 
 use actors::clock::{self, tick};
-use nix::{
-    libc::{MSG_MORE, MSG_NOSIGNAL},
-    sys::sendfile::sendfile,
-};
-use socket2::SockRef;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
 use super::{
     Ends,
     files::{self, Asking, Entity, HeadError, MAX_HEAD, Reply},
+    send::{self, STALL},
 };
 use crate::{
     boot::{
@@ -35,12 +31,8 @@ use crate::{
 const HEAD_WAIT: Duration = Duration::from_secs(10);
 /// How long a connection may stand idle between two requests.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long a machine may take nothing of what is sent to it.
-const STALL: Duration = Duration::from_secs(60);
 /// Bodies up to this many bytes are read and go out together with their head.
 const SMALL: u64 = 32_768;
-/// Bytes per sendfile call: enough to be cheap, not so many that one machine holds the thread.
-const PIECE: usize = 1 << 20;
 
 /// Why a connection left this module.
 pub(super) enum Parting {
@@ -245,49 +237,18 @@ async fn write(
                 file.read_exact_at(head.get_mut(at..).unwrap_or_default(), range.start)?;
             }
             Held::Body { file, .. } => {
-                write_more(stream, &head).await?;
-                return copy(stream, file, range).await;
+                send::write_more(stream, &head).await?;
+                return send::copy(stream, file, range).await;
             }
             Held::Missing | Held::Absent(_) => {}
         }
     }
-    match tokio::time::timeout(STALL, stream.write_all(&head)).await {
-        Ok(written) => written,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
+    send::write(stream, &head).await
 }
 
 fn slice<'a>(text: &'a str, range: &Range<u64>) -> &'a [u8] {
     let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     text.as_bytes().get(at(range.start)..at(range.end)).unwrap_or_default()
-}
-
-/// Sends a head that a body follows, so that both share the first segment.
-async fn write_more(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let sent = stream
-            .async_io(Interest::WRITABLE, || SockRef::from(stream).send_with_flags(bytes, MSG_MORE | MSG_NOSIGNAL))
-            .await?;
-        bytes = bytes.get(sent..).unwrap_or_default();
-    }
-    Ok(())
-}
-
-/// Sends a part of a file; an error when the machine takes nothing for [`STALL`].
-async fn copy(stream: &TcpStream, file: &std::fs::File, range: Range<u64>) -> io::Result<()> {
-    let wrong = |_| io::Error::other("a file beyond the kernel's offsets");
-    let (mut offset, end) = (i64::try_from(range.start).map_err(wrong)?, i64::try_from(range.end).map_err(wrong)?);
-    while offset < end {
-        let piece = usize::try_from(end - offset).unwrap_or(PIECE).min(PIECE);
-        let sending = stream.async_io(Interest::WRITABLE, || Ok(sendfile(stream, file, Some(&mut offset), piece)?));
-        match tokio::time::timeout(STALL, sending).await {
-            Ok(Ok(0)) => return Err(io::Error::other("the body is shorter than its name says")),
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-    Ok(())
 }
 
 impl Delivery {
