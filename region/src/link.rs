@@ -35,7 +35,7 @@ use tracing::{debug, info, warn};
 use crate::{
     app::{App, Missing, new_trace},
     links::{Connected, Dirty, ToDo},
-    plans::Told,
+    plans::{self, Told},
     sweeps,
 };
 
