@@ -9,7 +9,7 @@ use crate::errand::{FaultKind, PowerFault};
 /// A machine that is new here is asked within this time, so that a thousand new ones are not asked at once.
 const FIRST: Duration = Duration::from_secs(60);
 /// A BMC is busy with the sweep for this part of its time at most.
-const SHARE: u32 = 60;
+const SHARE: u32 = 20;
 /// However slow or silent it is, a BMC is asked this often.
 const SELDOM: Duration = Duration::from_secs(1_800);
 /// A machine with an errand under way is looked at again after that.
@@ -178,8 +178,8 @@ mod tests {
     fn a_slow_bmc_is_asked_less_often_and_one_that_does_not_answer_ever_more_seldom() {
         let mut sweep = Sweep::new(EVERY);
         sweep.watch(machine(1), false, at(0), 0.0);
-        swept(&mut sweep, &Ok(PowerState::On), 10, 0);
-        assert_eq!(sweep.next(), Some(at(600)), "ten seconds of work, ten minutes of rest");
+        swept(&mut sweep, &Ok(PowerState::On), 30, 0);
+        assert_eq!(sweep.next(), Some(at(600)), "half a minute of work, ten minutes of rest");
         let silent = fault(FaultKind::Unreachable);
         assert!(matches!(swept(&mut sweep, &silent, 0, 600), Some(Fact::BmcUnreachable { .. })));
         assert_eq!(sweep.next(), Some(at(1_200)));

@@ -77,7 +77,14 @@ fn a_killed_rack_is_gone_within_ten_seconds_and_a_drain_holds() {
     let rack = h.rack(&config);
     h.until_healthy(&id);
 
-    let services = h.run(&["rack", "services", &id, "-o", "json"]).json();
+    let mut services = Value::Null;
+    for _ in 0..600 {
+        services = h.run(&["rack", "services", &id, "-o", "json"]).json();
+        if services.as_array().is_some_and(|all| !all.is_empty()) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let named: Vec<_> = services
         .as_array()
         .unwrap()

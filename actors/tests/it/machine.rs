@@ -113,7 +113,7 @@ fn a_power_failure_tries_the_next_rack_and_then_fails_with_the_reason() {
     assert_eq!(machine.status, NodeStatus::FailedCommissioning);
     assert!(machine.error.contains("no answer") && machine.error.contains("look at it"), "{}", machine.error);
     let seen = machine.attempt.unwrap().seen.join("\n");
-    assert!(seen.contains("rack rack01 failed (no answer); the next rack is tried"), "{seen}");
+    assert!(seen.contains(&format!("rack {} failed (no answer); the next rack is tried", rack(1))), "{seen}");
 }
 
 #[test]
@@ -122,7 +122,8 @@ fn a_wrong_password_is_tried_at_one_rack_alone() {
     let (action, why, remedy) = (PowerAction::NetworkBoot, "wrong password".into(), "set it".into());
     let (machine, _) = run(machine, [fact(rack(1), 1, 20, Fact::PowerFailed { action, why, remedy })], 20);
     assert_eq!(machine.status, NodeStatus::FailedCommissioning);
-    assert!(machine.error.contains("rack01: wrong password") && machine.error.contains("set it"), "{}", machine.error);
+    let said = format!("Rack {}: wrong password", rack(1));
+    assert!(machine.error.contains(&said) && machine.error.contains("set it"), "{}", machine.error);
 }
 
 #[test]

@@ -37,7 +37,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::state::{ticket, update};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A region's memory: one rack, one token, the last report.
 #[derive(Default)]
