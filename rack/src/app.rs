@@ -30,7 +30,7 @@ use crate::{
     config::{RackConfig, Service},
     control::Control,
     deputies::Deputies,
-    dhcp::Listen,
+    dhcp::{Listen, Neighbours},
     fetch::Fetcher,
     leases::LeaseTable,
     link::{Links, Listener},
@@ -94,6 +94,7 @@ struct Handles {
     plan: PlanHandle,
     bodies: Bodies,
     reporter: Reporter,
+    neighbours: Neighbours,
 }
 
 /// The rack.
@@ -151,6 +152,7 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
         registry.clone(),
         drivers.clone(),
     );
+    let neighbours = place.neighbours.clone();
     let services = Services::start(place, rack, &arbiter.handle(), agent.clone()).await;
     let deputies =
         Deputies::start(errands, arbiter.handle(), registry.clone(), state.clone(), drivers, agent.clone(), runtime);
@@ -172,7 +174,7 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
     let failed = |source| AppError::Control { dir: config.state.clone(), source };
     let socket = Control::bind(&config.state).map_err(failed)?;
     running.tasks.push(tokio::spawn(control.run(socket)));
-    let handles = Handles { plan, bodies, reporter };
+    let handles = Handles { plan, bodies, reporter, neighbours };
     match identity {
         Some(identity) => link(&mut running, &config, &identity, handles, seen, &hands)?,
         None => follow_file(&mut running, &config, handles, seen),
@@ -202,14 +204,13 @@ fn link(
     seen: mpsc::UnboundedReceiver<Seen>,
     hands: &agent::Hands,
 ) -> Result<(), AppError> {
-    let Handles { plan, bodies, reporter } = handles;
+    let Handles { plan, bodies, reporter, neighbours } = handles;
     let state = running.state.clone();
     let (client, events) = LinkClient::start(ClientConfig::new(config.regions.clone()), identity, rand::random::<f64>)?;
     let links = Links::new(client.clone(), config.regions.clone());
     hands.linked(links.clone());
     let leases = outbox::Leases::default();
-    let (granted, fresh) = mpsc::channel(256);
-    running.gather = tokio::spawn(outbox::gather(seen, state.clone(), leases.clone(), granted));
+    running.gather = tokio::spawn(outbox::gather(seen, state.clone(), leases.clone()));
     let (fetcher, fetching) =
         Fetcher::new(client.clone(), config.regions.len(), plan.clone(), bodies.clone(), reporter.clone());
     let listener = Listener {
@@ -220,11 +221,13 @@ fn link(
         plan,
         fetcher,
         reporter,
+        neighbours: neighbours.clone(),
     };
     running.tasks.extend([
         tokio::spawn(fetching),
         tokio::spawn(outbox::send(client.clone(), state, bodies, links.ready(), links.acked())),
-        tokio::spawn(outbox::send_leases(client, leases, links.ready(), fresh)),
+        tokio::spawn(outbox::send_foreign(client.clone(), neighbours.foreign(), links.ready())),
+        tokio::spawn(outbox::send_leases(client, leases, links.ready())),
         tokio::spawn(listener.run(events)),
     ]);
     running.links = Some(links);
@@ -237,7 +240,7 @@ fn follow_file(running: &mut Running, config: &RackConfig, handles: Handles, mut
         while let Some(seen) = seen.recv().await {
             match seen {
                 Seen::Fact { machine, fact, .. } => tracing::info!(%machine, ?fact, "seen"),
-                Seen::Settle(_) => {}
+                Seen::Settle(_) | Seen::LeasesThrough(_) => {}
                 Seen::Lease(lease) => {
                     tracing::info!(mac = %lease.mac, ip = %lease.ip, until = %lease.expires, "leased")
                 }

@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     deputies::Deputies,
+    dhcp::Neighbours,
     fetch::Fetcher,
     outbox::{Ready, Session},
     plan::PlanHandle,
@@ -126,6 +127,7 @@ pub struct Listener {
     pub plan: PlanHandle,
     pub fetcher: Fetcher,
     pub reporter: Reporter,
+    pub neighbours: Neighbours,
 }
 
 impl Listener {
@@ -171,6 +173,8 @@ impl Listener {
             ToRack::CancelOrder { machine, attempt } => self.deputies.cancel(machine, attempt, trace).await,
             ToRack::Ack { through } => drop(self.links.0.acked.send_replace(through)),
             ToRack::SendHello => self.tell(AgentEvent::HelloAsked { address: self.links.address(link) }).await,
+            ToRack::Leases(leases) => self.neighbours.leases(leases),
+            ToRack::LeasesThrough { rack, through } => self.neighbours.through(rack, through),
             ToRack::Welcome { .. } | ToRack::Refused { .. } => {} // The link's own words.
         }
     }

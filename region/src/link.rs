@@ -37,6 +37,7 @@ use crate::{
     plans::{self, Told},
 };
 
+mod copies;
 mod derive;
 mod door;
 mod reports;
@@ -71,8 +72,13 @@ async fn serve(app: App, mut connection: Connection) {
     let rack = connection.rack;
     info!(%rack, peer = %connection.peer, "connected");
     let (queue, todo) = mpsc::unbounded_channel();
-    let connected =
-        Arc::new(Connected { number: connection.number, hello: OnceLock::new(), queue, dirty: Dirty::default() });
+    let connected = Arc::new(Connected {
+        number: connection.number,
+        hello: OnceLock::new(),
+        queue,
+        dirty: Dirty::default(),
+        copies: Default::default(),
+    });
     app.links.put(rack, connected.clone());
     let talking = Talking { app: app.clone(), rack, connected: connected.clone(), sender: connection.sender.clone() };
     let mut tasks = JoinSet::new();
@@ -135,16 +141,24 @@ impl Talking {
             orders: hello.orders.clone(),
         };
         let plan = hello.plan;
+        let moved = |known: &RackFacts| known.interfaces != facts.interfaces;
+        let known = self.app.rack(self.rack).await.ok().and_then(|actor| actor.snapshot().facts.clone());
+        let moved = known.as_ref().is_none_or(moved);
         // A second Hello on the same connection tells the rack's actor; the first stays for the briefs.
         self.connected.hello.set(hello).ok();
         let last_report = self.app.links.seen(self.rack).unwrap_or_default();
         self.tell_rack(RackEvent::Connected { facts, plan, last_report }, trace).await;
+        if moved {
+            self.app.links.mark_sections(); // Its neighbours know its addresses.
+        }
     }
 
     async fn hear(&self, message: FromRack, trace: TraceId) {
         match message {
             FromRack::PlanInForce { generation } => self.tell_rack(RackEvent::PlanInForce { generation }, trace).await,
             FromRack::Leases(leases) => self.take_leases(leases, trace).await,
+            FromRack::LeasesThrough { through } => self.app.links.told_through(self.rack, through, trace),
+            FromRack::ForeignDhcp(foreign) => self.app.links.heard_foreign(self.rack, foreign),
             FromRack::Services(_) => {} // The rack's actor hears of its services with the health issue's events.
             FromRack::Goodbye => debug!(rack = %self.rack, "the rack stops on purpose"),
             FromRack::Hello(_) | FromRack::Report(_) => {} // Handled where they are read.
@@ -157,10 +171,18 @@ impl Talking {
             let Some(subnet) = leases.first().map(|l| l.subnet) else { continue };
             let told = async {
                 let actor = self.app.subnet(subnet).await?;
-                Ok::<_, Missing>(actor.ask(SubnetEvent::Leases { leases: leases.to_vec() }, trace).await?)
+                Ok::<_, Missing>(
+                    actor.ask(SubnetEvent::Leases { leases: leases.to_vec(), from: Some(self.rack) }, trace).await?,
+                )
             };
-            if let Err(error) = told.await {
-                warn!(rack = %self.rack, %subnet, %error, "leases were not kept; the rack has them, and says them again when they are renewed");
+            match told.await {
+                Ok(_) => {}
+                Err(Missing::NotThere { .. }) => debug!(rack = %self.rack, %subnet, "leases of a subnet that is gone"),
+                Err(error) => {
+                    // On its next connection the rack says all that run; until then nothing may count as told.
+                    warn!(rack = %self.rack, %subnet, %error, "leases were not kept; the rack is asked to dial again and say them");
+                    self.app.links.close(self.rack, "its leases could not be kept");
+                }
             }
         }
     }
@@ -179,27 +201,39 @@ async fn tell_rack(app: &App, rack: RackId, event: RackEvent, trace: TraceId) {
 
 /// Keeps a rack's plan up to date: whole first, then what changed.
 async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Sender<ToRack>, hello: Hello) {
-    let compose = |app: &App| plans::sections(&app.catalogue_content(), rack, &hello.interfaces);
+    let compose = async |app: &App| {
+        let mut sections = plans::sections(&app.catalogue_content(), rack, &hello.interfaces);
+        let peers = copies::addresses(app, &sections).await;
+        plans::with_peers(&mut sections, |peer| peers.get(&peer).cloned().unwrap_or_default());
+        sections
+    };
+    let mut copied = copies::Copied::default();
     let wanted = app.rack(rack).await.map(|actor| actor.snapshot().plan_wanted).unwrap_or_default();
     let mut told = Told::nothing(wanted.max(hello.plan));
     let mut whole = true;
     loop {
         let marks = connected.dirty.take();
         let update = if whole || marks.whole {
-            let (anew, update) = Told::whole(told.generation.next(), compose(&app), app.tickets.all(rack));
+            let (anew, update) = Told::whole(told.generation.next(), compose(&app).await, app.tickets.all(rack));
             told = anew;
             Some(update)
         } else {
             let tickets: Vec<_> = marks.machines.iter().map(|id| (*id, app.tickets.ticket(*id, rack))).collect();
-            told.update(marks.sections.then(|| compose(&app)), tickets)
+            let sections = if marks.sections { Some(compose(&app).await) } else { None };
+            told.update(sections, tickets)
         };
         whole = false;
         if let Some(update) = update {
             let trace = new_trace();
             let generation = update.generation;
             tell_rack(&app, rack, RackEvent::PlanWanted { generation }, trace).await;
+            copied.hold(&connected, told.subnets());
             if let Err(error) = sender.send(&ToRack::Plan(Box::new(update)), trace).await {
                 warn!(%rack, %generation, %error, "the plan was not sent");
+            }
+            if let Err(why) = copied.send(&app, &connected, &sender, told.subnets(), trace).await {
+                warn!(%rack, why, "the rack was not told of its neighbour's leases; it is asked to dial again");
+                app.links.close(rack, "its neighbour's leases could not be said");
             }
         }
         connected.dirty.woken.notified().await;

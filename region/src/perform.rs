@@ -21,6 +21,7 @@ use tracing::{Instrument, error};
 use crate::{
     app::App,
     links::ToDo,
+    plans,
     store::{Change, Write},
 };
 
@@ -181,13 +182,24 @@ impl Perform<Subnet> for Hands {
     }
 
     fn record(&self, moved: Moved<Subnet>) -> Kept {
-        let rows = moved.effects.iter().map(|SubnetEffect::StoreLease(lease)| Change::Lease(lease.clone()));
-        let rows = rows.collect();
+        let row = |effect: &SubnetEffect| match effect {
+            SubnetEffect::StoreLease(lease) => Some(Change::Lease(lease.clone())),
+            SubnetEffect::Copy { .. } => None,
+        };
+        let rows = moved.effects.iter().filter_map(row).collect();
         self.keep(&moved, None, rows)
     }
 
-    fn perform(&self, _: &ActorRef<Subnet>, SubnetEffect::StoreLease(_): SubnetEffect, _: TraceId) {
-        // It went with the record.
+    fn perform(&self, me: &ActorRef<Subnet>, effect: SubnetEffect, trace: TraceId) {
+        match effect {
+            // It went with the record.
+            SubnetEffect::StoreLease(_) => {}
+            SubnetEffect::Copy { leases, from } => {
+                let mut racks = plans::serving_racks(&self.0.catalogue_content(), *me.id());
+                racks.retain(|rack| Some(*rack) != from);
+                leases.chunks(512).for_each(|part| self.0.links.copy(&racks, part, trace));
+            }
+        }
     }
 }
 

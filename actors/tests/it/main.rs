@@ -4,6 +4,7 @@
 mod agent;
 mod catalogue;
 mod errand;
+mod failover;
 mod link;
 mod machine;
 mod machine_laws;

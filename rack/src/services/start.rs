@@ -12,7 +12,7 @@ use crate::{
     bodies::Bodies,
     boot::desk::BootDesk,
     config::{RackConfig, Service},
-    dhcp::{self, DhcpConfig, DhcpHandles, Listen},
+    dhcp::{self, DhcpConfig, DhcpHandles, Listen, Neighbours},
     http::{self, HttpState},
     leases::LeaseTable,
     plan::PlanHandle,
@@ -47,6 +47,8 @@ pub struct Place {
     pub reporter: Reporter,
     pub registry: Registry,
     pub drivers: Drivers,
+    /// What DHCP exchanges with the region.
+    pub neighbours: Neighbours,
     /// Where each listened last: who is started again takes the same port, for others name it.
     bound: Mutex<BTreeMap<Service, Vec<SocketAddr>>>,
 }
@@ -63,7 +65,17 @@ impl Place {
         registry: Registry,
         drivers: Drivers,
     ) -> Self {
-        Self { config, plan, leases, bodies, reporter, registry, drivers, bound: Mutex::default() }
+        Self {
+            config,
+            plan,
+            leases,
+            bodies,
+            reporter,
+            registry,
+            drivers,
+            neighbours: Neighbours::default(),
+            bound: Mutex::default(),
+        }
     }
 
     pub(super) fn bound(&self) -> MutexGuard<'_, BTreeMap<Service, Vec<SocketAddr>>> {
@@ -122,12 +134,14 @@ fn dhcp(place: &Place) -> Result<Started, ServiceFault> {
         http_port: place.http_port(),
         state: place.config.state.clone(),
         peers: place.config.dhcp_peers.clone(),
+        seek: place.config.dhcp_seek,
     };
     let handles = DhcpHandles {
         plan: place.plan.clone(),
         leases: place.leases.clone(),
         reporter: place.reporter.clone(),
         registry: place.registry.clone(),
+        neighbours: place.neighbours.clone(),
     };
     Ok(Box::new(dhcp::start(settings, handles)?))
 }

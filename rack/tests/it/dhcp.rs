@@ -12,7 +12,7 @@ use dhcproto::{
     v4::{DhcpOption, Message, MessageType, OptionCode},
 };
 use rack::{
-    dhcp::{self, DhcpConfig, DhcpHandles, Listen, Running},
+    dhcp::{self, DhcpConfig, DhcpHandles, Listen, Neighbours, Running},
     leases::LeaseTable,
     plan::PlanHandle,
     report::{Reporter, Seen},
@@ -62,8 +62,15 @@ fn serve(plan: Plan, state: &Path) -> Served {
         http_port: 5248,
         state: state.to_owned(),
         peers: Vec::new(),
+        seek: false,
     };
-    let handles = DhcpHandles { plan: plan.clone(), leases: leases.clone(), reporter, registry: Registry::default() };
+    let handles = DhcpHandles {
+        plan: plan.clone(),
+        leases: leases.clone(),
+        reporter,
+        registry: Registry::default(),
+        neighbours: Neighbours::default(),
+    };
     let running = dhcp::start(config, handles).unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();

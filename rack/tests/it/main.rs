@@ -7,6 +7,7 @@ mod dhcp;
 mod dhcp_wire;
 mod metadata;
 mod peers_dhcp;
+mod peers_failover;
 mod peers_http;
 mod peers_metadata;
 mod peers_power;

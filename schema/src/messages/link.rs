@@ -1,11 +1,13 @@
 //! What region and rack say to each other over the link. Bodies of bulk streams are not here: they are raw bytes after a [`BulkHeader`].
 
+use std::net::Ipv4Addr;
+
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     boot::{BodyRef, BootFile},
-    id::{AttemptId, Generation, RackId, ReportSeq, SystemId},
+    id::{AttemptId, Generation, RackId, ReportSeq, SubnetId, SystemId},
     messages::report::Report,
     net::{Cidr, MacAddr},
     plan::{Lease, Listening, Plan, PlanSettings, PlanSubnet, Reservation, Ticket},
@@ -31,6 +33,11 @@ pub enum ToRack {
     Ack { through: ReportSeq },
     /// Send your state anew (after the region lost what it knew).
     SendHello,
+    /// Leases of subnets whose DHCP this rack shares, as the region has them: new ones of the other rack as they come, all of a subnet's when
+    /// the link came up and when the rack became a member.
+    Leases(Vec<Lease>),
+    /// Every lease that rack granted, renewed or ended before `through`, by its own clock, is among the leases said before.
+    LeasesThrough { rack: RackId, through: Timestamp },
 }
 
 /// Rack to region, on the control stream.
@@ -48,6 +55,25 @@ pub enum FromRack {
     Goodbye,
     /// How the rack's services stand: all of them, when one changed and every few seconds.
     Services(Vec<ServiceStatus>),
+    /// Every lease granted, renewed or ended here before `through` is among the leases said before on this link.
+    LeasesThrough { through: Timestamp },
+    /// Other DHCP servers on the links of this rack's subnets: all that are known now. Said when that changes and on every new link.
+    ForeignDhcp(Vec<ForeignDhcp>),
+}
+
+/// A DHCP server that is none of ours, on a subnet's link.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct ForeignDhcp {
+    pub subnet: SubnetId,
+    pub server: Ipv4Addr,
+    /// The sender's hardware address, where a packet of it was heard.
+    pub mac: Option<MacAddr>,
+    /// What gave it away.
+    pub evidence: String,
+    /// Certain enough for the rack to stand aside, unless the subnet says `beside_foreign_dhcp`.
+    pub proven: bool,
+    pub first: Timestamp,
+    pub last: Timestamp,
 }
 
 /// What a rack is, said once per connection.
