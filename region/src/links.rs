@@ -188,7 +188,8 @@ impl Links {
     }
 
     /// Up to when that rack has told all its leases.
-    pub(crate) fn through(&self, rack: RackId) -> Option<Timestamp> {
+    #[must_use]
+    pub fn through(&self, rack: RackId) -> Option<Timestamp> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&rack).copied()
     }
 

@@ -5,7 +5,7 @@
 //! take an address for free when its own book says that the lease has ended: the other may have renewed it. It does so once the other
 //! has said that all it granted *up to that end, by its own clock* is told ([`Shared::heard`]); no clocks are compared. Whatever is not
 //! known to be free by that rule is probed on the wire first (RFC 5227 section 2.1.1), and set aside when somebody answers.
-//! So is an address of the other half for a client that remembers it but does not use it: the owner may have given it away by a probe.
+//! A client of the other half that does not use its address now gets another one here: the owner may have given it away by a probe.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -65,31 +65,29 @@ impl SubnetLeases {
     }
 
     /// A REQUEST for an address of the other rack's half; `None`: it is answered like any other.
-    pub(super) fn guest(
-        &self,
-        ask: &Ask,
-        ip: Ipv4Addr,
-        proved: bool,
-        rules: &Rules,
-        now: Timestamp,
-    ) -> Option<Outcome> {
+    ///
+    /// Only a client that uses the address keeps it here. Whom its owner may have given it to meanwhile, by a probe that found nobody,
+    /// is not known; a client that merely remembers it gets one of this rack's own.
+    pub(super) fn guest(&self, ask: &Ask, ip: Ipv4Addr, rules: &Rules, now: Timestamp) -> Option<Outcome> {
         let lost = rules.shared.as_ref()?.lost;
-        if !rules.is_guest(ip) || rules.reservations.of(ask.mac) == Some(ip) {
+        let reserved = rules.reservations.of(ask.mac);
+        if !rules.is_guest(ip) || reserved == Some(ip) {
             return None;
         }
         let known = self.by_ip.get(&u32::from(ip)).filter(|held| held.kind == Kind::Bound);
-        let runs = known.filter(|held| held.expires > now);
-        match (runs, ask.want) {
-            (Some(held), _) if held.mac != ask.mac => Some(Outcome::Nak { why: "the address is in use" }),
-            // It may have been given to somebody else while this rack heard nothing; who uses it answers.
-            (Some(_), Want::Reboot { .. }) if lost && !proved => Some(Outcome::Probe { ip }),
-            (Some(_), Want::Reboot { .. }) if !lost => Some(Outcome::Silent { why: "the other rack answers for it" }),
-            (Some(_), _) => None,
-            (None, Want::Take { .. }) => Some(Outcome::Nak { why: "the lease ended before the request came" }),
-            (None, _) if lost && known.is_some_and(|held| held.mac == ask.mac) => {
-                Some(Outcome::Nak { why: "the lease is over, and the rack that gave it is away" })
+        match known {
+            Some(held) if held.expires > now && held.mac != ask.mac => {
+                Some(Outcome::Nak { why: "the address is in use" })
             }
-            (None, _) => Some(Outcome::Silent { why: "an address of the other rack, of which nothing is known here" }),
+            Some(_) if reserved.is_some() => Some(Outcome::Nak { why: "another address is reserved for you" }),
+            Some(held) if held.expires > now && matches!(ask.want, Want::Renew { .. }) => {
+                let kept = rules.reservations.holder(ip).filter(|holder| *holder != ask.mac);
+                kept.map(|_| Outcome::Nak { why: "the address is not for you on this subnet" })
+            }
+            Some(held) if lost && held.mac == ask.mac => {
+                Some(Outcome::Nak { why: "the rack that gave the address is away" })
+            }
+            _ => Some(Outcome::Silent { why: "an address of the other rack" }),
         }
     }
 
@@ -105,16 +103,13 @@ impl SubnetLeases {
     ) -> Outcome {
         let user = user.filter(|user| *user != ask.mac);
         let used = user.is_some();
-        match user {
-            Some(user) if rules.is_guest(ip.into()) => self.gone_elsewhere(ip, user, rules, now, out),
-            Some(user) => self.set_aside(ip, user, now, out),
-            None => {}
+        if let Some(user) = user {
+            self.set_aside(ip, user, rules, now, out);
         }
         match ask.want {
             Want::Offer { requested } => {
                 let waits = |h: &&Held| h.mac == ask.mac && h.kind == Kind::Probing && h.until > now;
-                let waits = self.by_ip.get(&ip).filter(waits).is_some() || self.runs_for(ip, ask.mac, rules, now);
-                if !used && !waits {
+                if !used && self.by_ip.get(&ip).filter(waits).is_none() {
                     // Meanwhile a copy came, or the client took something else.
                     return Outcome::Silent { why: "the address was given up while it was probed" };
                 }
@@ -145,7 +140,7 @@ impl SubnetLeases {
         self.hold(ip, held);
     }
 
-    /// `mac` has `ip`, or asked the other rack for it: a copy that says that somebody else holds it is out of date.
+    /// `mac` asked the other rack for `ip`: a copy that says that somebody else holds it is out of date.
     pub(super) fn gone_elsewhere(
         &mut self,
         ip: u32,

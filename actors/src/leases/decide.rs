@@ -15,7 +15,7 @@ impl SubnetLeases {
     pub fn settled(&self, ask: &Ask, rules: &Rules, now: Timestamp) -> Option<Outcome> {
         match ask.want {
             Want::Offer { .. } => {
-                let ip = self.kept_for(ask.mac, rules, now).filter(|ip| !rules.is_guest((*ip).into()))?;
+                let ip = self.kept_for(ask.mac, rules, now)?;
                 let held = self.by_ip.get(&ip).filter(|h| h.mac == ask.mac && h.kind != Kind::Probing)?;
                 // Long enough that the request comes in time.
                 (held.until > now + OFFER_HOLD / 2).then(|| Outcome::Offer { ip: ip.into(), lease_s: ask.lease_s })
@@ -28,8 +28,11 @@ impl SubnetLeases {
                 let wanted = u64::from(ask.lease_s);
                 let fresh = mine && left * 100 >= wanted * FRESH_PERCENT && left > 0;
                 let current = self.by_mac.get(&ask.mac).is_some_and(|l| l.bound == Some(u32::from(ip)));
-                let plain = !(matches!(ask.want, Want::Reboot { .. }) && rules.is_guest(ip));
-                (fresh && current && plain && self.may_have(u32::from(ip), ask.mac, rules, now))
+                let allowed = match rules.is_guest(ip) {
+                    true => self.guest(ask, ip, rules, now).is_none(),
+                    false => self.may_have(u32::from(ip), ask.mac, rules, now),
+                };
+                (fresh && current && allowed)
                     .then(|| Outcome::Ack { ip, lease_s: u32::try_from(left.min(wanted)).unwrap_or(ask.lease_s) })
             }
             Want::Elsewhere | Want::Chosen { .. } | Want::Release { .. } | Want::Decline { .. } => None,
@@ -77,9 +80,6 @@ impl SubnetLeases {
         if mine.is_some_and(|h| h.kind == Kind::Probing && h.until > now) && proved != Some(ip) {
             return Outcome::Silent { why: "a probe of the client's address is under way" };
         }
-        if proved != Some(ip) && rules.is_guest(ip.into()) && mine.is_some_and(|h| h.kind == Kind::Bound) {
-            return Outcome::Probe { ip: ip.into() };
-        }
         let until = now + OFFER_HOLD;
         let held = match mine.filter(|h| h.kind == Kind::Bound) {
             // Its own lease, running or over: kept for it a little longer. That is not durable and need not be.
@@ -106,11 +106,11 @@ impl SubnetLeases {
         now: Timestamp,
         out: &mut Vec<LeaseEffect>,
     ) -> Outcome {
-        if let Some(outcome) = self.guest(ask, ip, proved, rules, now) {
+        if let Some(outcome) = self.guest(ask, ip, rules, now) {
             return outcome;
         }
         let ip = u32::from(ip);
-        if !self.may_have(ip, ask.mac, rules, now) {
+        if !self.runs_for(ip, ask.mac, rules, now) && !self.may_have(ip, ask.mac, rules, now) {
             let holder = self.by_ip.get(&ip).filter(|h| h.until > now && h.mac != ask.mac);
             return Outcome::Nak {
                 why: match (rules.reservations.of(ask.mac), holder) {
@@ -161,16 +161,26 @@ impl SubnetLeases {
         if !known || !(rules.pool.contains(ip.into()) || rules.reservations.holder(ip.into()) == Some(mac)) {
             return Outcome::Silent { why: "a decline of an address that the client was not given" };
         }
-        self.set_aside(ip, mac, now, out);
+        self.set_aside(ip, mac, rules, now, out);
         Outcome::Silent { why: "declined: somebody else uses the address" }
     }
 
-    /// Nobody gets `ip` for a while: it is in use by a host that holds no lease of it.
-    pub(super) fn set_aside(&mut self, ip: u32, mac: MacAddr, now: Timestamp, out: &mut Vec<LeaseEffect>) {
-        let (until, kind, origin) = (now + DECLINE_HOLD, Kind::Declined, Origin::Own);
+    /// Nobody gets `ip` for a while: it is in use by a host that holds no lease of it. An address of the other rack is set aside here only.
+    pub(super) fn set_aside(
+        &mut self,
+        ip: u32,
+        mac: MacAddr,
+        rules: &Rules,
+        now: Timestamp,
+        out: &mut Vec<LeaseEffect>,
+    ) {
+        let (until, kind) = (now + DECLINE_HOLD, Kind::Declined);
+        let guest = rules.is_guest(ip.into());
+        let origin = if guest { Origin::Copied } else { Origin::Own };
         let granted = self.by_ip.get(&ip).map_or(now, |h| now.max(h.after()));
         let held = Held { mac, hostname: None, granted, expires: until, until, kind, origin };
-        out.push(LeaseEffect::Keep(self.row(ip, &held)));
+        let row = self.row(ip, &held);
+        out.push(if guest { LeaseEffect::Copy(row) } else { LeaseEffect::Keep(row) });
         self.hold(ip, held);
     }
 
@@ -214,8 +224,7 @@ impl SubnetLeases {
             Some(own) if !self.taken(own, mac, now) => false,
             _ => {
                 let address = Ipv4Addr::from(ip);
-                let ours = rules.pool.contains(address) || self.runs_for(ip, mac, rules, now);
-                ours && rules.reservations.holder(address).is_none_or(|holder| holder == mac)
+                rules.pool.contains(address) && rules.reservations.holder(address).is_none_or(|holder| holder == mac)
             }
         }
     }

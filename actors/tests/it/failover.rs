@@ -460,3 +460,25 @@ fn failover_and_hand_back() {
     world.act(Act::Deliver { rack: 0, up: 9, down: 9 });
     assert!(world.racks[0].core.lease_of(mac_of(1), world.now).is_some(), "the copies are here");
 }
+
+/// Found by the law above: a copy is no permit for a client that does not use its address. The owner may have given it away by a probe.
+#[test]
+fn failover_offers_no_copied_address_that_somebody_uses() {
+    let mut world = World::new(-104_000_000);
+    for rack in [0, 1] {
+        world.act(Act::Link(rack, true));
+        world.act(Act::Deliver { rack, up: 1, down: 1 });
+    }
+    let first = |who| Act::Dora { who, answer: [true, false], second: false, lost: [false, false] };
+    world.act(first(1));
+    world.act(Act::Deliver { rack: 0, up: 1, down: 0 });
+    world.act(Act::Deliver { rack: 1, up: 0, down: 1 });
+    world.act(Act::Later(465));
+    world.act(first(2));
+    // By the first rack's clock the lease of client 1 is over; by the second's, which is behind, it runs.
+    world.act(Act::Later(136));
+    world.act(first(3));
+    assert_eq!(world.clients[3].lease.unwrap().0, ip(11), "given away after a probe");
+    world.act(Act::Dora { who: 1, answer: [false, true], second: false, lost: [false, false] });
+    assert_eq!(world.clients[1].lease.unwrap().0, ip(13), "of the second rack's own half");
+}

@@ -33,8 +33,9 @@ pub(crate) fn ready(tools: &[&str]) -> bool {
     if missing.is_empty() && root {
         return true;
     }
-    let why =
-        format!("needs root ({root}) and {missing:?}; install isc-dhcp-client udhcpc dhcping kea-admin dnsmasq-base");
+    let why = format!(
+        "needs root ({root}) and {missing:?}; install isc-dhcp-client isc-dhcp-relay udhcpc dhcping kea-admin dnsmasq-base tcpdump"
+    );
     assert!(std::env::var_os("HOSTLER_TEST_SKIP").is_some(), "{why}");
     println!("SKIPPED: {why}");
     false

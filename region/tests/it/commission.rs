@@ -237,7 +237,7 @@ fn boot_facts(boot: &TicketBoot) -> Vec<Fact> {
 }
 
 /// A new region in `dir`, running; its enrolment token and configuration.
-async fn new_region(dir: &Path) -> (Running, String, Config) {
+pub(crate) async fn new_region(dir: &Path) -> (Running, String, Config) {
     let made = init::init(init::Options {
         config: dir.join("region.toml"),
         data_dir: dir.join("data"),
@@ -257,7 +257,7 @@ async fn new_region(dir: &Path) -> (Running, String, Config) {
     (running, made.token.expose().clone(), config)
 }
 
-async fn furnish(app: &App, rack: SystemId) {
+pub(crate) async fn furnish(app: &App, rack: SystemId) {
     let mut vlan = app.catalogue_content().vlans[&VlanId(5_001)].clone();
     vlan.dhcp_on = true;
     vlan.primary_rack = Some(rack);

@@ -3,4 +3,5 @@
 
 mod api;
 mod commission;
+mod copies;
 mod store;
