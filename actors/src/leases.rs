@@ -104,9 +104,6 @@ pub struct Row {
     pub kind: Kind,
     #[serde(default)]
     pub origin: Origin,
-    /// Nobody else is given the address before; `None`: until the lease's end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Timestamp>,
 }
 
 /// What holds on the subnet while a batch is decided: from one snapshot of the plan.
@@ -240,10 +237,10 @@ impl SubnetLeases {
             fresh: 0,
             searched: None,
         };
-        for Row { lease, kind, origin, until } in rows {
+        for Row { lease, kind, origin } in rows {
             let ip = u32::from(lease.ip);
             let (mac, hostname) = (lease.mac, lease.hostname.map(Arc::from));
-            let (granted, expires, until) = (lease.granted, lease.expires, until.unwrap_or(lease.expires));
+            let (granted, expires, until) = (lease.granted, lease.expires, lease.expires);
             leases.hold(ip, Held { mac, hostname, granted, expires, until, kind, origin });
         }
         leases
@@ -281,8 +278,7 @@ impl SubnetLeases {
         let hostname = held.hostname.as_deref().map(str::to_owned);
         let (granted, expires) = (held.granted, held.expires);
         let lease = Lease { subnet: self.subnet, ip: ip.into(), mac: held.mac, hostname, granted, expires };
-        let until = (held.until > expires).then_some(held.until);
-        Row { lease, kind: held.kind, origin: held.origin, until }
+        Row { lease, kind: held.kind, origin: held.origin }
     }
 }
 

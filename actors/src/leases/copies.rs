@@ -131,11 +131,9 @@ impl SubnetLeases {
         if durable.is_none() && lease.expires <= now {
             return; // It has ended, and nobody here relied on it.
         }
-        // What was promised to another stays promised.
-        let until = durable.map_or(lease.expires, |h| h.until.max(lease.expires));
         let (mac, hostname) = (lease.mac, lease.hostname.as_deref().map(Arc::from));
         let (granted, expires, kind, origin) = (lease.granted, lease.expires, Kind::Bound, Origin::Copied);
-        let held = Held { mac, hostname, granted, expires, until, kind, origin };
+        let held = Held { mac, hostname, granted, expires, until: expires, kind, origin };
         out.push(LeaseEffect::Copy(self.row(ip, &held)));
         self.hold(ip, held);
     }

@@ -184,8 +184,7 @@ impl SubnetLeases {
         self.hold(ip, held);
     }
 
-    /// Ends the lease of `ip` now, if `mac` holds it. Where another rack may have heard of it, nobody else has the address before the end
-    /// that was promised.
+    /// Ends the lease of `ip` now, if `mac` holds it.
     pub(super) fn end(
         &mut self,
         ip: u32,
@@ -197,9 +196,8 @@ impl SubnetLeases {
         let mine = |h: &&Held| h.mac == mac && h.kind == Kind::Bound && h.expires > now;
         let Some(held) = self.by_ip.get(&ip).filter(mine).cloned() else { return false };
         // `expires` = `granted`: the mark of a released lease in reports.
-        let until = if rules.shared.is_some() { held.until.max(now) } else { now };
-        let granted = if rules.shared.is_some() { now.max(held.after()) } else { now };
-        let ended = Held { granted, expires: granted, until: until.max(granted), origin: Origin::Own, ..held };
+        let at = if rules.shared.is_some() { now.max(held.after()) } else { now };
+        let ended = Held { granted: at, expires: at, until: at, origin: Origin::Own, ..held };
         out.push(LeaseEffect::Keep(self.row(ip, &ended)));
         self.hold(ip, ended);
         true
