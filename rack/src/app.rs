@@ -32,6 +32,7 @@ use crate::{
     deputies::Deputies,
     dhcp::Listen,
     fetch::Fetcher,
+    kernel,
     leases::LeaseTable,
     link::{Links, Listener},
     outbox,
@@ -106,6 +107,9 @@ impl App {
     /// # Errors
     /// [`AppError`]: the first thing that cannot be, with its remedy. What had started is stopped again.
     pub async fn start(config: RackConfig) -> Result<Running, AppError> {
+        if let Err(e) = kernel::more_files() {
+            tracing::warn!("no more open files than before: {e}");
+        }
         let identity = identity(&config)?;
         let state = State::open(&config.state, config.outbox)?;
         let started = start(config, identity, state.clone()).await;

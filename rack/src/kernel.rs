@@ -1,4 +1,5 @@
 //! Two questions to the kernel that no safe wrapper asks: a route's MTU and the bytes a TCP peer has yet to acknowledge. Nothing else is unsafe here.
+//! And one request: more open files.
 
 use std::{
     ffi::c_int,
@@ -7,7 +8,10 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-use nix::libc;
+use nix::{
+    libc,
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 
 /// The MTU in bytes of the route of a connected IPv4 socket (`IP_MTU`, ip(7)).
 ///
@@ -30,6 +34,21 @@ pub fn unacknowledged(socket: &impl AsFd) -> io::Result<u32> {
     #[expect(unsafe_code, reason = "nix has no SIOCOUTQ; the pointer is to a local that outlives the call")]
     let status = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if status == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Asks for more open files than the usual 1,024: a rack holds one for each transfer, connection and BMC session.
+///
+/// # Errors
+/// When the process may not have them.
+pub fn more_files() -> io::Result<()> {
+    /// Children inherit it, and some close every file that they could have.
+    const ENOUGH: u64 = 65_536;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = hard.min(ENOUGH);
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
