@@ -120,7 +120,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("dhcp", &["listen", "peers"]),
     ("tftp", &["listen"]),
     ("http", &["listen"]),
-    ("power", &["ipmitool", "timeout_s", "at_once"]),
+    ("power", &["ipmi", "ipmitool", "timeout_s", "at_once"]),
     ("outbox", &["reports", "mebibytes"]),
 ];
 
@@ -221,9 +221,11 @@ impl Reader {
             tftp: self.one("tftp", "listen", tftp, "write ADDRESS:PORT as in 0.0.0.0:69"),
             http: self.one("http", "listen", http, "write ADDRESS:PORT as in 0.0.0.0:5248"),
             power: PowerSettings {
+                ipmi: self.one("power", "ipmi", power.ipmi, "write \"native\" or \"ipmitool\""),
                 ipmitool: self.one("power", "ipmitool", power.ipmitool, "give the program's path"),
                 timeout: Duration::from_secs(self.number("power", "timeout_s", power.timeout.as_secs(), 1, 300)),
-                at_once: usize::try_from(self.number("power", "at_once", power.at_once as u64, 1, 1_024)).unwrap_or(64),
+                at_once: usize::try_from(self.number("power", "at_once", power.at_once as u64, 1, 1_024))
+                    .unwrap_or(512),
             },
             outbox: OutboxLimits {
                 reports: usize::try_from(self.number(

@@ -2,6 +2,7 @@
 
 pub mod ipmi;
 pub mod manual;
+pub mod rmcp;
 
 use std::{
     collections::HashMap,
@@ -34,17 +35,20 @@ pub trait Power: Send + Sync {
 /// What the drivers of a rack may be told.
 #[derive(Debug, Clone)]
 pub struct PowerSettings {
+    /// How IPMI is spoken.
+    pub ipmi: ipmi::IpmiBy,
     /// The program that speaks IPMI.
     pub ipmitool: PathBuf,
-    /// How long one call of it may take.
+    /// How long one run of a driver (one call of the program) may take.
     pub timeout: Duration,
-    /// Runs at once, over all BMCs. 1 to 1,024.
+    /// Runs at once, over all BMCs. 1 to 1,024. A silent BMC holds its place until it is given up.
     pub at_once: usize,
 }
 
 impl Default for PowerSettings {
     fn default() -> Self {
-        Self { ipmitool: "ipmitool".into(), timeout: Duration::from_secs(20), at_once: 64 }
+        let (ipmi, timeout) = (ipmi::IpmiBy::default(), Duration::from_secs(20));
+        Self { ipmi, ipmitool: "ipmitool".into(), timeout, at_once: 512 }
     }
 }
 
@@ -67,7 +71,7 @@ impl Drivers {
     pub fn new(settings: &PowerSettings) -> Self {
         Self(Arc::new(Inner {
             meter: Meter::new("power", &["runs", "failed"]),
-            ipmi: ipmi::Ipmi::new(settings.ipmitool.clone(), settings.timeout),
+            ipmi: ipmi::Ipmi::new(settings),
             manual: manual::Manual,
             slots: Semaphore::new(settings.at_once.clamp(1, 1_024)),
             queues: Mutex::default(),
@@ -137,4 +141,41 @@ impl Serving for Drivers {
 
 pub(crate) fn fault(kind: FaultKind, why: impl Into<String>, remedy: impl Into<String>) -> PowerFault {
     PowerFault { kind, why: why.into(), remedy: remedy.into() }
+}
+
+fn unreachable(host: &str) -> String {
+    format!("check that UDP port 623 of {host} can be reached from this rack and that IPMI over LAN is enabled there")
+}
+
+/// HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT. A name cannot begin with a hyphen: it would be an option.
+fn split_address(text: &str) -> Option<(String, Option<u16>)> {
+    if text.parse::<std::net::IpAddr>().is_ok() {
+        return Some((text.into(), None));
+    }
+    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
+        return Some((socket.ip().to_string(), Some(socket.port())));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok()?)),
+        None => (text, None),
+    };
+    let host: schema::net::HostName = host.parse().ok()?;
+    Some((host.as_str().into(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_parse() {
+        assert_eq!(split_address("10.0.0.1"), Some(("10.0.0.1".into(), None)));
+        assert_eq!(split_address("10.0.0.1:6230"), Some(("10.0.0.1".into(), Some(6230))));
+        assert_eq!(split_address("fd00::1"), Some(("fd00::1".into(), None)));
+        assert_eq!(split_address("[fd00::1]:623"), Some(("fd00::1".into(), Some(623))));
+        assert_eq!(split_address("bmc-1.maas:623"), Some(("bmc-1.maas".into(), Some(623))));
+        for wrong in ["", "-oProxy", "a b", "host:port", "host:70000"] {
+            assert_eq!(split_address(wrong), None, "{wrong}");
+        }
+    }
 }

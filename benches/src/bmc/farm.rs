@@ -1,0 +1,178 @@
+//! Thousands of IPMI BMCs on the wire: one socket, one port, an address of 127.0.0.0/8 each. It answers only for addresses that it was given.
+
+use std::{
+    collections::HashMap,
+    io::{self, IoSlice, IoSliceMut},
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::AsRawFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use actors::clock;
+use nix::{
+    libc,
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt, sockopt},
+};
+use rack::power::rmcp::packet::LONGEST;
+use tokio::{io::Interest, net::UdpSocket, sync::mpsc, task::AbortHandle};
+
+use super::{
+    chassis::{Faults, PowerEvent},
+    ipmi::Bmc,
+};
+
+/// Bytes of the kernel's queue: a gust of some thousand requests.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// What became of the machine behind a BMC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Powered {
+    pub bmc: Ipv4Addr,
+    pub event: PowerEvent,
+}
+
+/// Many BMCs, one task. Cloned freely; it ends with its last handle.
+#[derive(Debug, Clone)]
+pub struct Farm(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    bmcs: Arc<Mutex<HashMap<Ipv4Addr, Bmc>>>,
+    port: u16,
+    task: AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Farm {
+    /// Listens at `port` of every loopback address (0: a free one); events come by the receiver. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn start(port: u16) -> io::Result<(Self, mpsc::UnboundedReceiver<Powered>)> {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+        socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        let port = socket.local_addr()?.port();
+        let (bmcs, (tell, events)) = (Arc::default(), mpsc::unbounded_channel());
+        let server = Server { socket: Arc::new(socket), bmcs: Arc::clone(&bmcs), tell };
+        let task = tokio::spawn(server.run()).abort_handle();
+        Ok((Self(Arc::new(Inner { bmcs, port, task })), events))
+    }
+
+    /// The port of all of them.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    /// Puts a BMC at an address of 127.0.0.0/8; what was there before is gone.
+    pub fn put(&self, address: Ipv4Addr, bmc: Bmc) {
+        self.bmcs().insert(address, bmc);
+    }
+
+    /// Takes a BMC off the wire.
+    pub fn remove(&self, address: Ipv4Addr) {
+        self.bmcs().remove(&address);
+    }
+
+    /// The machine behind that BMC went on or off by itself.
+    pub fn set_power(&self, address: Ipv4Addr, on: bool) {
+        self.with(address, |bmc| bmc.set_power(on));
+    }
+
+    /// What is to go wrong with that BMC from now on.
+    pub fn set_faults(&self, address: Ipv4Addr, faults: Faults) {
+        self.with(address, |bmc| bmc.set_faults(faults));
+    }
+
+    /// Looks at a BMC, or changes it; `None` where there is none.
+    pub fn with<T>(&self, address: Ipv4Addr, look: impl FnOnce(&mut Bmc) -> T) -> Option<T> {
+        self.bmcs().get_mut(&address).map(look)
+    }
+
+    fn bmcs(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Bmc>> {
+        lock(&self.0.bmcs)
+    }
+}
+
+fn lock(bmcs: &Mutex<HashMap<Ipv4Addr, Bmc>>) -> MutexGuard<'_, HashMap<Ipv4Addr, Bmc>> {
+    bmcs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Server {
+    socket: Arc<UdpSocket>,
+    bmcs: Arc<Mutex<HashMap<Ipv4Addr, Bmc>>>,
+    tell: mpsc::UnboundedSender<Powered>,
+}
+
+impl Server {
+    async fn run(self) {
+        let mut buffer = [0; LONGEST];
+        loop {
+            if self.socket.readable().await.is_err() {
+                return;
+            }
+            let received = self.socket.try_io(Interest::READABLE, || receive(&self.socket, &mut buffer));
+            // An error is one of a datagram sent before (ICMP), or there is none.
+            if let Ok((len, from, to)) = received {
+                self.answer(&buffer[..len], from, to);
+            }
+        }
+    }
+
+    fn answer(&self, datagram: &[u8], from: SocketAddrV4, to: Ipv4Addr) {
+        let answer = match lock(&self.bmcs).get_mut(&to) {
+            Some(bmc) => bmc.answer(datagram, rand::random(), clock::now()),
+            None => return,
+        };
+        if let Some(event) = answer.event {
+            // Nobody may be listening, as in a bench of the driver alone.
+            self.tell.send(Powered { bmc: to, event }).ok();
+        }
+        let Some(reply) = answer.reply else { return };
+        if answer.after.is_zero() {
+            send(&self.socket, &reply, to, from).ok();
+            return;
+        }
+        let socket = self.socket.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(answer.after).await;
+            send(&socket, &reply, to, from).ok();
+        });
+    }
+}
+
+/// A datagram, where it came from, and the address it was sent to.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddrV4, Ipv4Addr)> {
+    let mut space = nix::cmsg_space!(libc::in_pktinfo);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())?;
+    let to = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv4PacketInfo(info) => Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes())),
+        _ => None,
+    });
+    match (message.address, to) {
+        (Some(from), Some(to)) => Ok((message.bytes, from.into(), to)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn send(socket: &UdpSocket, bytes: &[u8], from: Ipv4Addr, to: SocketAddrV4) -> io::Result<()> {
+    let info = libc::in_pktinfo {
+        ipi_ifindex: 0,
+        ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) },
+        ipi_addr: libc::in_addr { s_addr: 0 },
+    };
+    let control = [ControlMessage::Ipv4PacketInfo(&info)];
+    let to = SockaddrIn::from(to);
+    sendmsg(socket.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
+    Ok(())
+}
