@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -87,7 +86,7 @@ impl Native {
         if talk.console.is_open() {
             self.keep(bmc, talk);
         }
-        Ok(ran?)
+        ran
     }
 
     /// The kept session with that BMC, if it is of the same login.
@@ -110,17 +109,15 @@ impl Native {
 }
 
 /// Closes sessions without work until none is left.
-fn sweep(kept: std::sync::Weak<Mutex<Kept>>) -> impl Future<Output = ()> {
-    async move {
-        loop {
-            tokio::time::sleep(SWEEP).await;
-            let (Some(kept), now) = (kept.upgrade(), clock::now()) else { return };
-            let mut kept = lock(&kept);
-            kept.sessions.retain(|_, (_, used)| now.since(*used) < IDLE);
-            if kept.sessions.is_empty() {
-                kept.swept = false;
-                return;
-            }
+async fn sweep(kept: std::sync::Weak<Mutex<Kept>>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let (Some(kept), now) = (kept.upgrade(), clock::now()) else { return };
+        let mut kept = lock(&kept);
+        kept.sessions.retain(|_, (_, used)| now.since(*used) < IDLE);
+        if kept.sessions.is_empty() {
+            kept.swept = false;
+            return;
         }
     }
 }

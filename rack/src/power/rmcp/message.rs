@@ -38,7 +38,7 @@ impl<'a> Message<'a> {
     /// The message as bytes, from the console where the function is even, from the BMC where it is odd.
     #[must_use]
     pub fn write(&self) -> Vec<u8> {
-        let (to, from) = if self.function % 2 == 0 { (BMC, CONSOLE) } else { (CONSOLE, BMC) };
+        let (to, from) = if self.function.is_multiple_of(2) { (BMC, CONSOLE) } else { (CONSOLE, BMC) };
         let function = self.function << 2;
         let mut bytes = Vec::with_capacity(7 + self.data.len());
         bytes.extend([to, function, checksum(&[to, function]), from, self.sequence << 2, self.command]);
