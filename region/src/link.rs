@@ -145,7 +145,7 @@ impl Talking {
         match message {
             FromRack::PlanInForce { generation } => self.tell_rack(RackEvent::PlanInForce { generation }, trace).await,
             FromRack::Leases(leases) => self.take_leases(leases, trace).await,
-            FromRack::Services(_) => {} // The rack's actor hears of its services with the health issue's events.
+            FromRack::Services(_) => {} // No rack of this version says it; its shape stands first, so that services can be built apart.
             FromRack::Goodbye => debug!(rack = %self.rack, "the rack stops on purpose"),
             FromRack::Hello(_) | FromRack::Report(_) => {} // Handled where they are read.
         }

@@ -40,6 +40,7 @@ pub struct PlanSettings {
     pub lease_s: u32,
     /// Limit of TFTP transfers under way.
     pub tftp_transfers: u32,
+    // What follows is for services that this version does not have yet: DNS, NTP, syslog, the package proxy.
     /// MAAS's `maas_internal_domain`: where each managed subnet has a name that leads to its racks.
     pub internal_domain: String,
     /// Where names that are none of ours are asked for (MAAS: `upstream_dns`). Empty: the rack's own resolv.conf.
@@ -79,7 +80,7 @@ impl Default for PlanSettings {
             ntp_servers: Vec::new(),
             ntp_external_only: false,
             remote_syslog: None,
-            proxy: ProxySettings { enabled: true, ..ProxySettings::default() },
+            proxy: ProxySettings::default(),
         }
     }
 }
@@ -141,7 +142,7 @@ pub struct PlanSubnet {
     /// Its machines may use the package proxy.
     #[serde(default = "yes")]
     pub allow_proxy: bool,
-    /// The racks with an address here that are healthy, this one included.
+    /// The racks with an address here that are healthy, this one included. Empty until the region knows their health.
     #[serde(default)]
     pub racks: Vec<SubnetRack>,
 }

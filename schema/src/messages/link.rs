@@ -46,7 +46,7 @@ pub enum FromRack {
     Leases(Vec<Lease>),
     /// The rack stops on purpose.
     Goodbye,
-    /// How the rack's services stand: all of them, when one changed and every few seconds.
+    /// How the rack's services stand, all of them. Not said yet by racks of this version.
     Services(Vec<ServiceStatus>),
 }
 
