@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -145,15 +146,15 @@ def current_step(explain):
 
 
 def postgres(work):
-    """A private PostgreSQL cluster on a unix socket, run by the unprivileged user that Debian made for it."""
+    """A private PostgreSQL cluster on a unix socket, new each time, run by the unprivileged user that Debian made for it."""
     directory = f"{work}/pg"
-    os.makedirs(directory, exist_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
     subprocess.run(["chown", "postgres", directory], check=True)
     binaries = max((f"/usr/lib/postgresql/{v}/bin" for v in os.listdir("/usr/lib/postgresql")), key=lambda p: float(re.findall(r"/(\d+)/", p)[0]))
     as_user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
-    if not os.path.exists(f"{directory}/data"):
-        subprocess.run([*as_user, f"{binaries}/initdb", "-D", f"{directory}/data", "-A", "trust", "-U", "hostler"],
-                       check=True, capture_output=True, cwd=directory)
+    subprocess.run([*as_user, f"{binaries}/initdb", "-D", f"{directory}/data", "-A", "trust", "-U", "hostler"],
+                   check=True, capture_output=True, cwd=directory)
     subprocess.run([*as_user, f"{binaries}/pg_ctl", "-D", f"{directory}/data", "-w", "-l", f"{directory}/log",
                     "-o", f"-k {directory} -c listen_addresses=''", "start"], check=True, capture_output=True, cwd=directory)
     subprocess.run([*as_user, f"{binaries}/createdb", "-h", directory, "-U", "hostler", "hostler"], check=True, cwd=directory)
