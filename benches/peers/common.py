@@ -224,10 +224,10 @@ def _listens(server, kind, port, state):
 
 def hostler(field, only, plan, ready, env=None):
     """Our rack serving `only` (comma-separated) from a plan file; its state is new, in `server.state`."""
-    state = field.fresh(f"{OURS}-state")
-    with open(f"{state}/plan.json", "w") as f:
+    state, files = field.fresh(f"{OURS}-state"), field.fresh(f"{OURS}-plan")
+    with open(f"{files}/plan.json", "w") as f:
         json.dump(plan, f)
-    command = [field.binary, "rack", "--plan", f"{state}/plan.json", "--only", only, "--state", state]
+    command = [field.binary, "rack", "--plan", f"{files}/plan.json", "--only", only, "--state", state]
     server = Server(field, OURS, command, ready, {"HOSTLER_LOG": "warn", "RUST_LOG": "warn", **(env or {})})
     server.state = state
     return server

@@ -1,16 +1,26 @@
 //! The rack's bodies: files named by their SHA-256 under `bodies/` of the state directory. A file that stands there is whole and verified.
 
 use std::{
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use bytes::Bytes;
 use schema::boot::{BodyRef, Sha256};
+
+/// Bodies up to this many bytes are kept in memory once they were asked for: first loaders, their configs, scripts.
+const SMALL: u64 = 256 << 10;
+/// Bytes of small bodies in memory at most.
+const KEPT: usize = 16 << 20;
 
 /// The directory of verified bodies. Cloned freely.
 #[derive(Debug, Clone)]
 pub struct Bodies {
     dir: PathBuf,
+    /// A body never changes under its name, so what was read once is right for ever.
+    small: Arc<Mutex<HashMap<Sha256, Bytes>>>,
 }
 
 impl Bodies {
@@ -21,7 +31,7 @@ impl Bodies {
     pub fn open(state: &Path) -> io::Result<Self> {
         let dir = state.join("bodies");
         fs::create_dir_all(dir.join("partial"))?;
-        Ok(Self { dir })
+        Ok(Self { dir, small: Arc::default() })
     }
 
     /// Where a whole body stands, if it is here.
@@ -43,6 +53,25 @@ impl Bodies {
     /// When it is not here or cannot be read.
     pub fn read(&self, body: BodyRef) -> io::Result<Vec<u8>> {
         fs::read(self.dir.join(body.sha256.to_string()))
+    }
+
+    /// The bytes of a small body, without a system call when it was asked for lately. `None`: it is not here, or not small.
+    #[must_use]
+    pub fn small(&self, body: BodyRef) -> Option<Bytes> {
+        if body.len > SMALL {
+            return None;
+        }
+        let kept = || self.small.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = kept().get(&body.sha256) {
+            return Some(bytes.clone());
+        }
+        let bytes = self.read(body).ok().filter(|bytes| bytes.len() as u64 == body.len).map(Bytes::from)?;
+        let mut kept = kept();
+        if kept.values().map(Bytes::len).sum::<usize>() + bytes.len() > KEPT {
+            kept.clear(); // Rare: a rack has few loaders. What is asked for comes back.
+        }
+        kept.insert(body.sha256, bytes.clone());
+        Some(bytes)
     }
 
     /// Keeps `bytes`, durable and named by their hash.

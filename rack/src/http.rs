@@ -10,7 +10,9 @@ mod fallback;
 pub mod files;
 mod images;
 pub mod metadata;
+mod send;
 mod server;
+mod wire;
 
 pub use server::{HttpConfig, Running, StartError, start};
 

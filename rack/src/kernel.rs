@@ -1,4 +1,5 @@
-//! Two questions to the kernel that no safe wrapper asks: a route's MTU and the bytes a TCP peer has yet to acknowledge. Nothing else is unsafe here.
+//! What is asked of the kernel itself: a route's MTU and the bytes a TCP peer has yet to acknowledge (for which there is no safe wrapper),
+//! and room for many sockets.
 
 use std::{
     ffi::c_int,
@@ -7,7 +8,10 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-use nix::libc;
+use nix::{
+    libc,
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 
 /// The MTU in bytes of the route of a connected IPv4 socket (`IP_MTU`, ip(7)).
 ///
@@ -30,6 +34,17 @@ pub fn unacknowledged(socket: &impl AsFd) -> io::Result<u32> {
     #[expect(unsafe_code, reason = "nix has no SIOCOUTQ; the pointer is to a local that outlives the call")]
     let status = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if status == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Raises this process's limit of open files as far as it may: a rack holds a socket for each transfer and connection,
+/// and the soft limit of 1,024 is there for programs that use select(2).
+pub fn raise_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, "at most {soft} files and sockets can be open; raise LimitNOFILE");
+    }
 }
 
 #[cfg(test)]

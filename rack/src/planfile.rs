@@ -127,8 +127,11 @@ pub async fn watch(
     mut in_force: impl FnMut(&Plan),
 ) {
     let (sender, mut changed) = mpsc::channel::<()>(1);
+    let name = path.file_name().map(ToOwned::to_owned);
+    // Its directory is watched, since editors replace files; what else happens there (our own state, perhaps) is none of ours.
+    let ours = move |e: notify::Event| !e.kind.is_access() && e.paths.iter().any(|p| p.file_name() == name.as_deref());
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|e| !e.kind.is_access()) {
+        if event.is_ok_and(&ours) {
             sender.try_send(()).ok(); // Full: a look is due anyway.
         }
     })

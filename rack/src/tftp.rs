@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
+mod desk;
 pub mod packet;
 pub mod receiver;
 mod send;

@@ -137,7 +137,11 @@ impl Exchanges<'_> {
 
     fn send(&self, xid: u32, kind: u8, taken: Option<(Ipv4Addr, Ipv4Addr)>) -> io::Result<()> {
         let mac = relayed::mac(self.load.first + xid % self.load.clients);
-        self.socket.send(&relayed::message(xid, mac, kind, self.load.relay, taken)).map(drop)
+        match self.socket.send(&relayed::message(xid, mac, kind, self.load.relay, taken)) {
+            // A server that restarts: what it does not answer is counted as lost.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            sent => sent.map(drop),
+        }
     }
 
     fn hear(&mut self, answer: Option<Answer>) -> io::Result<()> {

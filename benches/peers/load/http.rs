@@ -50,6 +50,8 @@ struct Connection {
     /// Bytes of the body that are still to come; `None` before the head has ended.
     left: Option<u64>,
     begun: Instant,
+    /// Waits for its turn.
+    queued: bool,
 }
 
 #[derive(Default)]
@@ -78,20 +80,28 @@ impl Http {
             let mut stream = TcpStream::from_std(std::net::TcpStream::connect(address)?);
             stream.set_nodelay(true)?;
             poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
-            let mut connection = Connection { stream, head: Vec::new(), left: None, begun: tick() };
+            let mut connection = Connection { stream, head: Vec::new(), left: None, begun: tick(), queued: false };
             self.ask(&mut connection, &mut counts)?;
             connections.push(connection);
         }
-        let (mut buffer, mut again) = (vec![0; PIECE], VecDeque::new());
+        let (mut buffer, mut ready) = (vec![0; PIECE], VecDeque::new());
         while begin.elapsed().as_secs_f64() < self.seconds {
-            let wait = if again.is_empty() { Duration::from_millis(50) } else { Duration::ZERO };
+            let wait = if ready.is_empty() { Duration::from_millis(50) } else { Duration::ZERO };
             poll.poll(&mut events, Some(wait))?;
-            again.extend(events.iter().map(|event| event.token().0));
-            for _ in 0..again.len() {
-                let Some(number) = again.pop_front() else { break };
+            for number in events.iter().map(|event| event.token().0) {
+                if let Some(connection) = connections.get_mut(number)
+                    && !std::mem::replace(&mut connection.queued, true)
+                {
+                    ready.push_back(number);
+                }
+            }
+            // One turn each, then the clock and the poll again.
+            for _ in 0..ready.len() {
+                let Some(number) = ready.pop_front() else { break };
                 let Some(connection) = connections.get_mut(number) else { continue };
-                if let Turn::More = self.turn(connection, &mut buffer, &mut counts)? {
-                    again.push_back(number);
+                connection.queued = matches!(self.turn(connection, &mut buffer, &mut counts)?, Turn::More);
+                if connection.queued {
+                    ready.push_back(number);
                 }
             }
         }

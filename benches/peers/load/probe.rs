@@ -14,9 +14,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 /// How long it asks before the command, so that the server is warm.
-const BEFORE: Duration = Duration::from_millis(500);
+const BEFORE: Duration = Duration::from_millis(200);
 /// How long it goes on after the first right offer, to see what is lost.
-const AFTER: Duration = Duration::from_millis(500);
+const AFTER: Duration = Duration::from_millis(300);
 /// How long it waits for that offer.
 const PATIENCE: Duration = Duration::from_secs(8);
 const PACE: Duration = Duration::from_millis(1);
@@ -65,7 +65,7 @@ impl Probe {
                 }
                 sent += 1;
             }
-            let Ok(len) = socket.recv(&mut buffer) else { continue };
+            let Ok(len) = socket.recv(&mut buffer) else { continue }; // Nothing yet, or nobody listens now: that counts as lost.
             let Some(answer) = relayed::answer(buffer.get(..len).unwrap_or_default()) else { continue };
             if open.remove(&answer.xid).is_some() {
                 answered += 1;

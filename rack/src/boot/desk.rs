@@ -58,6 +58,11 @@ pub struct Opened {
 /// Bytes at hand, or why not.
 pub enum Held {
     Text(String),
+    /// A whole small body, from memory.
+    Small {
+        bytes: Bytes,
+        body: BodyRef,
+    },
     /// A whole body; `file` stands at its beginning.
     Body {
         file: File,
@@ -86,7 +91,7 @@ impl BootDesk {
             Content::Missing => Held::Missing,
             Content::Body(body) => self.body(body, ticket, now),
         };
-        let found = matches!(content, Held::Text(_) | Held::Body { .. });
+        let found = !matches!(content, Held::Missing | Held::Absent(_));
         let tracking = Tracking {
             reporter: self.reporter.clone(),
             whose: ticket.map(|t| (t.machine, t.attempt)),
@@ -106,6 +111,9 @@ impl BootDesk {
     }
 
     fn body(&self, body: BodyRef, ticket: Option<&Ticket>, now: Timestamp) -> Held {
+        if let Some(bytes) = self.bodies.small(body) {
+            return Held::Small { bytes, body };
+        }
         let opened = self.bodies.path(body.sha256).ok_or(io::ErrorKind::NotFound.into()).and_then(File::open);
         let why = match opened {
             Ok(file) => return Held::Body { file, body },
@@ -137,6 +145,12 @@ pub struct Tracking {
 }
 
 impl Tracking {
+    /// Whether anybody is told of the end.
+    #[must_use]
+    pub fn is_of_a_machine(&self) -> bool {
+        self.whose.is_some()
+    }
+
     /// The far end has the last byte.
     pub fn fetched(self, bytes: u64, took: Duration) {
         let took_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
@@ -173,6 +187,7 @@ impl BootFiles for BootDesk {
         let opened = self.open("tftp", &Asked { name: ask.name, peer: ask.peer.ip(), rack });
         let bytes = match opened.content {
             Held::Text(text) => Bytes::from(text),
+            Held::Small { bytes, .. } => bytes,
             Held::Missing => return Found::Missing,
             Held::Absent(_) => return Found::Unready("the rack has not fetched this file yet; ask again".into()),
             Held::Body { file, .. } => match map(&file) {

@@ -56,6 +56,7 @@ pub(super) async fn serve(desk: BootDesk, request: HttpRequest) -> HttpResponse 
     }
     let bytes = match content {
         Held::Text(text) => Bytes::from(text),
+        Held::Small { bytes, .. } => bytes,
         Held::Body { file, .. } => match map(&file) {
             Ok(bytes) => bytes,
             Err(error) => {

@@ -1,27 +1,22 @@
-//! Boot files over HTTP: one connection from its first request to its last. Bodies go from the page cache to the socket by sendfile(2).
+//! Boot files over HTTP: one connection from its first request to its last. Images go from the page cache to the socket by sendfile(2), small files from memory.
 //! What belongs to actix-web (everything below `/MAAS/`, everything but GET and HEAD) is handed over untouched, for good.
 
 use std::{
+    cell::Cell,
     io,
     ops::Range,
-    os::unix::fs::FileExt,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
 use actors::clock::{self, tick};
-use nix::{
-    libc::{MSG_MORE, MSG_NOSIGNAL},
-    sys::sendfile::sendfile,
-};
-use socket2::SockRef;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
     Ends,
     files::{self, Asking, Entity, HeadError, MAX_HEAD, Reply},
+    send::{self, STALL},
+    wire::Wire,
 };
 use crate::{
     boot::{
@@ -35,18 +30,16 @@ use crate::{
 const HEAD_WAIT: Duration = Duration::from_secs(10);
 /// How long a connection may stand idle between two requests.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long a machine may take nothing of what is sent to it.
-const STALL: Duration = Duration::from_secs(60);
-/// Bodies up to this many bytes are read and go out together with their head.
-const SMALL: u64 = 32_768;
-/// Bytes per sendfile call: enough to be cheap, not so many that one machine holds the thread.
-const PIECE: usize = 1 << 20;
+/// How long either may take where connections are many.
+const HURRY: Duration = Duration::from_secs(3);
+/// How often a connection that says nothing looks whether it may stay.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Why a connection left this module.
 pub(super) enum Parting {
     Closed,
-    /// The next request is actix-web's; not a byte of it has been taken.
-    HandOver(TcpStream),
+    /// The next request is actix-web's; every byte of it is still on the wire.
+    HandOver(Wire),
 }
 
 /// An answer that is written and that the machine has yet to acknowledge.
@@ -59,43 +52,49 @@ struct Delivery {
     fin: u32,
 }
 
+/// How many connections a thread holds, and may hold.
+#[derive(Clone)]
+pub(super) struct Crowd {
+    pub(super) open: Rc<Cell<usize>>,
+    pub(super) limit: usize,
+}
+
+impl Crowd {
+    /// How long somebody who says nothing may stay who otherwise might for `most`. Where places are scarce, not for long.
+    fn patience(&self, most: Duration) -> Duration {
+        if self.open.get() > self.limit / 4 * 3 { most.min(HURRY) } else { most }
+    }
+}
+
 /// Serves files on `stream` until it closes, idles out, or asks for something else.
-pub(super) async fn converse(mut stream: TcpStream, ends: Ends, desk: &BootDesk) -> Parting {
-    let mut buffer = vec![0; MAX_HEAD];
-    let mut delivery = None;
+pub(super) async fn converse(stream: TcpStream, ends: Ends, desk: &BootDesk, crowd: &Crowd) -> Parting {
+    let (mut wire, mut delivery) = (Wire::new(stream), None);
     loop {
-        let heard = next_head(&stream, &mut buffer, &mut delivery).await;
+        let heard = next_head(&mut wire, &mut delivery, crowd).await;
         if let Some(delivery) = delivery.take() {
-            delivery.settle(&stream);
+            delivery.settle(wire.stream());
         }
-        let (asking, len) = match heard {
-            Heard::Asking(asking, len) => (asking, len),
-            Heard::Other => return Parting::HandOver(stream),
+        let asking = match heard {
+            Heard::Asking(asking) => asking,
+            Heard::Other => return Parting::HandOver(wire),
             Heard::Gone => return Parting::Closed,
             Heard::Wrong(status, why) => {
                 tracing::debug!(peer = %ends.peer, "HTTP refused {}: {why}", ends.peer);
-                refuse(&mut stream, status, &why).await.ok(); // It closes either way.
+                refuse(wire.stream_mut(), status, &why).await.ok(); // It closes either way.
                 return Parting::Closed;
             }
         };
-        let taken = match buffer.get_mut(..len) {
-            Some(head) => stream.read_exact(head).await,
-            None => return Parting::Closed,
-        };
-        let keep_alive = asking.keep_alive;
-        if taken.is_err() {
-            return Parting::Closed;
-        }
-        delivery = match answer(&mut stream, ends, desk, &asking).await {
+        let stream = wire.stream_mut();
+        delivery = match answer(stream, ends, desk, &asking).await {
             Ok(delivery) => delivery,
             Err(_) => return Parting::Closed, // Reported where it happened.
         };
-        if !keep_alive {
+        if !asking.keep_alive {
             let fin = stream.shutdown().await.is_ok();
             if let Some(mut delivery) = delivery {
                 delivery.fin = u32::from(fin);
-                delivery.await_acknowledgement(&stream).await;
-                delivery.settle(&stream);
+                delivery.await_acknowledgement(stream).await;
+                delivery.settle(stream);
             }
             return Parting::Closed;
         }
@@ -103,57 +102,66 @@ pub(super) async fn converse(mut stream: TcpStream, ends: Ends, desk: &BootDesk)
 }
 
 enum Heard {
-    Asking(Asking, usize),
+    /// A whole head, which is consumed.
+    Asking(Asking),
     Other,
     Gone,
     Wrong(u16, String),
 }
 
-/// Looks at the next head without taking it, and meanwhile at whether the last answer has arrived.
-async fn next_head(stream: &TcpStream, buffer: &mut [u8], delivery: &mut Option<Delivery>) -> Heard {
-    let began = tick();
-    let (mut known, mut first_byte) = (0, None);
+/// Waits for the next head, and meanwhile looks whether the last answer has arrived.
+async fn next_head(wire: &mut Wire, delivery: &mut Option<Delivery>, crowd: &Crowd) -> Heard {
+    let (began, mut first_byte) = (tick(), None);
     loop {
-        let poll = match delivery {
-            Some(delivery) => delivery.poll_interval(),
-            None => IDLE,
-        };
-        let len = match tokio::time::timeout(poll, stream.peek(buffer)).await {
+        if let Some(heard) = head_in(wire) {
+            return heard;
+        }
+        let poll = delivery.as_ref().map_or(LOOK, Delivery::poll_interval);
+        match tokio::time::timeout(poll, wire.fill(MAX_HEAD)).await {
             Ok(Ok(0)) | Ok(Err(_)) => return Heard::Gone,
-            Ok(Ok(len)) => len,
+            Ok(Ok(_)) => {}
             Err(_) => {
                 if let Some(waiting) = delivery.as_mut()
-                    && waiting.is_over(stream)
+                    && waiting.is_over(wire.stream())
                     && let Some(delivery) = delivery.take()
                 {
-                    delivery.settle(stream);
+                    delivery.settle(wire.stream());
                 }
-                if began.elapsed() > IDLE {
-                    return Heard::Gone;
-                }
-                continue;
             }
-        };
-        let bytes = buffer.get(..len).unwrap_or_default();
-        match whose(bytes) {
-            Whose::Others => return Heard::Other,
-            Whose::Ours => match files::parse(bytes) {
-                Ok(Some((asking, len))) => return Heard::Asking(asking, len),
-                Ok(None) if len == MAX_HEAD => return Heard::Wrong(431, format!("a head exceeds {MAX_HEAD} bytes")),
-                Ok(None) => {}
-                Err(HeadError::Method) => return Heard::Other,
-                Err(error) => return Heard::Wrong(400, error.to_string()),
-            },
-            Whose::Unclear => {}
         }
-        if first_byte.get_or_insert_with(tick).elapsed() > HEAD_WAIT {
+        let (since, most) = match (wire.unread().is_empty(), first_byte) {
+            (true, _) => (began, IDLE),
+            (false, at) => (at.unwrap_or_else(tick), HEAD_WAIT),
+        };
+        if !wire.unread().is_empty() {
+            first_byte = Some(since);
+        }
+        if since.elapsed() > crowd.patience(most) {
             return Heard::Gone;
         }
-        // A peek finds the same bytes again at once; a head in pieces is rare, so a short nap is all it gets.
-        if len == known {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What the unread bytes are, if that can be said.
+fn head_in(wire: &mut Wire) -> Option<Heard> {
+    let bytes = wire.unread();
+    if bytes.is_empty() {
+        return None;
+    }
+    match whose(bytes) {
+        Whose::Others => return Some(Heard::Other),
+        Whose::Unclear => return None,
+        Whose::Ours => {}
+    }
+    match files::parse(bytes) {
+        Ok(Some((asking, len))) => {
+            wire.consume(len);
+            Some(Heard::Asking(asking))
         }
-        known = len;
+        Ok(None) if bytes.len() >= MAX_HEAD => Some(Heard::Wrong(431, format!("a head exceeds {MAX_HEAD} bytes"))),
+        Ok(None) => None,
+        Err(HeadError::Method) => Some(Heard::Other),
+        Err(error) => Some(Heard::Wrong(400, error.to_string())),
     }
 }
 
@@ -208,7 +216,9 @@ async fn answer(stream: &mut TcpStream, ends: Ends, desk: &BootDesk, asking: &As
     }
     match written {
         // A part before the last leaves the file unfinished, which is no failure either.
-        Ok(()) if reply.ends_at(whole) => Ok(Some(Delivery { tracking, bytes: whole, since, stalled: tick(), fin: 0 })),
+        Ok(()) if reply.ends_at(whole) && tracking.is_of_a_machine() => {
+            Ok(Some(Delivery { tracking, bytes: whole, since, stalled: tick(), fin: 0 }))
+        }
         Ok(()) => Ok(None),
         Err(error) => {
             tracking.aborted(&format!("the machine took no more: {error}"));
@@ -221,7 +231,7 @@ async fn answer(stream: &mut TcpStream, ends: Ends, desk: &BootDesk, asking: &As
 pub(super) fn entity(content: &Held) -> Entity {
     match content {
         Held::Text(text) => Entity::Text { len: text.len() as u64 },
-        Held::Body { body, .. } => Entity::Body { len: body.len, sha256: body.sha256 },
+        Held::Small { body, .. } | Held::Body { body, .. } => Entity::Body { len: body.len, sha256: body.sha256 },
         Held::Missing => Entity::Missing,
         Held::Absent(_) => Entity::Absent,
     }
@@ -234,60 +244,25 @@ async fn write(
     reply: &Reply,
     content: &Held,
 ) -> io::Result<()> {
+    let mut bytes: &[u8] = &[];
     if !asking.head_only {
         head.extend_from_slice(reply.note.as_bytes());
-        let range = reply.range.clone();
         match content {
-            Held::Text(text) => head.extend_from_slice(slice(text, &range)),
-            Held::Body { file, .. } if range.end - range.start <= SMALL => {
-                let at = head.len();
-                head.resize(at + usize::try_from(range.end - range.start).unwrap_or(0), 0);
-                file.read_exact_at(head.get_mut(at..).unwrap_or_default(), range.start)?;
+            Held::Text(text) => bytes = slice(text.as_bytes(), &reply.range),
+            Held::Small { bytes: whole, .. } => bytes = slice(whole, &reply.range),
+            Held::Body { file, .. } if !reply.range.is_empty() => {
+                send::write_more(stream, &head).await?;
+                return send::copy(stream, file, reply.range.clone()).await;
             }
-            Held::Body { file, .. } => {
-                write_more(stream, &head).await?;
-                return copy(stream, file, range).await;
-            }
-            Held::Missing | Held::Absent(_) => {}
+            Held::Body { .. } | Held::Missing | Held::Absent(_) => {}
         }
     }
-    match tokio::time::timeout(STALL, stream.write_all(&head)).await {
-        Ok(written) => written,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
+    send::write_both(stream, &head, bytes).await
 }
 
-fn slice<'a>(text: &'a str, range: &Range<u64>) -> &'a [u8] {
+fn slice<'a>(bytes: &'a [u8], range: &Range<u64>) -> &'a [u8] {
     let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    text.as_bytes().get(at(range.start)..at(range.end)).unwrap_or_default()
-}
-
-/// Sends a head that a body follows, so that both share the first segment.
-async fn write_more(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let sent = stream
-            .async_io(Interest::WRITABLE, || SockRef::from(stream).send_with_flags(bytes, MSG_MORE | MSG_NOSIGNAL))
-            .await?;
-        bytes = bytes.get(sent..).unwrap_or_default();
-    }
-    Ok(())
-}
-
-/// Sends a part of a file; an error when the machine takes nothing for [`STALL`].
-async fn copy(stream: &TcpStream, file: &std::fs::File, range: Range<u64>) -> io::Result<()> {
-    let wrong = |_| io::Error::other("a file beyond the kernel's offsets");
-    let (mut offset, end) = (i64::try_from(range.start).map_err(wrong)?, i64::try_from(range.end).map_err(wrong)?);
-    while offset < end {
-        let piece = usize::try_from(end - offset).unwrap_or(PIECE).min(PIECE);
-        let sending = stream.async_io(Interest::WRITABLE, || Ok(sendfile(stream, file, Some(&mut offset), piece)?));
-        match tokio::time::timeout(STALL, sending).await {
-            Ok(Ok(0)) => return Err(io::Error::other("the body is shorter than its name says")),
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-    Ok(())
+    bytes.get(at(range.start)..at(range.end)).unwrap_or_default()
 }
 
 impl Delivery {

@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Ends, HttpState, fallback,
-    images::{Parting, converse},
+    images::{Crowd, Parting, converse},
     metadata,
+    wire::Wire,
 };
 use crate::{
     boot::desk::BootDesk,
@@ -167,30 +168,30 @@ async fn work(listener: std::net::TcpListener, state: HttpState, desk: BootDesk,
     let service = HttpService::build()
         .keep_alive(Duration::from_secs(60))
         .client_request_timeout(Duration::from_secs(10))
-        .on_connect_ext(|stream: &TcpStream, data| {
-            if let Ok(ends) = ends_of(stream) {
+        .on_connect_ext(|wire: &Wire, data| {
+            if let Ok(ends) = ends_of(wire.stream()) {
                 data.insert(ends);
             }
         })
-        .h1(map_config(app, |()| AppConfig::default()))
-        .tcp();
+        .h1(map_config(app, |()| AppConfig::default()));
     let Ok(service) = service.new_service(()).await else {
         return tracing::error!("HTTP could not make its routes; restart the rack");
     };
     let service = Rc::new(service);
     while let Some(stream) = door.accept(&listener).await {
         let (desk, service, held) = (desk.clone(), Rc::clone(&service), Held::new(&door.open));
+        let crowd = Crowd { open: Rc::clone(&door.open), limit: door.limit };
         let stop = door.stop.clone();
         tokio::task::spawn_local(async move {
             let _held = held;
             let Ok(ends) = ends_of(&stream) else { return };
             stream.set_nodelay(true).ok(); // Slower without, not wrong.
             let parting = tokio::select! {
-                parting = converse(stream, ends, &desk) => parting,
+                parting = converse(stream, ends, &desk, &crowd) => parting,
                 () = after(&stop, config.grace) => Parting::Closed,
             };
-            if let Parting::HandOver(stream) = parting
-                && let Err(error) = service.call(stream).await
+            if let Parting::HandOver(wire) = parting
+                && let Err(error) = service.call((wire, Some(ends.peer))).await
             {
                 tracing::debug!(peer = %ends.peer, "HTTP with {} ended: {error}", ends.peer);
             }

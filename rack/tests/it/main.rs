@@ -1,6 +1,7 @@
 //! The integration tests of the rack crate, one file per part.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
+mod abuse;
 mod boot_configs;
 mod boot_yard;
 mod dhcp;
