@@ -187,7 +187,7 @@ impl Errand {
 pub fn waits(power_type: PowerType) -> &'static [u64] {
     match power_type {
         PowerType::Ipmi => &[4, 8, 16, 32],
-        PowerType::Manual => &[1, 2, 2, 4, 6, 8, 12],
+        PowerType::Manual | PowerType::Redfish => &[1, 2, 2, 4, 6, 8, 12],
     }
 }
 

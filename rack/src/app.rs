@@ -32,6 +32,7 @@ use crate::{
     deputies::Deputies,
     dhcp::Listen,
     fetch::Fetcher,
+    kernel,
     leases::LeaseTable,
     link::{Links, Listener},
     outbox,

@@ -120,7 +120,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("dhcp", &["listen", "peers"]),
     ("tftp", &["listen"]),
     ("http", &["listen"]),
-    ("power", &["ipmitool", "timeout_s", "at_once"]),
+    ("power", &["ipmi", "redfish_tls", "ipmitool", "timeout_s", "at_once"]),
     ("outbox", &["reports", "mebibytes"]),
 ];
 
@@ -210,8 +210,8 @@ impl Reader {
         let (tftp, http, power) = (base.tftp, base.http, base.power.clone());
         let services: Vec<Service> = self.list("rack", "only", "name services: dhcp, tftp, http, power");
         let listen = self.dhcp_listen();
+        let state: PathBuf = self.one("rack", "state", base.state, "give a directory");
         let config = RackConfig {
-            state: self.one("rack", "state", base.state, "give a directory"),
             regions: self.regions(),
             plan: self.optional("rack", "plan"),
             files: self.optional("rack", "files"),
@@ -221,9 +221,18 @@ impl Reader {
             tftp: self.one("tftp", "listen", tftp, "write ADDRESS:PORT as in 0.0.0.0:69"),
             http: self.one("http", "listen", http, "write ADDRESS:PORT as in 0.0.0.0:5248"),
             power: PowerSettings {
+                ipmi: self.one("power", "ipmi", power.ipmi, "write \"native\" or \"ipmitool\""),
+                redfish_tls: self.one(
+                    "power",
+                    "redfish_tls",
+                    power.redfish_tls,
+                    "write \"pin\", \"verify\" or \"any\"",
+                ),
+                pins: Some(state.join("bmc-certificates")),
                 ipmitool: self.one("power", "ipmitool", power.ipmitool, "give the program's path"),
                 timeout: Duration::from_secs(self.number("power", "timeout_s", power.timeout.as_secs(), 1, 300)),
-                at_once: usize::try_from(self.number("power", "at_once", power.at_once as u64, 1, 1_024)).unwrap_or(64),
+                at_once: usize::try_from(self.number("power", "at_once", power.at_once as u64, 1, 1_024))
+                    .unwrap_or(512),
             },
             outbox: OutboxLimits {
                 reports: usize::try_from(self.number(
@@ -236,6 +245,7 @@ impl Reader {
                 .unwrap_or(base.outbox.reports),
                 bytes: self.number("outbox", "mebibytes", base.outbox.bytes >> 20, 1, 1 << 20) << 20,
             },
+            state,
         };
         if config.plan.is_some() && !config.regions.is_empty() {
             self.fault(

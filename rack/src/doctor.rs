@@ -15,6 +15,7 @@ use crate::{
     app::IDENTITY,
     config::{RackConfig, Service},
     dhcp::Listen,
+    power::{PowerSettings, ipmi::IpmiBy},
 };
 
 /// One finding.
@@ -53,7 +54,7 @@ pub fn checks(config: &RackConfig) -> Vec<Finding> {
     let mut found = ports(config);
     found.extend(capabilities(config));
     if config.services.contains(&Service::Power) {
-        found.push(ipmitool(&config.power.ipmitool));
+        found.push(ipmitool(&config.power));
     }
     found.extend([time(clock::now()), disk(&config.state), interfaces(), source(config)]);
     found
@@ -121,7 +122,8 @@ fn capabilities(config: &RackConfig) -> Vec<Finding> {
     needed.into_iter().filter(|(needed, ..)| *needed).map(check).collect()
 }
 
-fn ipmitool(tool: &Path) -> Finding {
+fn ipmitool(power: &PowerSettings) -> Finding {
+    let tool = &power.ipmitool;
     let candidates: Vec<PathBuf> = if tool.components().count() > 1 {
         vec![tool.into()]
     } else {
@@ -131,9 +133,17 @@ fn ipmitool(tool: &Path) -> Finding {
     match candidates.iter().find(|file| file.is_file()) {
         Some(file) => good("ipmitool", file.display().to_string()),
         None => {
-            let remedy =
-                "install the package ipmitool (apt-get install ipmitool); without it no IPMI machine can be switched";
-            finding("ipmitool", Verdict::Bad, format!("{} is not here", tool.display()), remedy)
+            let (state, remedy) = match power.ipmi {
+                IpmiBy::Native => (
+                    Verdict::Warning,
+                    "BMCs of IPMI 1.5, or without cipher suites 17 and 3, need it (apt-get install ipmitool); others do not",
+                ),
+                IpmiBy::Ipmitool => (
+                    Verdict::Bad,
+                    "install the package ipmitool (apt-get install ipmitool), or set [power] ipmi to \"native\"",
+                ),
+            };
+            finding("ipmitool", state, format!("{} is not here", tool.display()), remedy)
         }
     }
 }

@@ -36,12 +36,14 @@ pub fn unacknowledged(socket: &impl AsFd) -> io::Result<u32> {
     if status == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Raises this process's limit of open files as far as it may: a rack holds a socket for each transfer and connection,
+/// Raises this process's limit of open files: a rack holds a socket for each transfer, connection and BMC session,
 /// and the soft limit of 1,024 is there for programs that use select(2).
 pub fn raise_open_files() {
+    /// Children inherit it, and some close every file that they could have.
+    const ENOUGH: u64 = 65_536;
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        && soft < hard.min(ENOUGH)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard.min(ENOUGH), hard)
     {
         tracing::warn!(%error, "at most {soft} files and sockets can be open; raise LimitNOFILE");
     }

@@ -2,6 +2,8 @@
 
 pub mod ipmi;
 pub mod manual;
+pub mod redfish;
+pub mod rmcp;
 
 use std::{
     collections::HashMap,
@@ -34,17 +36,30 @@ pub trait Power: Send + Sync {
 /// What the drivers of a rack may be told.
 #[derive(Debug, Clone)]
 pub struct PowerSettings {
+    /// How IPMI is spoken.
+    pub ipmi: ipmi::IpmiBy,
+    /// How certificates of Redfish services are looked at.
+    pub redfish_tls: redfish::RedfishTls,
+    /// The file that keeps those certificates' hashes; without one they are kept until the process ends.
+    pub pins: Option<PathBuf>,
     /// The program that speaks IPMI.
     pub ipmitool: PathBuf,
-    /// How long one call of it may take.
+    /// How long one run of a driver (one call of the program) may take.
     pub timeout: Duration,
-    /// Runs at once, over all BMCs. 1 to 1,024.
+    /// Runs at once, over all BMCs. 1 to 1,024. A silent BMC holds its place until it is given up.
     pub at_once: usize,
 }
 
 impl Default for PowerSettings {
     fn default() -> Self {
-        Self { ipmitool: "ipmitool".into(), timeout: Duration::from_secs(20), at_once: 64 }
+        Self {
+            ipmi: ipmi::IpmiBy::default(),
+            redfish_tls: redfish::RedfishTls::default(),
+            pins: None,
+            ipmitool: "ipmitool".into(),
+            timeout: Duration::from_secs(20),
+            at_once: 512,
+        }
     }
 }
 
@@ -55,6 +70,7 @@ pub struct Drivers(Arc<Inner>);
 struct Inner {
     meter: Meter,
     ipmi: ipmi::Ipmi,
+    redfish: redfish::Redfish,
     manual: manual::Manual,
     slots: Semaphore,
     /// BMCs that are in use or waited for now.
@@ -65,9 +81,11 @@ impl Drivers {
     /// The drivers with those settings.
     #[must_use]
     pub fn new(settings: &PowerSettings) -> Self {
+        let meter = Meter::new("power", &["runs", "failed", "ignored"]);
         Self(Arc::new(Inner {
-            meter: Meter::new("power", &["runs", "failed"]),
-            ipmi: ipmi::Ipmi::new(settings.ipmitool.clone(), settings.timeout),
+            ipmi: ipmi::Ipmi::new(settings, meter.clone()),
+            meter,
+            redfish: redfish::Redfish::new(settings),
             manual: manual::Manual,
             slots: Semaphore::new(settings.at_once.clamp(1, 1_024)),
             queues: Mutex::default(),
@@ -90,6 +108,7 @@ impl Drivers {
     async fn run_in_turn(&self, action: PowerAction, access: &PowerAccess) -> Result<Ran, PowerFault> {
         let driver: &dyn Power = match access.power_type {
             PowerType::Ipmi => &self.0.ipmi,
+            PowerType::Redfish => &self.0.redfish,
             PowerType::Manual => &self.0.manual,
         };
         let Some(address) = access.params.get("power_address").filter(|a| !a.is_empty()) else {
@@ -137,4 +156,41 @@ impl Serving for Drivers {
 
 pub(crate) fn fault(kind: FaultKind, why: impl Into<String>, remedy: impl Into<String>) -> PowerFault {
     PowerFault { kind, why: why.into(), remedy: remedy.into() }
+}
+
+fn unreachable(host: &str) -> String {
+    format!("check that UDP port 623 of {host} can be reached from this rack and that IPMI over LAN is enabled there")
+}
+
+/// HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT. A name cannot begin with a hyphen: it would be an option.
+fn split_address(text: &str) -> Option<(String, Option<u16>)> {
+    if text.parse::<std::net::IpAddr>().is_ok() {
+        return Some((text.into(), None));
+    }
+    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
+        return Some((socket.ip().to_string(), Some(socket.port())));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok()?)),
+        None => (text, None),
+    };
+    let host: schema::net::HostName = host.parse().ok()?;
+    Some((host.as_str().into(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_parse() {
+        assert_eq!(split_address("10.0.0.1"), Some(("10.0.0.1".into(), None)));
+        assert_eq!(split_address("10.0.0.1:6230"), Some(("10.0.0.1".into(), Some(6230))));
+        assert_eq!(split_address("fd00::1"), Some(("fd00::1".into(), None)));
+        assert_eq!(split_address("[fd00::1]:623"), Some(("fd00::1".into(), Some(623))));
+        assert_eq!(split_address("bmc-1.maas:623"), Some(("bmc-1.maas".into(), Some(623))));
+        for wrong in ["", "-oProxy", "a b", "host:port", "host:70000"] {
+            assert_eq!(split_address(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -56,7 +56,7 @@ pub fn with_results(brief: Brief, scripts: &[Script], first: i64) -> Brief {
 
 /// Connected racks, best first: those on the BMC's own network, those that the machine boots from, the others.
 fn bmc_racks(racks: &[ConnectedRack], address: Option<&str>, boot_racks: &[RackId]) -> Vec<RackId> {
-    let address = address.and_then(|a| a.parse::<std::net::IpAddr>().ok());
+    let address = address.and_then(schema::power::bmc_ip);
     let rank = |rack: &ConnectedRack| {
         let near = |(own, cidr): &(std::net::IpAddr, schema::net::Cidr)| {
             address.is_some_and(|a| cidr.contains(a)) && !own.is_loopback()

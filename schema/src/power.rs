@@ -15,11 +15,13 @@ pub enum PowerType {
     Manual,
     /// IPMI 2.0 (RMCP+) over LAN.
     Ipmi,
+    /// Redfish (DMTF DSP0266) over HTTPS.
+    Redfish,
 }
 
 impl PowerType {
     /// All types that this version drives.
-    pub const ALL: [Self; 2] = [Self::Manual, Self::Ipmi];
+    pub const ALL: [Self; 3] = [Self::Manual, Self::Ipmi, Self::Redfish];
 
     /// MAAS's word for it.
     #[must_use]
@@ -27,6 +29,7 @@ impl PowerType {
         match self {
             Self::Manual => "manual",
             Self::Ipmi => "ipmi",
+            Self::Redfish => "redfish",
         }
     }
 
@@ -42,6 +45,7 @@ impl PowerType {
         match self {
             Self::Manual => &[],
             Self::Ipmi => &IPMI_FIELDS,
+            Self::Redfish => &REDFISH_FIELDS,
         }
     }
 }
@@ -69,42 +73,66 @@ pub struct PowerField {
     pub default: &'static str,
 }
 
-const IPMI_FIELDS: [PowerField; 6] = [
+impl PowerField {
+    /// A field of any text, not required, not secret.
+    const fn text(name: &'static str, label: &'static str) -> Self {
+        Self { name, label, required: false, secret: false, choices: &[], default: "" }
+    }
+
+    const fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+
+    const fn secret(self) -> Self {
+        Self { secret: true, ..self }
+    }
+}
+
+const BOOT_TYPE: PowerField = PowerField {
+    choices: &["auto", "legacy", "efi"],
+    default: "auto",
+    ..PowerField::text("power_boot_type", "Firmware of the one-time network boot (auto: as it is)")
+};
+
+const IPMI_FIELDS: [PowerField; 9] = [
     PowerField {
-        name: "power_address",
-        label: "BMC address",
-        required: true,
-        secret: false,
-        choices: &[],
-        default: "",
+        choices: &["LAN_2_0", "LAN"],
+        default: "LAN_2_0",
+        ..PowerField::text("power_driver", "IPMI version (LAN: 1.5, nothing is encrypted)")
     },
-    PowerField { name: "power_user", label: "User name", required: false, secret: false, choices: &[], default: "" },
-    PowerField { name: "power_pass", label: "Password", required: false, secret: true, choices: &[], default: "" },
+    BOOT_TYPE,
+    PowerField::text("power_address", "BMC address").required(),
+    PowerField::text("power_user", "User name"),
+    PowerField::text("power_pass", "Password").secret(),
     PowerField {
-        name: "cipher_suite_id",
-        label: "Cipher suite (empty: 3, 17, 8 in turn)",
-        required: false,
-        secret: false,
         choices: &["", "3", "8", "12", "17"],
-        default: "",
+        ..PowerField::text("cipher_suite_id", "Cipher suite (empty: 17, 3, others in turn)")
     },
     PowerField {
-        name: "privilege_level",
-        label: "Privilege level",
-        required: false,
-        secret: false,
         choices: &["USER", "OPERATOR", "ADMIN"],
         default: "OPERATOR",
+        ..PowerField::text("privilege_level", "Privilege level")
     },
-    PowerField {
-        name: "k_g",
-        label: "BMC key (hexadecimal)",
-        required: false,
-        secret: true,
-        choices: &[],
-        default: "",
-    },
+    PowerField::text("k_g", "BMC key (hexadecimal)").secret(),
+    PowerField::text("workaround_flags", "Workarounds (names of FreeIPMI's, separated by commas)"),
 ];
+
+const REDFISH_FIELDS: [PowerField; 5] = [
+    BOOT_TYPE,
+    PowerField::text("power_address", "BMC address or URL").required(),
+    PowerField::text("power_user", "User name").required(),
+    PowerField::text("power_pass", "Password").required().secret(),
+    PowerField::text("node_id", "System id (empty: the only one)"),
+];
+
+/// The IP address in a BMC's address: plain, with a port, or in a URL. `None` for names.
+#[must_use]
+pub fn bmc_ip(address: &str) -> Option<std::net::IpAddr> {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap_or_default();
+    let plain = host.trim_start_matches('[').trim_end_matches(']');
+    plain.parse().ok().or_else(|| host.parse::<std::net::SocketAddr>().ok().map(|socket| socket.ip()))
+}
 
 /// What the region knows of a machine's power: the plain parameters, and whether secrets are sealed for it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -159,6 +187,24 @@ impl PowerAction {
             Self::On => "power on",
             Self::Off => "power off",
             Self::Query => "power query",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ip_of_a_bmc_is_found_in_every_form() {
+        for text in ["10.0.0.7", "10.0.0.7:6230", "https://10.0.0.7", "http://10.0.0.7:8000/redfish/v1"] {
+            assert_eq!(bmc_ip(text), Some([10, 0, 0, 7].into()), "{text}");
+        }
+        for text in ["fd00::7", "[fd00::7]:623", "https://[fd00::7]/"] {
+            assert_eq!(bmc_ip(text), "fd00::7".parse().ok(), "{text}");
+        }
+        for text in ["", "bmc-1", "bmc-1.maas:623", "https://bmc-1"] {
+            assert_eq!(bmc_ip(text), None, "{text}");
         }
     }
 }

@@ -11,6 +11,7 @@ mod peers_dhcp;
 mod peers_http;
 mod peers_metadata;
 mod peers_power;
+mod peers_redfish;
 mod peers_tftp;
 mod plan_file;
 mod plan_snapshot;

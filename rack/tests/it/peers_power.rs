@@ -1,4 +1,4 @@
-//! The IPMI driver against OpenIPMI's BMC simulator, through the real `ipmitool`.
+//! The IPMI driver against OpenIPMI's BMC simulator and pyghmi's, natively and through the real `ipmitool`.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use actors::errand::{FaultKind, PowerFault, Ran};
-use rack::power::{Drivers, PowerSettings};
+use rack::power::{Drivers, PowerSettings, ipmi::IpmiBy};
 use schema::{
     power::{PowerAccess, PowerAction, PowerType},
     secret::Secret,
@@ -68,7 +68,11 @@ impl Bmc {
     }
 
     async fn run(&self, action: PowerAction) -> Result<Ran, PowerFault> {
-        drivers().run(action, &self.access()).await
+        self.run_by(IpmiBy::Native, action).await
+    }
+
+    async fn run_by(&self, by: IpmiBy, action: PowerAction) -> Result<Ran, PowerFault> {
+        drivers(by).run(action, &self.access()).await
     }
 
     fn told(&self) -> String {
@@ -117,8 +121,13 @@ fn lan(host: &str, dir: &Path) -> String {
     )
 }
 
-fn drivers() -> Drivers {
-    Drivers::new(&PowerSettings::default())
+fn drivers(ipmi: IpmiBy) -> Drivers {
+    Drivers::new(&PowerSettings { ipmi, ..PowerSettings::default() })
+}
+
+/// Drivers that know no other way than this program.
+fn by_tool(ipmitool: PathBuf) -> Drivers {
+    Drivers::new(&PowerSettings { ipmi: IpmiBy::Ipmitool, ipmitool, ..PowerSettings::default() })
 }
 
 fn access(address: &str, password: &str, params: &[(&str, &str)]) -> PowerAccess {
@@ -132,44 +141,103 @@ fn access(address: &str, password: &str, params: &[(&str, &str)]) -> PowerAccess
 
 #[tokio::test]
 async fn boots_from_the_network_cycles_when_on_and_switches_off() {
-    let bmc = Bmc::start("127.77.201.1").await;
-    assert_eq!(bmc.run(PowerAction::Query).await, Ok(Ran::State { state: PowerState::Off }));
-    assert_eq!(bmc.run(PowerAction::NetworkBoot).await, Ok(Ran::Accepted { notes: Vec::new() }));
-    bmc.becomes(PowerState::On).await;
-    assert!(bmc.told().contains("set boot pxe"), "{}", bmc.told());
-    assert!(!bmc.told().contains("set power 0"), "an off machine is not cycled:\n{}", bmc.told());
-    // On: a cycle.
-    bmc.run(PowerAction::NetworkBoot).await.unwrap();
-    bmc.becomes(PowerState::On).await;
-    assert!(bmc.told().contains("set power 0"), "{}", bmc.told());
-    bmc.run(PowerAction::Off).await.unwrap();
-    bmc.becomes(PowerState::Off).await;
+    for (by, host) in [(IpmiBy::Native, "127.77.201.1"), (IpmiBy::Ipmitool, "127.77.201.4")] {
+        let bmc = Bmc::start(host).await;
+        assert_eq!(bmc.run_by(by, PowerAction::Query).await, Ok(Ran::State { state: PowerState::Off }));
+        assert_eq!(bmc.run_by(by, PowerAction::NetworkBoot).await, Ok(Ran::Accepted { notes: Vec::new() }));
+        bmc.becomes(PowerState::On).await;
+        assert!(bmc.told().contains("set boot pxe"), "{}", bmc.told());
+        assert!(!bmc.told().contains("set power 0"), "an off machine is not cycled:\n{}", bmc.told());
+        // On: a cycle.
+        bmc.run_by(by, PowerAction::NetworkBoot).await.unwrap();
+        bmc.becomes(PowerState::On).await;
+        assert!(bmc.told().contains("set power 0"), "{}", bmc.told());
+        bmc.run_by(by, PowerAction::Off).await.unwrap();
+        bmc.becomes(PowerState::Off).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bmc_of_ipmi_1_5_is_driven_by_the_tool() {
+    let bmc = Bmc::start("127.77.201.5").await;
+    let access = access(&bmc.address, PASSWORD, &[("power_driver", "LAN")]);
+    let ran = drivers(IpmiBy::Native).run(PowerAction::Query, &access).await;
+    assert_eq!(ran, Ok(Ran::State { state: PowerState::Off }));
 }
 
 #[tokio::test]
 async fn wrong_credentials_suites_and_keys_are_told_apart() {
     let bmc = Bmc::start("127.77.201.2").await;
-    let kind =
-        async |access: PowerAccess| drivers().run(PowerAction::Query, &access).await.map_err(|f| (f.kind, f.remedy));
-    let (wrong, remedy) = kind(access(&bmc.address, "wrong", &[])).await.unwrap_err();
-    assert_eq!(wrong, FaultKind::Auth);
-    assert!(remedy.contains("power_pass"), "{remedy}");
-    let (wrong, remedy) = kind(access(&bmc.address, PASSWORD, &[("cipher_suite_id", "17")])).await.unwrap_err();
-    assert_eq!(wrong, FaultKind::Auth);
-    assert!(remedy.contains("cipher_suite_id"), "{remedy}");
-    let mut keyed = bmc.access();
-    keyed.secrets.insert("k_g".into(), Secret::new("0x616263".into()));
-    let (wrong, remedy) = kind(keyed).await.unwrap_err();
-    assert_eq!(wrong, FaultKind::Auth);
-    assert!(remedy.contains("k_g"), "{remedy}");
-    assert!(kind(access(&bmc.address, PASSWORD, &[("cipher_suite_id", "3")])).await.is_ok());
-    let (wrong, _) = kind(access("127.77.201.99:6230", PASSWORD, &[])).await.unwrap_err();
-    assert_eq!(wrong, FaultKind::Unreachable);
+    for by in [IpmiBy::Native, IpmiBy::Ipmitool] {
+        let kind = async |access: PowerAccess| {
+            drivers(by).run(PowerAction::Query, &access).await.map_err(|f| (f.kind, f.remedy))
+        };
+        let (wrong, remedy) = kind(access(&bmc.address, "wrong", &[])).await.unwrap_err();
+        assert_eq!(wrong, FaultKind::Auth);
+        assert!(remedy.contains("power_pass"), "{remedy}");
+        let (wrong, remedy) = kind(access(&bmc.address, PASSWORD, &[("power_user", "nobody")])).await.unwrap_err();
+        assert_eq!(wrong, FaultKind::Auth);
+        assert!(remedy.contains("power_user"), "{remedy}");
+        let (wrong, remedy) = kind(access(&bmc.address, PASSWORD, &[("cipher_suite_id", "17")])).await.unwrap_err();
+        assert_eq!(wrong, FaultKind::Auth);
+        assert!(remedy.contains("cipher_suite_id"), "{remedy}");
+        let mut keyed = bmc.access();
+        keyed.secrets.insert("k_g".into(), Secret::new("0x616263".into()));
+        let (wrong, remedy) = kind(keyed).await.unwrap_err();
+        assert_eq!(wrong, FaultKind::Auth);
+        assert!(remedy.contains("k_g"), "{remedy}");
+        assert!(kind(access(&bmc.address, PASSWORD, &[("cipher_suite_id", "3")])).await.is_ok());
+        let (wrong, _) = kind(access("127.77.201.99:6230", PASSWORD, &[])).await.unwrap_err();
+        assert_eq!(wrong, FaultKind::Unreachable);
+    }
+}
+
+/// pyghmi's BMC, with a chassis of its own.
+const PYGHMI: &str = r#"
+import sys
+from pyghmi.ipmi.bmc import Bmc
+class B(Bmc):
+    power, boot = 'off', 'default'
+    def get_power_state(self): return self.power
+    def power_on(self): self.power = 'on'; print('on', self.boot, flush=True); return 0
+    def power_off(self): self.power = 'off'; print('off', flush=True); return 0
+    def power_cycle(self): print('cycle', self.boot, flush=True); return 0
+    def power_reset(self): return 0
+    def get_boot_device(self): return self.boot
+    def set_boot_device(self, device): self.boot = device
+B({'maas': sys.argv[3]}, port=int(sys.argv[2]), address=sys.argv[1]).listen()
+"#;
+
+#[tokio::test]
+async fn a_bmc_by_pyghmi_boots_and_switches_off() {
+    let mut sim = Command::new("/usr/bin/python3")
+        .args(["-c", PYGHMI, "127.77.201.6", &PORT.to_string(), PASSWORD])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 runs (install the package python3-pyghmi)");
+    let access = access(&format!("127.77.201.6:{PORT}"), PASSWORD, &[]);
+    let drivers = drivers(IpmiBy::Native);
+    let mut ran = Err(None);
+    for _ in 0..100 {
+        ran = drivers.run(PowerAction::NetworkBoot, &access).await.map_err(Some);
+        if ran.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let state = drivers.run(PowerAction::Query, &access).await;
+    let off = drivers.run(PowerAction::Off, &access).await;
+    sim.kill().ok();
+    let said = String::from_utf8(sim.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(ran, Ok(Ran::Accepted { notes: Vec::new() }), "{said}");
+    assert_eq!(state, Ok(Ran::State { state: PowerState::On }));
+    assert_eq!(off, Ok(Ran::Accepted { notes: Vec::new() }));
+    assert_eq!(said, "on network\noff\n");
 }
 
 #[tokio::test]
 async fn a_missing_tool_names_its_package() {
-    let drivers = Drivers::new(&PowerSettings { ipmitool: "/nonexistent/ipmitool".into(), ..PowerSettings::default() });
+    let drivers = by_tool("/nonexistent/ipmitool".into());
     let fault = drivers.run(PowerAction::On, &access("127.0.0.1", "x", &[])).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::Unfit);
     assert!(fault.remedy.contains("package ipmitool"), "{fault}");
@@ -186,7 +254,7 @@ async fn one_bmc_serves_one_run_at_a_time_and_a_dropped_run_ends_its_tool() {
     );
     std::fs::write(&tool, script).unwrap();
     std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let drivers = Drivers::new(&PowerSettings { ipmitool: tool, ..PowerSettings::default() });
+    let drivers = by_tool(tool);
     let same = access("127.0.0.1", "x", &[]);
     let runs = (0..4).map(|_| drivers.run(PowerAction::Query, &same));
     futures_util::future::join_all(runs).await.into_iter().for_each(|r| drop(r.unwrap()));
@@ -220,7 +288,7 @@ async fn the_password_is_in_no_command_line() {
         (seen_tool, leaked)
     });
     while !sampler.is_finished() {
-        bmc.run(PowerAction::Query).await.unwrap();
+        bmc.run_by(IpmiBy::Ipmitool, PowerAction::Query).await.unwrap();
     }
     let (seen_tool, leaked) = sampler.join().unwrap();
     assert!(seen_tool, "the sampler never saw the tool at work");

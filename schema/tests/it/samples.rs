@@ -147,6 +147,18 @@ pub(crate) fn to_rack() -> Vec<ToRack> {
         ToRack::CancelOrder { machine: machine(), attempt: AttemptId(3) },
         ToRack::Ack { through: ReportSeq(1 << 40) },
         ToRack::SendHello,
+        ToRack::Order(Order {
+            machine: machine(),
+            attempt: AttemptId(4),
+            hostname: "hare".into(),
+            action: PowerAction::Off,
+            access: PowerAccess {
+                power_type: PowerType::Redfish,
+                params: BTreeMap::from([("power_address".into(), "https://10.77.1.10".into())]),
+                secrets: BTreeMap::from([("power_pass".into(), Secret::new("hunter2".into()))]),
+            },
+            deadline: NOW,
+        }),
     ]
 }
 

@@ -280,6 +280,15 @@ mod tests {
     }
 
     #[test]
+    fn a_redfish_machine_needs_address_user_and_password() {
+        let Err(Fault::Fields(fields)) = power(&Params::form("power_type=redfish"), None, false) else {
+            panic!("no fault")
+        };
+        let names: Vec<_> = fields.keys().map(|name| name.trim_start_matches("power_parameters_")).collect();
+        assert_eq!(names, ["power_address", "power_pass", "power_user"]);
+    }
+
+    #[test]
     fn architectures_are_completed() {
         let of = |text: &str| architecture(&Params::form(text));
         assert_eq!(of("architecture=amd64").unwrap().unwrap(), "amd64/generic");
