@@ -192,6 +192,14 @@ fn a_silent_a_busy_and_a_restarted_bmc_are_told_apart() {
     assert_eq!(wire.ask(Command::ChassisStatus), Ok(Reply::Chassis { on: false }));
 }
 
+/// A RAKP 1 that comes twice makes the BMC draw twice, and refuse the answer to the first.
+#[test]
+fn a_doubled_message_is_not_a_wrong_password() {
+    let mut wire = Wire::new(Setup::default(), login());
+    wire.fate = [vec![Fate::Arrives; 4], vec![Fate::Twice]].concat();
+    assert_eq!(wire.ask(Command::ChassisStatus), Ok(Reply::Chassis { on: false }));
+}
+
 #[test]
 fn boot_flags_that_are_ignored_and_power_that_lies_show_in_what_the_machine_does() {
     let mut wire = Wire::new(Setup::default(), login());
@@ -206,9 +214,10 @@ fn boot_flags_that_are_ignored_and_power_that_lies_show_in_what_the_machine_does
 }
 
 proptest! {
-    /// Loss and repetition never look like a wrong password, a refusal or a second action.
+    /// Loss and repetition never look like a wrong password or a second action. At worst the BMC fell silent, or, when its messages were
+    /// doubled up to the last try, the set-up failed in a way that may pass.
     #[test]
-    fn loss_is_silence_at_worst(
+    fn loss_may_always_pass(
         fate in proptest::collection::vec(
             prop_oneof![3 => Just(Fate::Arrives), 2 => Just(Fate::Lost), 1 => Just(Fate::Twice)], 0..40)
     ) {
@@ -218,7 +227,7 @@ proptest! {
         for control in [Control::On, Control::Off] {
             match wire.ask(Command::ChassisControl(control)) {
                 Ok(_) => done += 1,
-                Err(Failure::Silent { .. }) => {}
+                Err(Failure::Silent { .. } | Failure::NoSession { status: Status::INVALID_CHECK, .. }) => {}
                 Err(other) => prop_assert!(false, "{other}"),
             }
         }

@@ -69,7 +69,7 @@ pub struct OpenRequest {
     pub algorithms: [u8; 3],
 }
 
-/// The BMC's answer. With a status other than OK, only `tag`, `status` and `console_session` count.
+/// The BMC's answer. With a status other than OK, only `tag` and `status` count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenResponse {
     pub tag: u8,
@@ -91,7 +91,7 @@ pub struct Rakp1 {
     pub user: Vec<u8>,
 }
 
-/// The BMC's random number, its GUID, and its proof. With a status other than OK, only the first three count.
+/// The BMC's random number, its GUID, and its proof. With a status other than OK, only the first two count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rakp2 {
     pub tag: u8,
@@ -149,12 +149,11 @@ impl OpenResponse {
     /// [`Malformed`]: too short for its status.
     pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let name = "the open session response's length";
-        // A refusal may be as short as it likes: ipmi_sim's has 8 bytes, some have 4.
-        let [tag, status, privilege, ..] = bytes else { return Err(malformed(name, bytes.len(), "36 or more")) };
+        let (tag, status) = verdict(name, bytes)?;
         let refused = Self {
-            tag: *tag,
-            status: Status(*status),
-            privilege: *privilege & 0x0f,
+            tag,
+            status,
+            privilege: bytes.get(2).map_or(0, |bits| bits & 0x0f),
             console_session: 0,
             bmc_session: 0,
             algorithms: [0; 3],
@@ -212,14 +211,13 @@ impl Rakp2 {
     /// [`Malformed`]: too short for its status.
     pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let name = "the RAKP 2 message's length";
-        let fields = Fields::new(name, bytes, 8)?;
-        let (tag, status, console_session) = (bytes[0], Status(bytes[1]), fields.number(4));
-        let (mut bmc_random, mut guid, mut code) = ([0; 16], [0; 16], Vec::new());
-        if status == Status::OK {
-            let fields = Fields::new(name, bytes, 40)?;
-            (bmc_random, guid, code) = (fields.sixteen(8), fields.sixteen(24), bytes[40..].to_vec());
+        let (tag, status) = verdict(name, bytes)?;
+        if status != Status::OK {
+            return Ok(Self { tag, status, console_session: 0, bmc_random: [0; 16], guid: [0; 16], code: Vec::new() });
         }
-        Ok(Self { tag, status, console_session, bmc_random, guid, code })
+        let fields = Fields::new(name, bytes, 40)?;
+        let (console_session, code) = (fields.number(4), bytes[40..].to_vec());
+        Ok(Self { tag, status, console_session, bmc_random: fields.sixteen(8), guid: fields.sixteen(24), code })
     }
 }
 
@@ -235,8 +233,21 @@ impl Proof {
     /// # Errors
     /// [`Malformed`]: too short.
     pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
-        let fields = Fields::new("the RAKP 3 or 4 message's length", bytes, 8)?;
-        Ok(Self { tag: bytes[0], status: Status(bytes[1]), session: fields.number(4), code: bytes[8..].to_vec() })
+        let name = "the RAKP 3 or 4 message's length";
+        let (tag, status) = verdict(name, bytes)?;
+        if status != Status::OK && bytes.len() < 8 {
+            return Ok(Self { tag, status, session: 0, code: Vec::new() });
+        }
+        let fields = Fields::new(name, bytes, 8)?;
+        Ok(Self { tag, status, session: fields.number(4), code: bytes[8..].to_vec() })
+    }
+}
+
+/// Tag and status. A refusal may have nothing else: ipmi_sim's has two bytes.
+fn verdict(name: &'static str, bytes: &[u8]) -> Result<(u8, Status), Malformed> {
+    match bytes {
+        [tag, status, ..] => Ok((*tag, Status(*status))),
+        _ => Err(malformed(name, bytes.len(), "2 or more")),
     }
 }
 

@@ -119,6 +119,16 @@ fn suite_17_with_a_key_of_the_bmc_computes_what_others_compute() {
     assert_eq!(open_sealed(&keys, &plus(&sealed)), Ok(message));
 }
 
+/// ipmi_sim refuses suite 17 in two bytes.
+#[test]
+fn a_short_refusal_is_understood() {
+    let packet = hex("0600ff070611000000000000000002000004");
+    let said = OpenResponse::read(plus(&packet).payload).unwrap();
+    assert_eq!((said.tag, said.status), (0, Status::INVALID_AUTHENTICATION));
+    assert_eq!(Rakp2::read(&[7, 0x0d]).unwrap().status, Status::UNAUTHORIZED_NAME);
+    assert_eq!(Proof::read(&[7, 0x0f]).unwrap().status, Status::INVALID_CHECK);
+}
+
 #[test]
 fn a_ping_has_its_pong() {
     assert_eq!(packet::ping(7), hex("0600ff06000011be80070000"));
