@@ -324,7 +324,7 @@ impl Drop for Running {
 pub async fn run(config: RackConfig) -> Result<(), AppError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Thread)?;
-    crate::kernel::raise_open_files();
+    kernel::raise_open_files();
     let running = App::start(config).await?;
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
