@@ -204,7 +204,7 @@ set_working_mc 0x20
 
 
 MISSING = {"qemu-system-x86_64": "qemu-system-x86", "ipmi_sim": "openipmi", "ipmitool": "ipmitool", "radvd": "radvd",
-           "lldpd": "lldpd", "ip": "iproute2", "mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools"}
+           "lldpd": "lldpd", "ip": "iproute2", "mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools", "apt-ftparchive": "apt-utils"}
 
 
 def missing_tools():

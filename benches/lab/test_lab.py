@@ -16,6 +16,7 @@ import time
 import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import repository                                                                # noqa: E402
 from lab import HERE, NET, Lab, missing_tools                                    # noqa: E402
 from product import BINARY, KERNEL_OPTS, Product, current_step, postgres         # noqa: E402
 
@@ -222,6 +223,25 @@ def killed(work, image):
         check_hardware(b, m)
 
 
+def packages(work, image):
+    """Two machines of the full image install a package with apt-get through the rack's proxy; its server is asked for it once."""
+    with Bench(work, "pkg", image["full"], taps=2) as b:
+        served = repository.serve(b.lab)
+        script = f"{b.lab.work}/lab-packages"
+        with open(script, "w") as f:
+            f.write(repository.SCRIPT)
+        b.p.run("script", "add", script)
+        for i in (1, 2):
+            m = b.lab.add_machine(i, memory_mib=2048)
+            b.p.add_machine(m)
+            commission(b, m, FULL_LIMIT)
+            said = b.p.run("machine", "results", m["name"], "--script", "lab-packages", "-o", "json")
+            assert repository.GREETING in said, said
+        with open(served) as f:
+            log = f.read()
+        check("the package was fetched once", log.count(f"{repository.PACKAGE}_1.0_all.deb"), 1)
+
+
 def tiny_ten(work, image):
     """The tiny image ten times in a row on one machine."""
     with Bench(work, "tiny", image["tiny"]) as b:
@@ -243,7 +263,7 @@ def secure_boot(work, image):
         check("bios_boot_method", b.p.json("machine", "show", m["name"])["bios_boot_method"], "uefi")
 
 
-TESTS = [full_bios_ipxe, tiny_ten, secure_boot, killed, full_postgres]
+TESTS = [full_bios_ipxe, packages, tiny_ten, secure_boot, killed, full_postgres]
 
 
 def main():

@@ -22,6 +22,7 @@ fn main() {
         bodies: desk.bodies.clone(),
         reporter: desk.reporter.clone(),
         metadata: http::metadata::Memory::default(),
+        proxy: rack::proxy::Whereabouts::default(),
     };
     let config = HttpConfig { listen: "127.77.255.1:0".parse().unwrap(), ..HttpConfig::default() };
     let server = http::start(config, state).unwrap();

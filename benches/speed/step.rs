@@ -94,6 +94,7 @@ fn answers(span: Duration) {
         path,
         query: "op=get_preseed",
         from: IpAddr::V4(ip),
+        proxy: None,
         host: "10.77.0.1:5248",
         authorization: Some(&signed),
         content_type: None,

@@ -191,6 +191,7 @@ fn first_plan(config: &mut RackConfig, state: &State, bodies: &Bodies) -> Result
     }
     config.tftp = file.listen.tftp.unwrap_or(config.tftp);
     config.http = file.listen.http.unwrap_or(config.http);
+    config.proxy.listen = file.listen.proxy.unwrap_or(config.proxy.listen);
     Ok(PlanHandle::new(planfile::with_reservations(file.plan, &kept.reservations)))
 }
 

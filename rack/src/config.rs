@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
-use crate::{dhcp::Listen, power::PowerSettings, state::OutboxLimits};
+use crate::{
+    dhcp::Listen,
+    power::PowerSettings,
+    proxy::{Ports, ProxyConfig, Reach},
+    state::OutboxLimits,
+};
 
 /// Checked settings of one rack.
 #[derive(Debug, Clone)]
@@ -28,6 +33,7 @@ pub struct RackConfig {
     pub dhcp_peers: Vec<Ipv4Addr>,
     pub tftp: SocketAddrV4,
     pub http: SocketAddr,
+    pub proxy: ProxyConfig,
     pub power: PowerSettings,
     pub outbox: OutboxLimits,
 }
@@ -40,11 +46,13 @@ pub enum Service {
     /// Boot files, images and the metadata service.
     Http,
     Power,
+    /// Packages, through a cache.
+    Proxy,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Dhcp, Self::Tftp, Self::Http, Self::Power];
+    pub const ALL: [Self; 5] = [Self::Dhcp, Self::Tftp, Self::Http, Self::Power, Self::Proxy];
 
     /// Its name in settings.
     #[must_use]
@@ -54,6 +62,7 @@ impl Service {
             Self::Tftp => "tftp",
             Self::Http => "http",
             Self::Power => "power",
+            Self::Proxy => "proxy",
         }
     }
 }
@@ -63,7 +72,7 @@ impl FromStr for Service {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let named = Self::ALL.into_iter().find(|s| s.name() == text.trim());
-        named.ok_or_else(|| format!("\"{text}\" is none of dhcp, tftp, http, power"))
+        named.ok_or_else(|| format!("\"{text}\" is none of {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 
@@ -79,6 +88,7 @@ impl Default for RackConfig {
             dhcp_peers: Vec::new(),
             tftp: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 69),
             http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5_248)),
+            proxy: ProxyConfig::default(),
             power: PowerSettings::default(),
             outbox: OutboxLimits::default(),
         }
@@ -121,6 +131,21 @@ const KEYS: &[(&str, &[&str])] = &[
     ("tftp", &["listen"]),
     ("http", &["listen"]),
     ("power", &["ipmi", "redfish_tls", "ipmitool", "timeout_s", "at_once"]),
+    (
+        "proxy",
+        &[
+            "listen",
+            "dir",
+            "cache_mebibytes",
+            "max_object_mebibytes",
+            "ports",
+            "allow",
+            "deny",
+            "connect",
+            "connections",
+            "per_client",
+        ],
+    ),
     ("outbox", &["reports", "mebibytes"]),
 ];
 
@@ -208,7 +233,8 @@ impl Reader {
     fn config(&mut self) -> RackConfig {
         let base = RackConfig::default();
         let (tftp, http, power) = (base.tftp, base.http, base.power.clone());
-        let services: Vec<Service> = self.list("rack", "only", "name services: dhcp, tftp, http, power");
+        let services: Vec<Service> =
+            self.list("rack", "only", &format!("name services: {}", Service::ALL.map(Service::name).join(", ")));
         let listen = self.dhcp_listen();
         let state: PathBuf = self.one("rack", "state", base.state, "give a directory");
         let config = RackConfig {
@@ -220,6 +246,7 @@ impl Reader {
             dhcp_peers: self.list("dhcp", "peers", "give IPv4 addresses of other racks"),
             tftp: self.one("tftp", "listen", tftp, "write ADDRESS:PORT as in 0.0.0.0:69"),
             http: self.one("http", "listen", http, "write ADDRESS:PORT as in 0.0.0.0:5248"),
+            proxy: self.proxy(base.proxy),
             power: PowerSettings {
                 ipmi: self.one("power", "ipmi", power.ipmi, "write \"native\" or \"ipmitool\""),
                 redfish_tls: self.one(
@@ -278,6 +305,28 @@ impl Reader {
             Some(_) => {
                 Listen::At(self.list("dhcp", "listen", "write \"interfaces\", or addresses as in [\"10.77.0.1:67\"]"))
             }
+        }
+    }
+
+    fn proxy(&mut self, base: ProxyConfig) -> ProxyConfig {
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let ports: Vec<Ports> = self.list("proxy", "ports", "give ports or ranges as in [\"80\", \"8000-8099\"]");
+        let connections = self.number("proxy", "connections", base.connections as u64, 1, 100_000);
+        let per_client = self.number("proxy", "per_client", base.per_client as u64, 1, 100_000);
+        ProxyConfig {
+            listen: self.one("proxy", "listen", base.listen, "write ADDRESS:PORT as in 0.0.0.0:8000"),
+            dir: self.optional("proxy", "dir"),
+            cache: self.number("proxy", "cache_mebibytes", base.cache >> 20, 1, 100 << 20) << 20,
+            max_object: self.number("proxy", "max_object_mebibytes", base.max_object >> 20, 1, 1 << 20) << 20,
+            reach: Reach {
+                ports: if ports.is_empty() { base.reach.ports } else { ports },
+                allow: self.list("proxy", "allow", "give networks as in [\"10.5.0.0/24\"]"),
+                deny: self.list("proxy", "deny", "give networks as in [\"10.9.0.0/16\"]"),
+            },
+            connect: self.list("proxy", "connect", "give servers as in [\"deb.example:443\", \"*.example.org:443\"]"),
+            connections: count(connections),
+            per_client: count(per_client),
+            workers: base.workers,
         }
     }
 
@@ -360,6 +409,19 @@ mod tests {
         assert_eq!(lines[0], "rack.stat: no such key; use one of state, only, plan, files");
         assert!(lines[1].starts_with("tftp.listen: \"69\"") && lines[1].contains("0.0.0.0:69"), "{}", lines[1]);
         assert_eq!(lines[2], "power.at_once: 5000 is out of bounds; give a number of 1 to 1024");
+    }
+
+    #[test]
+    fn the_proxy_is_told_where_it_may_lead() {
+        let text = "[proxy]\nlisten = \"127.0.0.1:8000\"\ncache_mebibytes = 5\nports = [80, \"8000-8099\"]\ndeny = [\"10.9.0.0/16\"]\n";
+        let proxy = load(text, &[("HOSTLER_PROXY_CONNECT", "deb.example:443")]).unwrap().proxy;
+        assert_eq!(
+            (proxy.cache, proxy.reach.ports.len(), proxy.reach.deny.len(), proxy.connect.len()),
+            (5 << 20, 2, 1, 1)
+        );
+        let wrong =
+            "[proxy]\nports = [\"no\"]\nallow = [\"10.0.0.1\"]\nconnect = [\"deb.example\"]\ncache_mebibytes = 0\n";
+        assert_eq!(load(wrong, &[]).unwrap_err().0.len(), 4);
     }
 
     #[test]

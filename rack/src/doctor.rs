@@ -56,6 +56,9 @@ pub fn checks(config: &RackConfig) -> Vec<Finding> {
     if config.services.contains(&Service::Power) {
         found.push(ipmitool(&config.power));
     }
+    if config.services.contains(&Service::Proxy) {
+        found.push(cache(config));
+    }
     found.extend([time(clock::now()), disk(&config.state), interfaces(), source(config)]);
     found
 }
@@ -83,6 +86,9 @@ fn ports(config: &RackConfig) -> Vec<Finding> {
     let has = |service| config.services.contains(&service);
     if has(Service::Http) {
         port(Service::Http, "tcp", config.http, TcpListener::bind(config.http).map(drop));
+    }
+    if has(Service::Proxy) {
+        port(Service::Proxy, "tcp", config.proxy.listen, TcpListener::bind(config.proxy.listen).map(drop));
     }
     if has(Service::Tftp) {
         port(Service::Tftp, "udp", config.tftp.into(), UdpSocket::bind(config.tftp).map(drop));
@@ -175,6 +181,29 @@ fn disk(state: &Path) -> Finding {
                 f if f >= DISK => good("disk", seen),
                 f if f >= DISK / 8 => finding("disk", Verdict::Warning, seen, remedy),
                 _ => finding("disk", Verdict::Bad, seen, remedy),
+            }
+        }
+    }
+}
+
+/// Whether the file system has room for what the package proxy may keep. It never fills it: a small one just keeps less.
+fn cache(config: &RackConfig) -> Finding {
+    let dir = config.proxy.dir.clone().unwrap_or_else(|| config.state.join("proxy"));
+    let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    let bound = config.proxy.cache;
+    match nix::sys::statvfs::statvfs(existing) {
+        Err(e) => {
+            finding("package cache", Verdict::Bad, format!("{}: {e}", existing.display()), "make proxy.dir readable")
+        }
+        Ok(fs) => {
+            let room = fs.blocks_available().saturating_mul(fs.fragment_size());
+            let seen = format!("up to {} MiB, {} MiB free at {}", bound >> 20, room >> 20, existing.display());
+            let remedy =
+                "set proxy.cache_mebibytes to what the disk has, or proxy.dir to a larger one; until then less is kept";
+            if room >= bound {
+                good("package cache", seen)
+            } else {
+                finding("package cache", Verdict::Warning, seen, remedy)
             }
         }
     }

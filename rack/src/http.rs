@@ -4,16 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use actix_web::HttpRequest;
 
-use crate::{bodies::Bodies, leases::LeaseTable, plan::PlanHandle, report::Reporter};
+use crate::{bodies::Bodies, leases::LeaseTable, plan::PlanHandle, proxy::Whereabouts, report::Reporter};
 
 mod fallback;
 pub mod files;
 mod images;
 pub mod metadata;
-mod send;
+pub(crate) mod send;
 mod server;
 mod wire;
 
+pub(crate) use server::listen;
 pub use server::{HttpConfig, Running, StartError, start};
 
 /// What every handler of this server may read. In handlers: `web::Data<HttpState>`.
@@ -25,6 +26,8 @@ pub struct HttpState {
     pub reporter: Reporter,
     /// What the metadata service remembers; `default()` once per rack.
     pub metadata: metadata::Memory,
+    /// Where the package proxy listens while it runs here.
+    pub proxy: Whereabouts,
 }
 
 /// The two ends of a connection; in handlers by [`ends`].

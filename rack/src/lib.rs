@@ -19,6 +19,7 @@ pub mod outbox;
 pub mod plan;
 pub mod planfile;
 pub mod power;
+pub mod proxy;
 pub mod report;
 pub mod service;
 pub mod services;

@@ -42,6 +42,7 @@ pub struct PlanListen {
     pub dhcp: Vec<SocketAddrV4>,
     pub tftp: Option<SocketAddrV4>,
     pub http: Option<SocketAddr>,
+    pub proxy: Option<SocketAddr>,
 }
 
 /// A plan file as it was read.

@@ -111,6 +111,7 @@ fn rack_config(state: PathBuf, region: SocketAddr) -> RackConfig {
         dhcp: rack::dhcp::Listen::At(vec![free]),
         tftp: free,
         http: free.into(),
+        proxy: rack::proxy::ProxyConfig { listen: free.into(), ..rack::proxy::ProxyConfig::default() },
         ..RackConfig::default()
     }
 }
@@ -139,7 +140,8 @@ fn ready(api: SocketAddr, made: &init::Initialised, id: RackId, rack: &rack::app
             "http": at(Service::Http).map(|a| format!("http://{a}")),
             "dhcp": at(Service::Dhcp),
             "tftp": at(Service::Tftp),
-            "dns": null, "ntp": null, "syslog": null, "proxy": null,
+            "proxy": at(Service::Proxy),
+            "dns": null, "ntp": null, "syslog": null,
         }],
         "pid": std::process::id(),
     })

@@ -182,7 +182,7 @@ pub fn reply(asking: &Asking, entity: Entity) -> Reply {
 
 /// One byte range of `len` bytes (RFC 9110 section 14.1.2). `None`: not one range of bytes, so the field is ignored;
 /// `Some(None)`: it lies outside.
-fn part(field: &str, len: u64) -> Option<Option<Range<u64>>> {
+pub(crate) fn part(field: &str, len: u64) -> Option<Option<Range<u64>>> {
     let (first, last) = field.trim().strip_prefix("bytes=")?.split_once('-')?;
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let range = match (first.trim().is_empty(), last.trim().is_empty()) {
@@ -241,7 +241,7 @@ fn reason(status: u16) -> &'static str {
 }
 
 /// RFC 9110 section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn date(now: Timestamp) -> String {
+pub(crate) fn date(now: Timestamp) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (year, month, day, hour, minute, second) = now.civil();

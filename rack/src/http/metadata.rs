@@ -62,6 +62,8 @@ pub struct Request<'a> {
     pub from: IpAddr,
     /// The rack's address and port as the client reached it (`10.77.0.1:5248`): the host of every URL in the answer.
     pub host: &'a str,
+    /// Where the rack's package proxy listens, if it runs.
+    pub proxy: Option<SocketAddr>,
     pub authorization: Option<&'a str>,
     pub content_type: Option<&'a str>,
     pub body: &'a [u8],
@@ -201,6 +203,7 @@ async fn serve(state: HttpState, http: HttpRequest, payload: web::Payload) -> Ht
         query: http.query_string(),
         from,
         host: &host,
+        proxy: state.proxy.get(),
         authorization: text(header::AUTHORIZATION),
         content_type: text(header::CONTENT_TYPE),
         body: &[],

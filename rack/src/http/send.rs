@@ -22,6 +22,14 @@ pub(crate) const STALL: Duration = Duration::from_secs(60);
 /// Bytes per sendfile call: enough to be cheap, not so many that one machine holds the thread.
 const PIECE: usize = 1 << 20;
 
+/// Sends all of `bytes`.
+///
+/// # Errors
+/// As [`write_both`].
+pub(crate) async fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    write_both(stream, bytes, &[]).await
+}
+
 /// Sends all of a head and its body, by one call where the socket takes them.
 ///
 /// # Errors

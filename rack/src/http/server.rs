@@ -144,7 +144,8 @@ pub fn start(config: HttpConfig, state: HttpState) -> Result<Running, StartError
     Ok(Running { address, meter, stop, threads })
 }
 
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// A listening socket that several threads may accept from.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let kind = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
     let socket = socket2::Socket::new(kind, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;

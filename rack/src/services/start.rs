@@ -17,6 +17,7 @@ use crate::{
     leases::LeaseTable,
     plan::PlanHandle,
     power::Drivers,
+    proxy::{self, ProxyConfig, ProxyHandles, Whereabouts},
     report::Reporter,
     service::Serving,
     tftp,
@@ -34,6 +35,7 @@ pub(super) fn start(service: Service, place: &Place) -> Result<Started, ServiceF
         Service::Http => http(place),
         Service::Tftp => tftp(place),
         Service::Dhcp => dhcp(place),
+        Service::Proxy => proxy(place),
         Service::Power => Ok(Box::new(place.drivers.clone())),
     }
 }
@@ -47,6 +49,8 @@ pub struct Place {
     pub reporter: Reporter,
     pub registry: Registry,
     pub drivers: Drivers,
+    /// Where the package proxy listens while it runs: machines are told of it.
+    pub proxy: Whereabouts,
     /// Where each listened last: who is started again takes the same port, for others name it.
     bound: Mutex<BTreeMap<Service, Vec<SocketAddr>>>,
 }
@@ -63,7 +67,17 @@ impl Place {
         registry: Registry,
         drivers: Drivers,
     ) -> Self {
-        Self { config, plan, leases, bodies, reporter, registry, drivers, bound: Mutex::default() }
+        Self {
+            config,
+            plan,
+            leases,
+            bodies,
+            reporter,
+            registry,
+            drivers,
+            proxy: Whereabouts::default(),
+            bound: Mutex::default(),
+        }
     }
 
     pub(super) fn bound(&self) -> MutexGuard<'_, BTreeMap<Service, Vec<SocketAddr>>> {
@@ -88,9 +102,22 @@ fn http(place: &Place) -> Result<Started, ServiceFault> {
         bodies: place.bodies.clone(),
         reporter: place.reporter.clone(),
         metadata: http::metadata::Memory::default(),
+        proxy: place.proxy.clone(),
     };
     let listen = place.listen(Service::Http, place.config.http);
     Ok(Box::new(http::start(http::HttpConfig { listen, ..http::HttpConfig::default() }, state)?))
+}
+
+fn proxy(place: &Place) -> Result<Started, ServiceFault> {
+    let configured = &place.config.proxy;
+    let listen = place.listen(Service::Proxy, configured.listen);
+    let handles = ProxyHandles {
+        state: place.config.state.clone(),
+        regions: place.config.regions.clone(),
+        plan: place.plan.clone(),
+        known: place.proxy.clone(),
+    };
+    Ok(Box::new(proxy::start(ProxyConfig { listen, ..configured.clone() }, handles)?))
 }
 
 fn tftp(place: &Place) -> Result<Started, ServiceFault> {

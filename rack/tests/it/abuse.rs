@@ -104,6 +104,7 @@ fn serve(yard: &Yard, connections: usize) -> http::Running {
         bodies: yard.desk.bodies.clone(),
         reporter: yard.desk.reporter.clone(),
         metadata: http::metadata::Memory::default(),
+        proxy: rack::proxy::Whereabouts::default(),
     };
     let listen = "127.77.12.1:0".parse().unwrap();
     http::start(HttpConfig { listen, workers: 1, connections, ..HttpConfig::default() }, state).unwrap()

@@ -93,7 +93,8 @@ fn rack_with(ticket: Ticket) -> Rack {
     let leases = LeaseTable::default();
     leases.put(lease("10.77.0.80", MAC, Timestamp(NOW.0 + 600_000_000)));
     leases.put(lease("10.77.0.81", MacAddr([2; 6]), Timestamp(NOW.0 + 600_000_000)));
-    let plan = Plan { tickets: vec![ticket], ..Plan::default() };
+    let subnet = serde_json::from_str(r#"{"id": 1, "cidr": "10.77.0.0/24"}"#).unwrap();
+    let plan = Plan { tickets: vec![ticket], subnets: vec![subnet], ..Plan::default() };
     Rack { snapshot: Snapshot::new(plan), leases, progress: Progress::default() }
 }
 
@@ -119,7 +120,8 @@ impl Rack {
         let path = format!("/MAAS/metadata{path}");
         let from: IpAddr = from.parse().unwrap();
         let host = "10.77.0.1:5248";
-        let request = Request { method, path: &path, query, from, host, authorization, content_type, body };
+        let proxy = Some(([0, 0, 0, 0], 8_000).into());
+        let request = Request { method, path: &path, query, from, host, proxy, authorization, content_type, body };
         // As the skin does: the head first, then the whole.
         if let Err(refusal) = admit(&request, &self.snapshot, NOW) {
             return *refusal;
@@ -179,6 +181,7 @@ fn cloud_inits_whole_order_is_answered() {
             "endpoint: \"http://10.77.0.1:5248/MAAS/metadata/status/abc123\"",
             "token_secret: \"s3cret-of-the-node\"",
             "mode: poweroff",
+            "apt:\n  preserve_sources_list: true\n  proxy: \"http://10.77.0.1:8000/\"\n",
         ] {
             assert!(config.contains(line), "{line} in {config}");
         }

@@ -21,6 +21,7 @@ fn serve(yard: &Yard) -> Running {
         bodies: desk.bodies.clone(),
         reporter: desk.reporter.clone(),
         metadata: http::metadata::Memory::default(),
+        proxy: rack::proxy::Whereabouts::default(),
     };
     http::start(config, state).unwrap()
 }

@@ -44,7 +44,14 @@ fn house(ip: &str, scripts: &[(ScriptRef, &str)], keep_back: bool) -> House {
     let (leases, (reporter, facts)) = (LeaseTable::default(), Reporter::channel());
     leases.put(lease(ip, MAC, later));
     let (plan, metadata) = (PlanHandle::new(plan), http::metadata::Memory::default());
-    let state = HttpState { plan, leases, bodies: bodies.clone(), reporter, metadata };
+    let state = HttpState {
+        plan,
+        leases,
+        bodies: bodies.clone(),
+        reporter,
+        metadata,
+        proxy: rack::proxy::Whereabouts::default(),
+    };
     let config = HttpConfig { listen: format!("{ip}:0").parse().unwrap(), workers: 1, ..HttpConfig::default() };
     let server = http::start(config, state).unwrap();
     House { dir, bodies, server, facts }

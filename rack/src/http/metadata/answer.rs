@@ -1,6 +1,6 @@
 //! The answer to one metadata request, decided from a snapshot of the plan, the leases and the scripts' progress. Touches nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use actix_web::http::Method;
 use schema::{
@@ -14,7 +14,7 @@ use super::{
     Answer, Body, Credentials, Denied, Form, PREFIX, Progress, Request, Response, SIGNAL_LIMIT, STATUS_LIMIT, preseed,
     signal, status, tar,
 };
-use crate::{leases::LeaseTable, plan::Snapshot};
+use crate::{leases::LeaseTable, plan::Snapshot, proxy::proxy_url};
 
 const VERSIONS: [&str; 2] = ["2012-03-01", "latest"];
 
@@ -234,7 +234,9 @@ fn by_id(request: &Request<'_>, id: &str, snapshot: &Snapshot, leases: &LeaseTab
     }
     match (*request.method == Method::POST, op) {
         (false, "get_preseed") => {
-            let body = Body::Bytes(preseed::preseed(ticket, boot, request.host).into_bytes());
+            let local = request.host.parse().map_or(request.from, |host: SocketAddr| host.ip());
+            let proxy = proxy_url(snapshot, request.from, local, request.proxy);
+            let body = Body::Bytes(preseed::preseed(ticket, boot, request.host, proxy.as_deref()).into_bytes());
             let response = Response { status: 200, content_type: "text/plain; charset=utf-8", body };
             with(response, ticket, vec![Fact::PreseedFetched { from: request.from }])
         }

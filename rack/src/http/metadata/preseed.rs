@@ -6,8 +6,8 @@ use serde_json::json;
 use super::PREFIX;
 
 /// The cloud-config behind `cloud-config-url`: where the metadata is, the node's key, where events go, and the end of the machine's session.
-/// Holds the key: it goes to nobody but the machine.
-pub(super) fn preseed(ticket: &Ticket, boot: &TicketBoot, host: &str) -> String {
+/// Holds the key: it goes to nobody but the machine. `proxy`: where packages are fetched through.
+pub(super) fn preseed(ticket: &Ticket, boot: &TicketBoot, host: &str, proxy: Option<&str>) -> String {
     let base = format!("http://{host}{PREFIX}");
     let quote = |text: &str| json!(text).to_string();
     let key = [
@@ -19,12 +19,13 @@ pub(super) fn preseed(ticket: &Ticket, boot: &TicketBoot, host: &str) -> String 
     .concat();
     let metadata_url = quote(&format!("{base}/"));
     let endpoint = quote(&format!("{base}/status/{}", ticket.machine));
+    let proxy = proxy.map(|url| format!("  proxy: {}\n", quote(url))).unwrap_or_default();
     let mut text = format!(
         "#cloud-config\n\
          datasource:\n  MAAS:\n    metadata_url: {metadata_url}\n{key}\
          reporting:\n  maas:\n    type: webhook\n    endpoint: {endpoint}\n{key}\
          manage_etc_hosts: true\n\
-         apt:\n  preserve_sources_list: true\n\
+         apt:\n  preserve_sources_list: true\n{proxy}\
          package_update: false\n\
          package_upgrade: false\n\
          locale: false\n\
