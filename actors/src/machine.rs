@@ -90,6 +90,9 @@ pub struct Attempt {
     pub boot_mac: Option<MacAddr>,
     /// Whether the final signal was good; `None` before it.
     pub scripts_ok: Option<bool>,
+    /// It waits for its turn: how many were before it when it was asked for.
+    #[serde(default)]
+    pub place: Option<u32>,
 }
 
 /// A script of the attempt.
@@ -160,6 +163,7 @@ impl Machine {
                 description: String::new(),
                 zone: String::new(),
                 pool: String::new(),
+                vlan: None,
             },
             status: NodeStatus::New,
             previous_status: NodeStatus::New,
@@ -196,7 +200,10 @@ impl Core for Machine {
             ),
             (
                 Life::Deleted,
-                MachineEvent::Reported { .. } | MachineEvent::Elapsed { .. } | MachineEvent::RackLink { .. },
+                MachineEvent::Reported { .. }
+                | MachineEvent::Elapsed { .. }
+                | MachineEvent::RackLink { .. }
+                | MachineEvent::Turn { .. },
             ) => Step::ignored("the machine was deleted"),
             (Life::Deleted, _) => Step::refused(
                 format!("machine {} was deleted", self.spec.system_id),
@@ -257,6 +264,7 @@ impl Machine {
             MachineEvent::Reported { rack, report, derived } => self.reported(*rack, report, derived, now),
             MachineEvent::Elapsed { timer } => self.timer_elapsed(*timer, now),
             MachineEvent::RackLink { rack, up } => self.rack_link(*rack, *up, now),
+            MachineEvent::Turn { brief } => self.turn(brief, now),
         }
     }
 

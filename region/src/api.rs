@@ -11,11 +11,14 @@ use actix_web::{
     web::{self, Data, PayloadConfig, ServiceConfig, get, post, put, resource, route},
 };
 
+pub mod annex;
 pub mod auth;
 pub mod call;
 pub mod events;
 pub mod explain;
 pub mod fault;
+pub mod fleet;
+pub mod front;
 pub mod hostname;
 pub mod house;
 pub mod images;
@@ -94,6 +97,14 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/inspect/v1/explain/{system_id}", get().to(explain::show))
         .route("/inspect/v1/actors", get().to(inspect::actors))
         .route("/inspect/v1/actors/{kind}/{id:.*}", get().to(inspect::actor))
+        .route("/", get().to(front::index))
+        .route("/live", get().to(front::live))
+        .route("/login", get().to(front::once))
+        .route("/MAAS/accounts/login/", post().to(front::login))
+        .route("/front.css", get().to(front::style))
+        .route("/front.js", get().to(front::script))
+        .route("/fleet", get().to(fleet::show))
+        .route("/annex/{name}/{system_id}", post().to(annex::call))
         .route("/images", route().to(images::all))
         .route("/images/loaders", route().to(images::loaders))
         .route("/images/bodies/{sha256}", put().to(images::upload))
@@ -134,8 +145,16 @@ pub struct StartError {
 /// # Errors
 /// [`StartError`] when the address cannot be had.
 pub fn start(app: crate::app::App, address: SocketAddr) -> Result<Running, StartError> {
+    start_with(app, address, annex::Annexes::new())
+}
+
+/// As [`start`], with operations of the program around the region.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_with(app: crate::app::App, address: SocketAddr, annexes: annex::Annexes) -> Result<Running, StartError> {
     let failed = |source| StartError { address, source };
-    let house = Data::new(House::new(app));
+    let house = Data::new(House::new(app, annexes));
     let server = HttpServer::new(move || {
         WebApp::new().app_data(house.clone()).app_data(PayloadConfig::new(params::BODY_LIMIT)).configure(routes)
     });

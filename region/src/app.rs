@@ -33,13 +33,16 @@ use tokio::sync::{Mutex, broadcast, watch};
 use crate::{
     bodies::{Bodies, BodyError},
     briefs::{self, ConnectedRack},
+    census::Census,
     config::Config,
     directory::Directory,
     links::Links,
     perform::{Hands, POWER},
     seal::{Seal, SealError},
+    sessions::Sessions,
     store::{Change, Store, StoreError, ids, queries},
     tickets::Tickets,
+    turns::Turns,
 };
 
 mod publish;
@@ -63,6 +66,12 @@ pub struct Inner {
     pub links: Links,
     /// The machines that changed, for whoever watches. A slow watcher misses some and reads anew.
     pub changed: broadcast::Sender<SystemId>,
+    /// Where every machine stands, counted.
+    pub census: Census,
+    /// Logins of browsers.
+    pub sessions: Sessions,
+    /// How many commissionings are under way at once.
+    pub turns: Turns,
     pub(crate) tickets: Tickets,
     pub(crate) machines: Directory<Machine>,
     pub(crate) racks: Directory<Rack>,
@@ -335,6 +344,7 @@ impl App {
     pub async fn brief(&self, machine: &Machine, options: &CommissionOptions) -> Result<Brief, Missing> {
         let (brief, scripts) = self.compose_brief(machine, Some(options));
         let first = self.store.allot(ids::RESULT, u32::try_from(scripts.len()).unwrap_or(u32::MAX)).await?;
+        let brief = Brief { place: self.turns.ask(machine.spec.system_id), ..brief };
         Ok(briefs::with_results(brief, &scripts, first))
     }
 

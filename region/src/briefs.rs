@@ -28,15 +28,16 @@ pub fn compose(
     spec: &MachineSpec,
     options: Option<&CommissionOptions>,
 ) -> (Brief, Vec<Script>) {
-    let dhcp = plans::dhcp_racks(c);
+    let dhcp = plans::dhcp_racks(c, spec.vlan);
     let boot_racks: Vec<_> = racks.iter().map(|r| r.id).filter(|id| dhcp.contains(id)).collect();
     let brief = Brief {
         bmc_racks: bmc_racks(racks, spec.power.address(), &boot_racks),
         boot_racks,
-        boot_subnets: boot_subnets(c),
+        boot_subnets: boot_subnets(c, spec),
         image: image(c, deb_arch(&spec.architecture)),
         kernel_opts: text_setting(c, "kernel_opts"),
         scripts: Vec::new(),
+        place: None,
     };
     (brief, options.map(|o| scripts(c, o)).unwrap_or_default())
 }
@@ -72,8 +73,11 @@ fn bmc_racks(racks: &[ConnectedRack], address: Option<&str>, boot_racks: &[RackI
     ranked.into_iter().map(|(_, id)| id).collect()
 }
 
-/// Where a machine boots is known when only one subnet leases addresses.
-fn boot_subnets(c: &Catalogue) -> Vec<SubnetId> {
+/// Where a machine boots is known when its VLAN is, or when only one subnet leases addresses.
+fn boot_subnets(c: &Catalogue, spec: &MachineSpec) -> Vec<SubnetId> {
+    if spec.vlan.is_some() {
+        return c.subnets.values().filter(|s| Some(s.vlan) == spec.vlan).map(|s| s.id).collect();
+    }
     let on = |s: &&schema::catalogue::Subnet| c.vlans.get(&s.vlan).is_some_and(|v| v.dhcp_on || v.relay_vlan.is_some());
     let leasing: Vec<_> = c.subnets.values().filter(on).map(|s| s.id).collect();
     if leasing.len() == 1 { leasing } else { Vec::new() }
@@ -192,6 +196,7 @@ mod tests {
             description: String::new(),
             zone: String::new(),
             pool: String::new(),
+            vlan: None,
         };
         let (brief, _) = compose(&Catalogue::default(), &racks, &spec, None);
         assert_eq!((brief.bmc_racks.len(), brief.boot_racks.len(), brief.image), (3, 0, None));

@@ -4,6 +4,7 @@
 //! durable. Only then is it acknowledged, so a region that dies loses nothing.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -183,14 +184,23 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
     let wanted = app.rack(rack).await.map(|actor| actor.snapshot().plan_wanted).unwrap_or_default();
     let mut told = Told::nothing(wanted.max(hello.plan));
     let mut whole = true;
+    let mut served = HashSet::new();
     loop {
-        let marks = connected.dirty.take();
+        let mut marks = connected.dirty.take();
+        if whole || marks.whole || marks.sections {
+            let now = plans::served_vlans(&app.catalogue_content(), rack);
+            // Machines come and go with the VLANs that this rack serves.
+            marks.whole |= now != served;
+            served = now;
+        }
         let update = if whole || marks.whole {
-            let (anew, update) = Told::whole(told.generation.next(), compose(&app), app.tickets.all(rack));
+            let tickets = app.tickets.all(rack, &served);
+            let (anew, update) = Told::whole(told.generation.next(), compose(&app), tickets);
             told = anew;
             Some(update)
         } else {
-            let tickets: Vec<_> = marks.machines.iter().map(|id| (*id, app.tickets.ticket(*id, rack))).collect();
+            let tickets: Vec<_> =
+                marks.machines.iter().map(|id| (*id, app.tickets.ticket(*id, rack, &served))).collect();
             told.update(marks.sections.then(|| compose(&app)), tickets)
         };
         whole = false;

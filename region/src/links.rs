@@ -116,9 +116,10 @@ impl Links {
         }
     }
 
-    /// That machine's ticket changed.
-    pub(crate) fn mark(&self, machine: SystemId) {
-        for connected in self.racks().values() {
+    /// That machine's ticket changed. `racks`: those that hold it; `None`: all of them.
+    pub(crate) fn mark(&self, machine: SystemId, racks: Option<&HashSet<RackId>>) {
+        let all = self.racks();
+        for (_, connected) in all.iter().filter(|(id, _)| racks.is_none_or(|only| only.contains(id))) {
             connected.dirty.mark(|marks| marks.machines.extend([machine]));
         }
     }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use tracing::{Instrument, error};
 
 use crate::{
-    app::App,
+    app::{App, new_trace},
     links::ToDo,
     store::{Change, Write},
 };
@@ -93,7 +93,8 @@ impl Perform<Machine> for Hands {
             }
             _ => None,
         }));
-        if let MachineEvent::Reported { rack, .. } = &moved.event {
+        if let MachineEvent::Reported { rack, report, .. } = &moved.event {
+            self.0.turns.heard(report.at, moved.at, clock::tick());
             // Not this report's own number: one that came before it may not be durable yet.
             projections.extend(self.0.links.seen(*rack).map(|seq| Change::ReportSeen { rack: *rack, seq }));
         }
@@ -120,16 +121,24 @@ impl Perform<Machine> for Hands {
             }
             MachineEffect::WithdrawTicket { attempt } => {
                 self.0.tickets.withdraw(machine, attempt);
-                self.0.links.mark(machine);
+                self.0.mark(machine);
             }
             // It went with the record.
             MachineEffect::Store(_) => {}
         }
     }
 
-    fn show(&self, me: &ActorRef<Machine>, _: &Verdict) {
+    fn show(&self, me: &ActorRef<Machine>, verdict: &Verdict) {
         if self.0.tickets.note(&me.snapshot()) {
-            self.0.links.mark(*me.id());
+            // It may be on another VLAN than before.
+            self.0.links.mark(*me.id(), None);
+        }
+        for machine in self.0.turns.note(&me.snapshot()) {
+            let app = self.0.clone();
+            self.spawn(async move { app.give_turn(machine, new_trace()).await });
+        }
+        if matches!(verdict, Verdict::Moved | Verdict::Waiting(_)) {
+            self.0.census.note(&me.snapshot(), true);
         }
         self.0.changed.send(*me.id()).ok(); // Nobody may be watching.
     }

@@ -8,7 +8,7 @@ use std::{
 use schema::{
     boot::BootFile,
     catalogue::{Catalogue, RangeType, Subnet, Vlan},
-    id::{AttemptId, Generation, RackId, SystemId},
+    id::{AttemptId, Generation, RackId, SystemId, VlanId},
     messages::{
         link::{PlanUpdate, RackInterface, Rows},
         machine::MachineSpec,
@@ -158,11 +158,26 @@ fn share(range: &IpRange, vlan: &Vlan, rack: RackId) -> Option<IpRange> {
     (start <= end).then_some(half)
 }
 
-/// Racks that serve DHCP on some VLAN.
+/// Racks that serve DHCP on that VLAN; `None`: on any.
 #[must_use]
-pub fn dhcp_racks(c: &Catalogue) -> HashSet<RackId> {
-    let on = c.vlans.values().filter(|v| v.dhcp_on);
+pub fn dhcp_racks(c: &Catalogue, vlan: Option<VlanId>) -> HashSet<RackId> {
+    let asked = c.vlans.values().filter(|v| vlan.is_none_or(|id| v.id == id));
+    let on = asked.map(|v| serving(c, v)).filter(|v| v.dhcp_on);
     on.flat_map(|v| [v.primary_rack, v.secondary_rack]).flatten().collect()
+}
+
+/// The racks that hold the tickets of machines on that VLAN.
+#[must_use]
+pub fn vlan_racks(c: &Catalogue, vlan: VlanId) -> HashSet<RackId> {
+    let serving = c.vlans.get(&vlan).map(|v| serving(c, v));
+    serving.into_iter().flat_map(|v| [v.primary_rack, v.secondary_rack]).flatten().collect()
+}
+
+/// The VLANs whose machines that rack must know.
+#[must_use]
+pub fn served_vlans(c: &Catalogue, rack: RackId) -> HashSet<VlanId> {
+    let by = |v: &&Vlan| [serving(c, v).primary_rack, serving(c, v).secondary_rack].contains(&Some(rack));
+    c.vlans.values().filter(by).map(|v| v.id).collect()
 }
 
 /// What a rack was told over its present connection.
@@ -255,7 +270,7 @@ mod tests {
     use super::*;
     use schema::{
         catalogue::{Range, ReservedIp},
-        id::{RangeId, SubnetId, VlanId},
+        id::{RangeId, SubnetId},
         plan::Strangers,
         power::PowerConfig,
     };
@@ -317,6 +332,7 @@ mod tests {
             description: String::new(),
             zone: String::new(),
             pool: String::new(),
+            vlan: None,
         };
         MachineRow { spec, boot: None }
     }

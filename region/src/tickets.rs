@@ -1,13 +1,13 @@
 //! The tickets as the racks are to hold them, by machine. Composing them is `plans`', sending them is `link`'s.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use actors::machine::{Life, Machine};
 use schema::{
-    id::{AttemptId, RackId, SystemId},
+    id::{AttemptId, RackId, SystemId, VlanId},
     plan::Ticket,
 };
 
@@ -63,16 +63,22 @@ impl Tickets {
         }
     }
 
-    /// One machine's ticket for that rack; `None`: the machine is gone.
+    /// One machine's ticket for that rack; `None`: the machine is gone, or on a VLAN that the rack does not serve.
     #[must_use]
-    pub fn ticket(&self, id: SystemId, rack: RackId) -> Option<Ticket> {
-        self.rows().get(&id).map(|row| plans::ticket(&row.machine, rack))
+    pub fn ticket(&self, id: SystemId, rack: RackId, served: &HashSet<VlanId>) -> Option<Ticket> {
+        self.rows().get(&id).and_then(|row| of(row, rack, served))
+    }
+
+    /// The VLAN that the machine is known to be on.
+    #[must_use]
+    pub fn vlan(&self, id: SystemId) -> Option<VlanId> {
+        self.rows().get(&id)?.machine.spec.vlan
     }
 
     /// All tickets for that rack.
     #[must_use]
-    pub fn all(&self, rack: RackId) -> Vec<Ticket> {
-        let mut all: Vec<_> = self.rows().values().map(|row| plans::ticket(&row.machine, rack)).collect();
+    pub fn all(&self, rack: RackId, served: &HashSet<VlanId>) -> Vec<Ticket> {
+        let mut all: Vec<_> = self.rows().values().filter_map(|row| of(row, rack, served)).collect();
         all.sort_by_key(|ticket| ticket.machine);
         all
     }
@@ -80,4 +86,8 @@ impl Tickets {
     fn rows(&self) -> MutexGuard<'_, HashMap<SystemId, Row>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn of(row: &Row, rack: RackId, served: &HashSet<VlanId>) -> Option<Ticket> {
+    row.machine.spec.vlan.is_none_or(|vlan| served.contains(&vlan)).then(|| plans::ticket(&row.machine, rack))
 }

@@ -45,6 +45,7 @@ impl Machine {
         set(&mut spec.description, changes.description.as_ref());
         set(&mut spec.zone, changes.zone.as_ref());
         set(&mut spec.pool, changes.pool.as_ref());
+        spec.vlan = changes.vlan.or(spec.vlan);
         let power_state = if changes.power.is_some() { PowerState::Unknown } else { self.power_state };
         if spec == self.spec {
             return Step::ignored("nothing differs from what is stored");
@@ -108,13 +109,10 @@ impl Machine {
             ip: None,
             boot_mac: None,
             scripts_ok: None,
+            place: brief.place,
         };
+        let ticket = attempt.ticket();
         let effects = [
-            MachineEffect::PublishTicket {
-                attempt: attempt.id,
-                racks: attempt.boot_racks.clone(),
-                expires: attempt.ticket_expires(),
-            },
             MachineEffect::Store(Projection::ScriptsChosen {
                 attempt: attempt.id,
                 at: now,
@@ -132,7 +130,25 @@ impl Machine {
             errand: None,
             ..self.clone()
         };
-        next.expecting(now).with(cancel).with(effects)
+        next.expecting(now).with(cancel).with(ticket).with(effects)
+    }
+
+    /// It waited for its turn; now it begins, with the racks as they are now.
+    pub(super) fn turn(&self, brief: &Brief, now: Timestamp) -> Step<Self> {
+        if self.open_attempt().is_none_or(|a| a.place.is_none()) {
+            return Step::ignored("it waits for no turn");
+        }
+        let next = self.with_attempt(|a| {
+            a.place = None;
+            if !brief.bmc_racks.is_empty() && !brief.boot_racks.is_empty() {
+                a.bmc_racks.clone_from(&brief.bmc_racks);
+                a.boot_racks.clone_from(&brief.boot_racks);
+                a.boot_subnets.clone_from(&brief.boot_subnets);
+            }
+            a.done(CommissionStep::Order, now, None, "region", "its turn came; order and ticket composed".into());
+        });
+        let ticket = next.open_attempt().and_then(Attempt::ticket);
+        next.expecting(now).with(ticket)
     }
 
     /// What must hold before anything is started. The refusal names what is missing and the command that brings it.
@@ -219,7 +235,7 @@ fn set<T: Clone>(field: &mut T, change: Option<&T>) {
     }
 }
 
-/// The twelve records of a new attempt: the first two are done by deciding, the third runs.
+/// The twelve records of a new attempt: the first two are done by deciding, the third runs; the second does where it waits for its turn.
 fn first_steps(by: &str, brief: &Brief, now: Timestamp) -> Vec<StepRecord> {
     let done = |evidence: String| StepRecord {
         state: StepState::Done,
@@ -233,7 +249,8 @@ fn first_steps(by: &str, brief: &Brief, now: Timestamp) -> Vec<StepRecord> {
     if let [request, order, rack, ..] = steps.as_mut_slice() {
         *request = done(format!("{by} asked for it"));
         *order = done(format!("{} scripts chosen; order and ticket composed", brief.scripts.len()));
-        *rack = StepRecord { state: StepState::Running, started: Some(now), ..StepRecord::default() };
+        let runs = StepRecord { state: StepState::Running, started: Some(now), ..StepRecord::default() };
+        *(if brief.place.is_some() { order } else { rack }) = runs;
     }
     steps
 }

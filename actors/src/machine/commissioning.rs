@@ -46,6 +46,7 @@ impl Machine {
         }
         match self.open_attempt() {
             Some(attempt) if attempt.off == Some(report.attempt) => self.off_fact(rack, report, now),
+            Some(attempt) if attempt.place.is_some() => Step::ignored("it waits for its turn; no rack has its ticket"),
             Some(attempt) if attempt.id == report.attempt => self.attempt_fact(rack, report, derived, now),
             Some(attempt) => {
                 Step::ignored(format!("attempt {} is under way, the report is of {}", attempt.id, report.attempt))

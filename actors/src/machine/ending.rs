@@ -185,18 +185,19 @@ impl Machine {
 
     /// What a restart may have lost: the ticket, and the order of the step that runs.
     pub(super) fn lost_effects(&self, attempt: &Attempt) -> impl Iterator<Item = MachineEffect> + use<> {
-        let ticket = MachineEffect::PublishTicket {
-            attempt: attempt.id,
-            racks: attempt.boot_racks.clone(),
-            expires: attempt.ticket_expires(),
-        };
         let on = attempt.power_on_order().filter(|_| !attempt.is_done(CommissionStep::PowerOn));
         let off = attempt.off_order(attempt.ended.unwrap_or(attempt.started));
-        [Some(ticket), on, off].into_iter().flatten()
+        [attempt.ticket(), on, off].into_iter().flatten()
     }
 }
 
 impl Attempt {
+    /// The ticket for the racks of the boot VLAN; none while it waits for its turn.
+    pub(super) fn ticket(&self) -> Option<MachineEffect> {
+        let (attempt, racks, expires) = (self.id, self.boot_racks.clone(), self.ticket_expires());
+        self.place.is_none().then_some(MachineEffect::PublishTicket { attempt, racks, expires })
+    }
+
     /// The order to power off at the end.
     fn off_order(&self, now: Timestamp) -> Option<MachineEffect> {
         let rack = *self.bmc_racks.get(self.bmc_rack)?;

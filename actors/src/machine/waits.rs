@@ -19,6 +19,8 @@ use crate::core::{Step, TimerOp};
 const SCRIPT_GRACE: Duration = Duration::from_secs(300);
 /// How long a person may take to press the button of a machine without a BMC.
 const HAND: Duration = Duration::from_secs(1_800);
+/// How long a machine may wait for its turn.
+const TURN: Duration = Duration::from_secs(12 * 3_600);
 /// How long a ticket outlives the sum of its steps' deadlines: clocks differ, scripts add theirs.
 const TICKET_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
@@ -59,6 +61,9 @@ impl Machine {
     fn attempt_wait(&self, attempt: &Attempt, now: Timestamp) -> Option<Wait> {
         let step = attempt.current_step()?;
         let since = attempt.steps.get(step as usize).and_then(|r| r.started).unwrap_or(now);
+        if let Some(place) = attempt.place {
+            return Some(turn_wait(attempt, place));
+        }
         let (what, owed_by, remedy) = self.owed(attempt, step);
         Some(Wait {
             what,
@@ -202,6 +207,19 @@ impl super::AttemptScript {
             matches!(self.status, ResultStatus::Running | ResultStatus::Installing | ResultStatus::ApplyingNetconf);
         let limit = Duration::from_secs(u64::from(self.script.timeout_s));
         (running && !limit.is_zero()).then_some(self.started?).map(|s| s + limit + SCRIPT_GRACE)
+    }
+}
+
+/// So much is under way that this one waits. Its end is the ticket's: there is no step to run out of time.
+fn turn_wait(attempt: &Attempt, place: u32) -> Wait {
+    Wait {
+        what: format!("its turn ({place} were before it)"),
+        owed_by: OwedBy::Region,
+        since: attempt.started,
+        deadline: attempt.started + TURN,
+        evidence: attempt.seen.clone(),
+        on_timeout: format!("attempt {} fails; nothing was switched on", attempt.id),
+        remedy: "nothing is wrong: as many machines as region and racks can serve are under way, and this one begins when one of them ends".into(),
     }
 }
 

@@ -53,6 +53,29 @@ fn a_good_commissioning_ends_ready_and_off_with_all_twelve_steps_told() {
 }
 
 #[test]
+fn a_machine_that_waits_for_its_turn_has_no_ticket_and_begins_when_it_comes() {
+    let asked = MachineEvent::Commission {
+        by: "admin".into(),
+        options: CommissionOptions::default(),
+        brief: Brief { place: Some(7), ..brief() },
+    };
+    let published = |e: &MachineEffect| matches!(e, MachineEffect::PublishTicket { .. });
+    let (machine, effects) = run(created(PowerType::Ipmi), [asked], 10);
+    let wait = machine.wait.clone().unwrap();
+    assert!(wait.what.contains("its turn (7 were before it)") && wait.owed_by == OwedBy::Region, "{wait:?}");
+    assert_eq!(state_of(&machine, CommissionStep::Order), StepState::Running);
+    assert!(!effects.iter().any(published) && !machine.resume(at(11)).effects.iter().any(published));
+    let (machine, _) = run(machine, [fact(rack(1), 1, 1, Fact::TicketHeld)], 11);
+    assert!(machine.wait.as_ref().unwrap().what.contains("its turn"), "nothing of it can be under way");
+    let (machine, effects) = run(machine, [MachineEvent::Turn { brief: brief() }], 40);
+    assert!(effects.iter().any(published));
+    assert_eq!(state_of(&machine, CommissionStep::Order), StepState::Done);
+    assert_eq!(machine.wait.as_ref().unwrap().since, at(40), "the steps' deadlines begin with its turn");
+    let again = machine.step(&MachineEvent::Turn { brief: brief() }, at(41));
+    assert!(matches!(again.verdict, Verdict::Ignored { .. }));
+}
+
+#[test]
 fn nothing_is_switched_on_before_a_rack_can_boot_it() {
     let (machine, effects) = after(0);
     assert_eq!(orders(&effects), []);

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use schema::{
     boot::BootMethod,
     messages::{
-        machine::{CommissionOptions, MachineEvent, MachineTimer},
+        machine::{Brief, CommissionOptions, MachineEvent, MachineTimer},
         report::{Fact, FileKind},
     },
     power::{PowerAction, PowerType},
@@ -57,6 +57,8 @@ fn events() -> impl Strategy<Value = MachineEvent> {
     let operator = proptest::sample::select(vec![
         commission(),
         MachineEvent::Commission { by: by(), options: options(true), brief: brief() },
+        MachineEvent::Commission { by: by(), options: options(false), brief: Brief { place: Some(3), ..brief() } },
+        MachineEvent::Turn { brief: brief() },
         MachineEvent::Abort { by: by(), comment: String::new() },
         MachineEvent::MarkBroken { by: by(), comment: String::new() },
         MachineEvent::MarkFixed { by: by(), comment: String::new() },

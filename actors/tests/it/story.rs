@@ -37,6 +37,7 @@ pub(crate) fn spec(power_type: PowerType) -> MachineSpec {
         description: String::new(),
         zone: "default".into(),
         pool: "default".into(),
+        vlan: None,
     }
 }
 
@@ -66,6 +67,7 @@ pub(crate) fn brief() -> Brief {
         }),
         kernel_opts: String::new(),
         scripts: vec![script(11, "20-maas-01-install-lldpd", 30), script(12, "50-maas-01-commissioning", 60)],
+        place: None,
     }
 }
 

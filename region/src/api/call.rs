@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     auth::{self, Caller},
     fault::{Fault, Problem},
+    front,
     house::House,
     params::Params,
 };
@@ -86,8 +87,17 @@ fn admin(caller: Option<&Caller>) -> Result<&Caller, Fault> {
 }
 
 /// Reads the caller of a request.
+///
+/// A browser's session reads and never changes anything: another site could make a browser send what changes.
 fn caller(request: &HttpRequest, house: &House) -> Result<Option<Caller>, Fault> {
     let header = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    if header.is_none()
+        && *request.method() == Method::GET
+        && let Some(username) = front::viewer(request, house)
+    {
+        let is_superuser = house.catalogue().users.get(&username).is_some_and(|u| u.is_superuser);
+        return Ok(Some(Caller { username, is_superuser }));
+    }
     auth::caller(header, &house.catalogue(), &house.nonces, actors::clock::now().seconds())
 }
 

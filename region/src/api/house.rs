@@ -21,6 +21,7 @@ use schema::{
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
+    annex::Annexes,
     fault::Fault,
     oauth::Nonces,
     racks::RackFacts,
@@ -39,6 +40,8 @@ use crate::{
 pub struct House {
     pub app: App,
     pub nonces: Nonces,
+    /// What the program around the region adds.
+    pub annexes: Annexes,
     /// Held from reading what a change depends on until it is durable.
     edit: Mutex<()>,
 }
@@ -48,8 +51,8 @@ type Result<T> = std::result::Result<T, Fault>;
 impl House {
     /// The region behind the API.
     #[must_use]
-    pub fn new(app: App) -> Self {
-        Self { app, nonces: Nonces::default(), edit: Mutex::new(()) }
+    pub fn new(app: App, annexes: Annexes) -> Self {
+        Self { app, nonces: Nonces::default(), annexes, edit: Mutex::new(()) }
     }
 
     /// The catalogue as it is now.

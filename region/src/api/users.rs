@@ -134,7 +134,7 @@ async fn hashed(password: String) -> Result<String, Fault> {
     done.map_err(|e| Fault::unavailable(format!("The password could not be hashed: {e}."), "Try again."))
 }
 
-async fn verified(password: String, stored: Option<String>) -> Result<bool, Fault> {
+pub(super) async fn verified(password: String, stored: Option<String>) -> Result<bool, Fault> {
     actix_web::web::block(move || password::verify(&password, stored.as_deref())).await.map_err(|_| busy())
 }
 

@@ -19,7 +19,7 @@ use tracing::{error, warn};
 use super::{App, Missing};
 use crate::{
     perform::{has_part, node_key},
-    plans::BootRow,
+    plans::{self, BootRow},
 };
 
 impl App {
@@ -33,7 +33,26 @@ impl App {
         };
         let boot = self.ticket_boot(open, key);
         if self.tickets.publish(id, BootRow { attempt, racks, expires, boot }) {
-            self.links.mark(id);
+            self.mark(id);
+        }
+    }
+
+    /// That machine's ticket changed: for the racks of its VLAN where that is known, else for all.
+    pub(crate) fn mark(&self, machine: SystemId) {
+        let vlan = self.tickets.vlan(machine);
+        let racks = vlan.map(|vlan| plans::vlan_racks(&self.catalogue_content(), vlan));
+        self.links.mark(machine, racks.as_ref());
+    }
+
+    /// Tells a machine that its turn to be commissioned has come.
+    pub(crate) async fn give_turn(&self, machine: SystemId, trace: TraceId) {
+        let told = async {
+            let actor = self.machine(machine).await?;
+            let brief = self.power_brief(&actor.snapshot());
+            Ok::<_, Missing>(actor.ask(MachineEvent::Turn { brief }, trace).await?)
+        };
+        if let Err(error) = told.await {
+            warn!(%machine, %error, "not told that its turn has come; it is told when another one ends");
         }
     }
 

@@ -64,6 +64,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         links: Default::default(),
         changed: broadcast::channel(4_096).0,
         registry: Registry::default(),
+        census: Default::default(),
+        sessions: Default::default(),
+        turns: Default::default(),
         tickets: Default::default(),
         machines: Default::default(),
         racks: Default::default(),
@@ -138,6 +141,7 @@ impl App {
         self.keep_builtin_scripts().await?;
         for machine in self.stored_machines().await? {
             self.tickets.note(&machine);
+            self.census.note(&machine, false);
         }
         let forever = Timestamp(i64::MAX);
         for (kind, id, _) in self.store.read(move |db| queries::actors_with_deadline(db, forever)).await? {

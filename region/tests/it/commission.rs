@@ -318,6 +318,7 @@ async fn add_machine(app: &App) {
         description: String::new(),
         zone: "default".into(),
         pool: "default".into(),
+        vlan: None,
     };
     let secrets = [("power_pass".to_owned(), Secret::new("calvin".to_owned()))];
     let made = app.create_machine("admin", spec, secrets.into()).await.unwrap();

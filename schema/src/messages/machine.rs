@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     boot::Image,
     hardware::HardwareReport,
-    id::{RackId, ResultId, SubnetId, SystemId},
+    id::{RackId, ResultId, SubnetId, SystemId, VlanId},
     lldp::LldpNeighbour,
     messages::report::Report,
     net::MacAddr,
@@ -78,6 +78,10 @@ pub enum MachineEvent {
         rack: RackId,
         up: bool,
     },
+    /// Its turn has come: so much else was under way when it was asked for. `brief` is looked up anew.
+    Turn {
+        brief: Brief,
+    },
 }
 
 /// Timers of a machine.
@@ -107,6 +111,9 @@ pub struct MachineSpec {
     pub zone: String,
     #[serde(default)]
     pub pool: String,
+    /// The VLAN that its boot interface is on, where an operator said so: then only that VLAN's racks hold its tickets.
+    #[serde(default)]
+    pub vlan: Option<VlanId>,
 }
 
 /// Fields that an update may change; absent fields stay.
@@ -120,6 +127,7 @@ pub struct MachineChanges {
     pub description: Option<String>,
     pub zone: Option<String>,
     pub pool: Option<String>,
+    pub vlan: Option<VlanId>,
 }
 
 /// The options of a commissioning (MAAS's fields).
@@ -149,6 +157,9 @@ pub struct Brief {
     pub kernel_opts: String,
     /// The scripts of this attempt, with result ids already allotted.
     pub scripts: Vec<BriefScript>,
+    /// It must wait for its turn: how many are before it.
+    #[serde(default)]
+    pub place: Option<u32>,
 }
 
 /// A script as the decision sees it.

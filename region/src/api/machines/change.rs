@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schema::{
-    id::SystemId,
+    id::{SystemId, VlanId},
     messages::machine::{CommissionOptions, MachineChanges, MachineEvent, MachineSpec},
     net::{HostName, MacAddr},
     power::{PowerConfig, PowerType},
@@ -50,6 +50,7 @@ pub async fn create(call: &Call) -> Answer {
         faults.add("deployed", "Machines that run already can be taken in by a later version; leave it out.");
     }
     let options = faults.take(operate::options(params));
+    let vlan = faults.take(vlan(call));
     faults.check()?;
     let (config, secrets) = power.unwrap_or_default();
     let spec = MachineSpec {
@@ -65,6 +66,7 @@ pub async fn create(call: &Call) -> Answer {
         description: params.get("description").unwrap_or_default().to_owned(),
         zone: params.filled("zone").unwrap_or_default().to_owned(),
         pool: params.filled("pool").unwrap_or_default().to_owned(),
+        vlan: vlan.flatten(),
     };
     let id = spec.system_id;
     call.house.create_machine(&by, spec, secrets).await?;
@@ -89,6 +91,7 @@ pub async fn update(call: &Call, id: SystemId) -> Answer {
         description: params.get("description").map(str::to_owned),
         zone: params.filled("zone").map(str::to_owned),
         pool: params.filled("pool").map(str::to_owned),
+        vlan: faults.take(vlan(call)).flatten(),
         ..MachineChanges::default()
     };
     faults.take(domain(params));
@@ -113,6 +116,17 @@ pub async fn update(call: &Call, id: SystemId) -> Answer {
 pub async fn delete(call: &Call, id: SystemId) -> Result<(), Fault> {
     let by = call.admin()?.username.clone();
     call.house.obey(id, MachineEvent::Deleted { by }).await
+}
+
+/// `vlan`: the id of the VLAN that the machine boots on. Hostler's own parameter: with it, only that VLAN's racks hold the machine's tickets.
+fn vlan(call: &Call) -> Result<Option<VlanId>, Fault> {
+    let Some(id) = call.params.parsed::<i64>("vlan")?.map(VlanId) else { return Ok(None) };
+    let known = call.house.catalogue().vlans.contains_key(&id);
+    if known {
+        Ok(Some(id))
+    } else {
+        Err(Fault::field("vlan", format!("There is no VLAN {id}; see vlans of /fabrics/.")))
+    }
 }
 
 /// A generated name that no machine has.

@@ -1,0 +1,120 @@
+//! `/`: one plain page about the whole fleet, rendered here and kept up to date by server-sent events; and the door to it.
+//! The dashboard that is to come takes its place.
+
+use std::{convert::Infallible, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    cookie::{Cookie, SameSite, time::Duration as Span},
+    http::header,
+    web::{Bytes, Data},
+};
+use actors::clock;
+
+mod page;
+
+use super::{house::House, params::Params, users};
+use crate::sessions::{COOKIE, SESSION};
+
+/// The least time between two events of one viewer.
+const PACE: Duration = Duration::from_millis(500);
+/// Without a change, an event is sent at this interval: waits grow older.
+const BEAT: Duration = Duration::from_secs(5);
+/// Nothing but our own files, no frames, no forms elsewhere.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
+     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// GET `/`.
+pub async fn index(request: HttpRequest, house: Data<House>) -> HttpResponse {
+    match viewer(&request, &house) {
+        Some(user) => html(HttpResponse::Ok(), page::fleet(&house.app.census.fleet(clock::now()), &user, clock::now())),
+        None => html(HttpResponse::Unauthorized(), page::login("")),
+    }
+}
+
+/// GET `/live`: the page's changing part, now and whenever it changed.
+pub async fn live(request: HttpRequest, house: Data<House>) -> HttpResponse {
+    if viewer(&request, &house).is_none() {
+        return html(HttpResponse::Unauthorized(), page::login(""));
+    }
+    let changes = house.app.census.watch();
+    let events = futures_util::stream::unfold((house, changes, true), |(house, mut changes, first)| async move {
+        if !first {
+            tokio::time::sleep(PACE).await;
+            tokio::time::timeout(BEAT, changes.changed()).await.ok(); // Either way it is time.
+        }
+        let body = page::body(&house.app.census.fleet(clock::now()), clock::now());
+        let lines: String = body.lines().map(|line| format!("data: {line}\n")).collect();
+        Some((Ok::<_, Infallible>(Bytes::from(format!("event: fleet\n{lines}\n"))), (house, changes, false)))
+    });
+    HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .streaming(events)
+}
+
+/// GET `/login?once=SECRET`: a one-time link becomes a session.
+pub async fn once(request: HttpRequest, house: Data<House>) -> HttpResponse {
+    let params = Params::form(request.query_string());
+    match params.get("once").and_then(|secret| house.app.sessions.redeem(secret)) {
+        Some(cookie) => enter(cookie.expose().clone()),
+        None => html(HttpResponse::Unauthorized(), page::login("This link was used, or is too old. Sign in instead.")),
+    }
+}
+
+/// POST `/MAAS/accounts/login/` with a user's name and password.
+pub async fn login(request: HttpRequest, house: Data<House>, body: Bytes) -> HttpResponse {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let refused = || html(HttpResponse::Unauthorized(), page::login("User name or password is wrong."));
+    let Ok(params) = Params::body(content_type, body).await else { return refused() };
+    let (username, password) = (params.get("username").unwrap_or(""), params.get("password").unwrap_or(""));
+    let stored = house.catalogue().users.get(username).map(|u| u.password_hash.clone());
+    match users::verified(password.to_owned(), stored).await {
+        Ok(true) => enter(house.app.sessions.open(username).expose().clone()),
+        _ => refused(),
+    }
+}
+
+/// GET `/front.css`.
+pub async fn style() -> HttpResponse {
+    file("text/css; charset=utf-8", include_str!("../../web/front.css"))
+}
+
+/// GET `/front.js`.
+pub async fn script() -> HttpResponse {
+    file("text/javascript; charset=utf-8", include_str!("../../web/front.js"))
+}
+
+/// The user whose session's cookie came along.
+#[must_use]
+pub fn viewer(request: &HttpRequest, house: &House) -> Option<String> {
+    let username = house.app.sessions.user(request.cookie(COOKIE)?.value())?;
+    house.catalogue().users.contains_key(&username).then_some(username)
+}
+
+fn enter(cookie: String) -> HttpResponse {
+    let cookie = Cookie::build(COOKIE, cookie)
+        .path("/")
+        .http_only(true)
+        .same_site(SameSite::Strict)
+        .max_age(Span::seconds(i64::try_from(SESSION.as_secs()).unwrap_or(0)))
+        .finish();
+    HttpResponse::SeeOther().cookie(cookie).insert_header((header::LOCATION, "/")).finish()
+}
+
+fn html(mut answer: actix_web::HttpResponseBuilder, text: String) -> HttpResponse {
+    answer
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CONTENT_SECURITY_POLICY, POLICY))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(text)
+}
+
+fn file(content_type: &'static str, text: &'static str) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type(content_type)
+        .insert_header((header::CACHE_CONTROL, "max-age=300"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .body(text)
+}
