@@ -121,6 +121,7 @@ fn spec(system_id: SystemId) -> MachineSpec {
         description: String::new(),
         zone: "default".into(),
         pool: "default".into(),
+        vlan: None,
     }
 }
 
@@ -147,5 +148,6 @@ fn brief(rack: SystemId) -> Brief {
         }),
         kernel_opts: String::new(),
         scripts: (1..=10).map(script).collect(),
+        place: None,
     }
 }

@@ -1,0 +1,151 @@
+//! What each process of the bench does: the region, all racks, the fleet. Each begins by its spec, says what it is, and answers questions
+//! until its standard input ends.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use region::api::annex::Annexes;
+use schema::{id::RackId, secret::Secret};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{
+    fleet::{Door, Fleet, bmcs::Bmcs, lag::Lag},
+    yard::{self, Layout, Region, RegionPlace, Trouble, operator, trouble},
+};
+
+/// Which part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Region,
+    Racks,
+    Fleet,
+}
+
+impl std::str::FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "region" => Ok(Self::Region),
+            "racks" => Ok(Self::Racks),
+            "fleet" => Ok(Self::Fleet),
+            other => Err(format!("\"{other}\" is none of region, racks, fleet")),
+        }
+    }
+}
+
+/// Runs a part until its standard input ends.
+///
+/// # Errors
+/// What did not start; the bench is told too.
+pub async fn run(part: Part, dir: PathBuf, spec: &str) -> Result<(), Trouble> {
+    let spec: Value = serde_json::from_str(spec).map_err(trouble("the spec"))?;
+    let questions = questions();
+    let done = match part {
+        Part::Region => region(dir, spec, questions).await,
+        Part::Racks => racks(dir, spec, questions).await,
+        Part::Fleet => fleet(spec, questions).await,
+    };
+    if let Err(error) = &done {
+        say(&json!({ "error": error.to_string() }));
+    }
+    done
+}
+
+fn say(value: &Value) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{value}").and_then(|()| out.flush()).ok(); // Nobody listens: the input's end comes next.
+}
+
+/// The lines of standard input, read by a thread of their own.
+fn questions() -> Questions {
+    let (heard, questions) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if heard.send(serde_json::from_str(&line).unwrap_or_default()).is_err() {
+                return;
+            }
+        }
+    });
+    questions
+}
+
+type Questions = mpsc::UnboundedReceiver<Value>;
+
+#[derive(Deserialize)]
+struct RegionSpec {
+    racks: u32,
+    database: Option<String>,
+}
+
+async fn region(dir: PathBuf, spec: Value, mut questions: Questions) -> Result<(), Trouble> {
+    let spec: RegionSpec = serde_json::from_value(spec).map_err(trouble("the spec"))?;
+    let region = Region::start(RegionPlace { dir, database: spec.database.map(Secret::new) }).await?;
+    let api = region.open_api(0, Annexes::new())?;
+    say(&json!({
+        "url": format!("http://{}/MAAS/", api.address), "api_key": region.made.api_key.expose(),
+        "link": region.running.link, "tokens": region.tokens(spec.racks).await?,
+    }));
+    while let Some(asked) = questions.recv().await {
+        let racks: Vec<RackId> = serde_json::from_value(asked["furnish"].clone()).map_err(trouble("the racks"))?;
+        region.furnish(&racks).await?;
+        say(&json!({}));
+    }
+    api.stop().await;
+    region.running.stop().await;
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct RacksSpec {
+    link: SocketAddr,
+    tokens: Vec<String>,
+}
+
+async fn racks(dir: PathBuf, spec: Value, mut questions: Questions) -> Result<(), Trouble> {
+    let spec: RacksSpec = serde_json::from_value(spec).map_err(trouble("the spec"))?;
+    let mut racks = Vec::new();
+    for (number, token) in (0..).zip(&spec.tokens) {
+        racks.push(yard::start_rack(yard::rack_config(&dir, number, spec.link), token).await?);
+    }
+    let doors = racks.iter().map(|(_, rack)| yard::door(rack)).collect::<Result<Vec<_>, _>>()?;
+    let ids: Vec<_> = racks.iter().map(|(id, _)| *id).collect();
+    say(&json!({ "ids": ids, "doors": doors }));
+    while questions.recv().await.is_some() {}
+    for (_, rack) in racks {
+        rack.stop().await;
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct FleetSpec {
+    layout: Layout,
+    doors: Vec<Door>,
+}
+
+async fn fleet(spec: Value, mut questions: Questions) -> Result<(), Trouble> {
+    let spec: FleetSpec = serde_json::from_value(spec).map_err(trouble("the spec"))?;
+    let fleet = Fleet::new(spec.layout.fleet(spec.doors), tokio::runtime::Handle::current());
+    let bmcs = Bmcs::start(&fleet).map_err(trouble("the BMCs"))?;
+    let lag = Lag::watch();
+    say(&json!({}));
+    while let Some(asked) = questions.recv().await {
+        match asked.as_str() {
+            Some("machines") => {
+                say(&fleet.hardware().iter().map(|h| operator::described(&bmcs, h, fleet.racks())).collect::<Value>())
+            }
+            Some("counts") => {
+                let mut counts = fleet.counts().json();
+                counts["ipmi"] = json!(spec.layout.machines);
+                counts["lag_p99_ms"] = json!(lag.p99_ms());
+                counts["hanging"] = json!(fleet.hanging().into_iter().take(10).collect::<Vec<_>>());
+                say(&counts);
+            }
+            _ => say(&json!({ "error": format!("no such question: {asked}") })),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! The order of things: what firmware, loaders, the kernel, cloud-init and the runner do one after the other. Read this first.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use rack::tftp::packet::Options;
+
+use super::{
+    Booted, Step, Use,
+    config::Dialect,
+    dhcp::{Identity, Lease},
+    http::Agent,
+    session,
+    signal::Signal,
+    transfer::Manner,
+};
+use crate::hardware::{Firmware, Hardware};
+
+fn pause(seconds: f32) -> Step {
+    Step::Pause(Duration::from_secs_f32(seconds))
+}
+
+fn get(url: String, agent: Agent, then: Use) -> Step {
+    Step::Get { url, agent, then }
+}
+
+/// From power-on until the card asks for an address.
+pub(super) fn firmware(firmware: Firmware) -> Vec<Step> {
+    let identity = match firmware {
+        Firmware::Bios => Identity::BiosPxe,
+        Firmware::UefiTftp => Identity::UefiPxe,
+        Firmware::UefiHttp => Identity::UefiHttp,
+        Firmware::IpxeRom => Identity::IpxeRom,
+    };
+    vec![pause(5.0), Step::Dhcp(identity)]
+}
+
+/// What a client does with its lease; `None`: nothing in it says how to go on.
+pub(super) fn with_lease(hardware: &Hardware, identity: Identity, lease: &Lease) -> Option<Vec<Step>> {
+    Some(match identity {
+        Identity::BiosPxe => pxelinux(hardware, lease)?,
+        Identity::UefiPxe => shim_and_grub(lease)?,
+        Identity::UefiHttp => {
+            let loader = lease.file.clone().filter(|f| f.starts_with("http://"))?;
+            vec![
+                get(loader.clone(), Agent::UefiHead, Use::Loader),
+                get(loader, Agent::Uefi, Use::Loader),
+                pause(0.5),
+                Step::Dhcp(Identity::Ipxe),
+            ]
+        }
+        Identity::Ipxe | Identity::IpxeRom => {
+            let script = lease.file.clone().filter(|f| f.starts_with("http://"))?;
+            vec![get(script, Agent::Ipxe, Use::Config(Dialect::Ipxe))]
+        }
+        Identity::Initramfs | Identity::System => Vec::new(),
+    })
+}
+
+/// `lpxelinux.0` by TFTP; its module, its config and the kernel by HTTP, since option 210 is a URL.
+fn pxelinux(hardware: &Hardware, lease: &Lease) -> Option<Vec<Step>> {
+    let (loader, prefix) = (lease.file.clone()?, lease.path_prefix.clone()?);
+    let options = Options { tsize: Some(0), blksize: Some(1_408), ..Options::default() };
+    let config = |name: String, then| get(format!("{prefix}pxelinux.cfg/{name}"), Agent::Pxelinux, then);
+    Some(vec![
+        Step::Tftp { name: loader, options, manner: Manner::Whole, then: Use::Loader },
+        get(format!("{prefix}ldlinux.c32"), Agent::Pxelinux, Use::Loader),
+        config(hardware.uuid_text(), Use::Habit),
+        config(format!("01-{}", hardware.mac().dashed()), Use::Config(Dialect::Pxelinux)),
+    ])
+}
+
+/// The firmware probes the loader's size and breaks off, then fetches it; shim looks for revocations; GRUB looks for its lists.
+fn shim_and_grub(lease: &Lease) -> Option<Vec<Step>> {
+    let loader = lease.file.clone()?;
+    let tftp = |name: &str, options, manner, then| Step::Tftp { name: name.to_owned(), options, manner, then };
+    let firmware = Options { blksize: Some(1_468), windowsize: Some(4), ..Options::default() };
+    let probe = Options { tsize: Some(0), ..firmware };
+    let shim = Options { blksize: Some(512), windowsize: Some(4), ..Options::default() };
+    let mut steps = vec![
+        tftp(&loader, probe, Manner::Probe, Use::Loader),
+        tftp(&loader, firmware, Manner::Whole, Use::Loader),
+        tftp("revocations_sku.efi", shim, Manner::Whole, Use::Habit),
+        tftp("revocations_sbat.efi", shim, Manner::Whole, Use::Habit),
+        tftp("shim_certificate_0.efi", shim, Manner::Whole, Use::Habit),
+        tftp("grubx64.efi", shim, Manner::Whole, Use::Loader),
+    ];
+    for list in ["command.lst", "fs.lst", "crypto.lst", "terminal.lst"] {
+        steps.push(tftp(&format!("/grub/x86_64-efi/{list}"), GRUB, Manner::Whole, Use::Habit));
+    }
+    steps.push(tftp("/grub/grub.cfg", GRUB, Manner::Whole, Use::Config(Dialect::Grub)));
+    Some(steps)
+}
+
+const GRUB: Options = Options { tsize: Some(0), blksize: Some(1_024), timeout_s: None, windowsize: None };
+
+/// Kernel and initrd, then everything up to the preseed.
+pub(super) fn ephemeral(booted: &Booted, dialect: Dialect) -> Vec<Step> {
+    let body = |place: &String| match dialect {
+        Dialect::Grub => Step::Tftp { name: place.clone(), options: GRUB, manner: Manner::Whole, then: Use::Body },
+        Dialect::Pxelinux => get(place.clone(), Agent::Pxelinux, Use::Body),
+        Dialect::Ipxe => get(place.clone(), Agent::Ipxe, Use::Body),
+    };
+    vec![
+        body(&booted.kernel),
+        body(&booted.initrd),
+        pause(6.0),
+        Step::Dhcp(Identity::Initramfs),
+        get(booted.squashfs.clone(), Agent::Wget, Use::Body),
+        pause(12.0),
+        get(booted.preseed.clone(), Agent::CloudInit, Use::Preseed),
+    ]
+}
+
+/// After the first preseed: cloud-init's two stages before the system is up, with the system's own lease between them.
+pub(super) fn cloud_init(booted: &Booted, metadata_url: &str) -> Vec<Step> {
+    let item = |name: &str, agent, then| get(format!("{metadata_url}2012-03-01/{name}"), agent, then);
+    let status = |stage| session::events_of(stage).map(Step::Status);
+    let mut steps: Vec<Step> = status("init-local").collect();
+    steps.extend([
+        pause(4.0),
+        Step::Dhcp(Identity::System),
+        get(booted.preseed.clone(), Agent::CloudInit, Use::Metadata),
+        item("meta-data/instance-id", Agent::CloudInitSigned, Use::Identity),
+    ]);
+    // The look into the cache, then the crawl inside search-MAAS, then what is made of it.
+    let mut network: Vec<_> = status("init-network").collect();
+    let after = network.split_off(3.min(network.len()));
+    steps.extend(network);
+    steps.extend([
+        item("meta-data/instance-id", Agent::Requests, Use::Identity),
+        item("meta-data/local-hostname", Agent::Requests, Use::Identity),
+        item("meta-data/public-keys", Agent::Requests, Use::Metadata),
+        item("meta-data/vendor-data", Agent::Requests, Use::Metadata),
+        item("user-data", Agent::Requests, Use::UserData),
+    ]);
+    steps.extend(after);
+    steps.push(pause(8.0));
+    steps.extend(status("modules-config"));
+    steps.push(pause(4.0));
+    let mut last: Vec<_> = status("modules-final").collect();
+    let after = last.split_off(3.min(last.len()));
+    steps.extend(last);
+    steps.push(scripts_left(metadata_url));
+    steps.extend(after);
+    steps.extend([pause(5.0), Step::Release, Step::Off]);
+    steps
+}
+
+/// The runner: each script is begun, takes its time, and is told of with what it printed; half-way comes a sign of life.
+/// Then it asks whether there are more scripts.
+pub(super) fn runner(hardware: &Hardware, session: &session::Session, cmdline: &str, ip: Ipv4Addr) -> Vec<Step> {
+    let scripts = &session.scripts;
+    let mut steps = Vec::new();
+    for (number, script) in scripts.iter().enumerate() {
+        let (_, time) = crate::hardware::output(hardware, &script.name, cmdline, ip);
+        steps.push(Step::Signal(Signal::Begun(number)));
+        steps.push(Step::Pause(time));
+        steps.push(Step::Signal(Signal::Ended(number, time)));
+        if number == scripts.len() / 2 {
+            steps.push(Step::Signal(Signal::Alive));
+        }
+    }
+    steps.push(scripts_left(&session.metadata_url));
+    steps
+}
+
+fn scripts_left(metadata_url: &str) -> Step {
+    get(format!("{metadata_url}2012-03-01/maas-scripts"), Agent::Runner, Use::Scripts)
+}

@@ -1,0 +1,114 @@
+//! The machine's HTTP requests as bytes, each in the manner of the program that sends it.
+
+use std::net::SocketAddrV4;
+
+/// A request, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub to: SocketAddrV4,
+    /// Head and body.
+    pub bytes: Vec<u8>,
+    /// Whether the program uses this connection for its next request too.
+    pub keep: bool,
+    /// HEAD: the answer has no body, whatever its length says.
+    pub head: bool,
+}
+
+/// The program that asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Agent {
+    UefiHead,
+    Uefi,
+    Ipxe,
+    Pxelinux,
+    /// busybox.
+    Wget,
+    /// cloud-init before it has a key.
+    CloudInit,
+    /// cloud-init's look whether its datasource is there.
+    CloudInitSigned,
+    /// cloud-init's crawl.
+    Requests,
+    /// The runner's urllib.
+    Runner,
+}
+
+impl Agent {
+    /// Whether it signs with the node's key.
+    pub(super) fn signs(self) -> bool {
+        matches!(self, Self::CloudInitSigned | Self::Requests | Self::Runner)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::UefiHead | Self::Uefi => "UefiHttpBoot/1.0",
+            Self::Ipxe => "iPXE/1.0.0+git-20190125.36a4c85-5.1",
+            Self::Pxelinux => "Syslinux/6.04",
+            Self::Wget => "Wget",
+            Self::CloudInit | Self::CloudInitSigned => "Cloud-Init/22.4.2",
+            Self::Requests => "python-requests/2.28.1",
+            Self::Runner => "Python-urllib/3.11",
+        }
+    }
+
+    /// Its other header fields.
+    fn habits(self) -> &'static str {
+        match self {
+            Self::UefiHead | Self::Uefi => "Accept: */*\r\n",
+            Self::Ipxe | Self::Pxelinux => "Connection: keep-alive\r\n",
+            Self::Wget => "Connection: close\r\n",
+            Self::CloudInit | Self::CloudInitSigned | Self::Requests => {
+                "Accept-Encoding: gzip, deflate\r\nAccept: */*\r\nConnection: keep-alive\r\n"
+            }
+            Self::Runner => "Accept-Encoding: identity\r\nConnection: close\r\n",
+        }
+    }
+
+    /// Firmware and loaders keep their connection; Python's programs open one for each request.
+    fn keeps(self) -> bool {
+        matches!(self, Self::UefiHead | Self::Ipxe | Self::Pxelinux)
+    }
+}
+
+/// `http://ADDRESS[:PORT]/PATH`, taken apart.
+pub(super) fn split(url: &str) -> Option<(SocketAddrV4, &str)> {
+    let rest = url.strip_prefix("http://")?;
+    let at = rest.find('/').unwrap_or(rest.len());
+    let (host, path) = rest.split_at(at);
+    let to = host.parse().ok().or_else(|| Some(SocketAddrV4::new(host.parse().ok()?, 80)))?;
+    Some((to, if path.is_empty() { "/" } else { path }))
+}
+
+/// A GET (or UEFI's HEAD).
+pub(super) fn get(url: &str, agent: Agent, authorization: Option<String>) -> Option<Request> {
+    let (to, path) = split(url)?;
+    let head = agent == Agent::UefiHead;
+    let method = if head { "HEAD" } else { "GET" };
+    let mut text =
+        format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n{}", agent.name(), agent.habits());
+    if let Some(authorization) = authorization {
+        text += &format!("Authorization: {authorization}\r\n");
+    }
+    Some(Request { to, bytes: (text + "\r\n").into_bytes(), keep: agent.keeps(), head })
+}
+
+/// A signed POST.
+pub(super) fn post(
+    url: &str,
+    agent: Agent,
+    authorization: &str,
+    content_type: Option<&str>,
+    body: &[u8],
+) -> Option<Request> {
+    let (to, path) = split(url)?;
+    let content_type = content_type.map(|t| format!("Content-Type: {t}\r\n")).unwrap_or_default();
+    let mut bytes = format!(
+        "POST {path} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n{}{content_type}Authorization: {authorization}\r\nContent-Length: {}\r\n\r\n",
+        agent.name(),
+        agent.habits(),
+        body.len(),
+    )
+    .into_bytes();
+    bytes.extend_from_slice(body);
+    Some(Request { to, bytes, keep: false, head: false })
+}

@@ -1,0 +1,116 @@
+//! The yard's operator: adds the fleet's machines and has them commissioned, by the public API as any client would.
+
+use std::{future::Future, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{Trouble, trouble};
+use crate::{
+    api::Api,
+    fleet::{Fleet, bmcs::Bmcs},
+    hardware::Hardware,
+};
+
+/// Calls of the API under way at once.
+const AT_ONCE: usize = 16;
+/// Machines are asked for in so many waves, so long apart.
+const WAVES: usize = 8;
+const APART: Duration = Duration::from_secs(4);
+
+/// Adds all machines; the region names them. Their system ids.
+///
+/// # Errors
+/// What the region refused.
+pub async fn enlist(api: &Api, fleet: &Fleet, bmcs: &Bmcs) -> Result<Vec<String>, Trouble> {
+    let machines: Vec<_> = fleet.hardware().iter().map(|h| described(bmcs, h, fleet.racks())).collect();
+    many(machines, |machine| {
+        let api = api.clone();
+        async move {
+            let mut form = enlistment(&machine);
+            form.retain(|(name, _)| name != "hostname");
+            add(&api, &form).await
+        }
+    })
+    .await
+}
+
+/// Asks for their commissioning, in waves.
+///
+/// # Errors
+/// What the region refused.
+pub async fn commission_in_waves(api: &Api, machines: &[String]) -> Result<(), Trouble> {
+    for wave in machines.chunks(machines.len().div_ceil(WAVES).max(1)) {
+        for id in wave {
+            api.post(&format!("/MAAS/api/2.0/machines/{id}/?op=commission"), &[]).await?;
+        }
+        tokio::time::sleep(APART).await;
+    }
+    Ok(())
+}
+
+/// Adds one machine; its system id.
+///
+/// # Errors
+/// What the region refused.
+pub async fn add(api: &Api, form: &[(String, String)]) -> Result<String, Trouble> {
+    let form: Vec<_> = form.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let made = api.post("/MAAS/api/2.0/machines/", &form).await?;
+    Ok(made["system_id"].as_str().unwrap_or_default().to_owned())
+}
+
+/// A machine for [`enlistment`].
+#[must_use]
+pub fn described(bmcs: &Bmcs, hardware: &Hardware, racks: u32) -> Value {
+    json!({
+        "number": hardware.index, "mac": hardware.mac().to_string(), "power": bmcs.parameters(hardware.index),
+        "vlan": super::vlan(hardware.index % racks.max(1)).0,
+    })
+}
+
+/// A machine as the API is asked to add it.
+#[must_use]
+pub fn enlistment(machine: &Value) -> Vec<(String, String)> {
+    let text = |name: &str| machine[name].as_str().unwrap_or_default().to_owned();
+    let number = machine["number"].as_u64().unwrap_or(0);
+    let mut form = vec![
+        ("hostname".to_owned(), format!("yard-{number:05}")),
+        ("architecture".into(), "amd64/generic".into()),
+        ("mac_addresses".into(), text("mac")),
+        ("commission".into(), "false".into()),
+        ("vlan".into(), machine["vlan"].to_string()),
+    ];
+    match machine["power"].as_object() {
+        None => form.push(("power_type".into(), "manual".into())),
+        Some(power) => {
+            let fields =
+                power.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
+            form.extend(fields);
+        }
+    }
+    form
+}
+
+/// Does `work` for all of `items`, so many at once; what came of them, in no order.
+///
+/// # Errors
+/// The first that fails; the others are broken off.
+pub async fn many<I, T, F, W>(items: Vec<I>, work: W) -> Result<Vec<T>, Trouble>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Trouble>> + Send + 'static,
+    W: Fn(I) -> F,
+{
+    let (mut running, mut done) = (tokio::task::JoinSet::new(), Vec::with_capacity(items.len()));
+    let mut items = items.into_iter();
+    loop {
+        while running.len() < AT_ONCE
+            && let Some(item) = items.next()
+        {
+            running.spawn(work(item));
+        }
+        match running.join_next().await {
+            Some(joined) => done.push(joined.map_err(trouble("a call"))??),
+            None => return Ok(done),
+        }
+    }
+}
