@@ -16,12 +16,13 @@ pub mod script;
 pub mod setting;
 pub mod subnet;
 pub mod yaml;
+pub mod yard;
 
 use client::Client;
 use failure::Failure;
 use output::Format;
 
-use crate::role::{dev, init, rack, region};
+use crate::role::{bench, dev, init, rack, region};
 
 /// Bare metal that commissions itself and can always say why it is waiting.
 #[derive(Debug, Parser)]
@@ -62,8 +63,14 @@ pub enum Command {
     Region(region::Region),
     /// Run a rack, or enrol one
     Rack(rack::Rack),
-    /// Region and rack on loopback, to look around
+    /// A region, racks and simulated machines on loopback, to look around
     Dev(dev::Dev),
+    /// The load benches
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// What a hand does in the yard of `hostler dev`
+    #[command(subcommand)]
+    Yard(yard::Command),
     /// Check what the roles need of this host
     Doctor(doctor::Doctor),
     /// Keep a region's URL and key under a name
@@ -102,6 +109,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Init(init) => init::run(&global, init),
         Command::Region(region) => region::run(region),
         Command::Dev(dev) => dev::run(dev),
+        Command::Bench(bench) => bench::run(&global, bench),
         Command::Rack(rack) => rack::run(&global, rack),
         other => operate(&global, other),
     }
@@ -113,7 +121,7 @@ fn operate(global: &Global, command: Command) -> Result<(), Failure> {
     let runtime = runtime.map_err(|e| Failure::failed(format!("the runtime does not start: {e}")))?;
     runtime.block_on(async {
         match command {
-            Command::Init(_) | Command::Region(_) | Command::Dev(_) | Command::Rack(_) => Ok(()),
+            Command::Init(_) | Command::Region(_) | Command::Dev(_) | Command::Bench(_) | Command::Rack(_) => Ok(()),
             Command::Doctor(doctor) => doctor::run(global, doctor).await,
             Command::Login(login) => login::run(global, login).await,
             Command::Machine(command) => machine::run(global, &Client::new(global)?, command).await,
@@ -122,6 +130,7 @@ fn operate(global: &Global, command: Command) -> Result<(), Failure> {
             Command::Image(command) => image::run(global, command).await,
             Command::Script(command) => script::run(global, &Client::new(global)?, command).await,
             Command::Setting(command) => setting::run(global, command).await,
+            Command::Yard(command) => yard::run(global, &Client::new(global)?, command).await,
         }
     })
 }

@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::failure::{Code, Failure};
 
+pub mod bench;
 pub mod dev;
 pub mod init;
 pub mod rack;
@@ -27,6 +28,15 @@ pub fn log() {
 /// The role's own, or that the runtime does not start.
 pub fn on_threads<F: Future<Output = Result<(), Failure>>>(role: F) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|e| Failure::failed(format!("the runtime does not start: {e}")))?.block_on(role)
+}
+
+/// Runs a role on a runtime of one thread.
+///
+/// # Errors
+/// As [`on_threads`].
+pub fn on_one_thread<F: Future<Output = Result<(), Failure>>>(role: F) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| Failure::failed(format!("the runtime does not start: {e}")))?.block_on(role)
 }
 

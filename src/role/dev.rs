@@ -1,35 +1,50 @@
-//! `hostler dev`: a region and one rack on loopback in one process, to look around. No root, no configuration, SQLite,
-//! nothing outside its data directory. Real machines cannot be reached from here; the simulated fleet comes with its own issue.
+//! `hostler dev`: a region, racks and a simulated fleet on loopback in one process, to look around. No root, no configuration, SQLite,
+//! nothing outside its data directory. Real machines cannot be reached from here: every rack listens on loopback alone.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Arc,
 };
 
+use benches::{
+    api::Api,
+    fleet::{Fleet, bmcs::Bmcs, rack_address},
+    yard::{self, Layout, Region, RegionPlace, Trouble, operator},
+};
 use clap::Args;
 use rack::config::{RackConfig, Service};
-use region::init;
+use region::{api::annex::Annexes, init};
 use schema::id::RackId;
 use serde_json::{Value, json};
 
 use super::{log, on_threads, until_told, write_ready};
 use crate::cli::failure::Failure;
 
-/// The rack's own address; its subnet is 127.77.0.0/24.
-const RACK: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 2);
-/// How long the pieces may take to answer.
-const READY: Duration = Duration::from_secs(20);
-
 /// How to start it.
 #[derive(Debug, Args)]
 pub struct Dev {
+    /// How many simulated machines
+    #[arg(long, default_value_t = 200)]
+    pub simulate: u32,
+    /// How many racks; each serves a network of up to 250 machines
+    #[arg(long, default_value_t = 2)]
+    pub racks: u32,
     /// The API's port on 127.0.0.1; 0 takes a free one
     #[arg(long, default_value_t = 5240)]
     pub port: u16,
     /// Where everything is kept; left out, a temporary folder that goes at the end
     #[arg(long)]
     pub data_dir: Option<PathBuf>,
+    /// The same seed draws the same machines
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Divides the machines' own delays; 0: they have none
+    #[arg(long, default_value_t = 10.0)]
+    pub speed: f64,
+    /// The machines stay New and off
+    #[arg(long)]
+    pub idle: bool,
     /// Write this file once everything answers
     #[arg(long)]
     pub ready_file: Option<PathBuf>,
@@ -41,6 +56,15 @@ pub struct Dev {
 /// When something does not start.
 pub fn run(asked: Dev) -> Result<(), Failure> {
     log();
+    let layout =
+        Layout { machines: asked.simulate, racks: asked.racks, seed: asked.seed, speed: asked.speed, roms: true };
+    layout.check().map_err(|e| Failure::usage(e.to_string(), "hostler dev --help"))?;
+    if (1..1_024).contains(&asked.port) {
+        return Err(Failure::usage(
+            format!("--port {}: a yard takes no privileged port", asked.port),
+            "give 0 for a free one, or one from 1024 on",
+        ));
+    }
     let temporary = match &asked.data_dir {
         Some(_) => None,
         None => Some(
@@ -48,63 +72,85 @@ pub fn run(asked: Dev) -> Result<(), Failure> {
         ),
     };
     let dir = asked.data_dir.clone().or_else(|| temporary.as_ref().map(|t| t.path().to_owned())).unwrap_or_default();
-    let done = on_threads(serve(asked, dir));
+    let done = on_threads(serve(asked, layout, dir));
     drop(temporary);
     done
 }
 
-async fn serve(asked: Dev, dir: PathBuf) -> Result<(), Failure> {
-    let made = new_region(&dir, asked.port).await?;
-    let mut config = made.config.clone();
-    config.api_listen.set_port(asked.port);
-    let region = region::app::start(config).await.map_err(|e| Failure::failed(e.to_string()))?;
-    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, asked.port));
-    let api = region::api::start(region.app.clone(), listen).map_err(|e| Failure::failed(e.to_string()))?;
-    let state = dir.join("rack");
-    let id = rack::enrol::enrol(&state, &region.link.to_string(), made.token.expose())
-        .await
-        .map_err(|e| Failure::failed(format!("the rack was not enrolled: {e}")))?;
-    let rack =
-        rack::app::App::start(rack_config(state, region.link)).await.map_err(|e| Failure::failed(e.to_string()))?;
-    connected(&region, id).await?;
-    let ready = ready(api.address, &made, id, &rack);
+async fn serve(asked: Dev, layout: Layout, dir: PathBuf) -> Result<(), Failure> {
+    let region = Region::start(RegionPlace { dir: dir.clone(), database: None }).await.map_err(failed)?;
+    let link = region.running.link;
+    let tokens = region.tokens(layout.racks).await.map_err(failed)?;
+    let mut racks = Vec::new();
+    for (number, token) in (0..).zip(&tokens) {
+        let state = dir.join(format!("rack-{number}"));
+        racks.push(yard::start_rack(rack_config(state, rack_address(number), link), token).await.map_err(failed)?);
+    }
+    let ids: Vec<_> = racks.iter().map(|(id, _)| *id).collect();
+    let doors = racks.iter().map(|(_, rack)| yard::door(rack)).collect::<Result<_, _>>().map_err(failed)?;
+    let fleet = Fleet::new(layout.fleet(doors), tokio::runtime::Handle::current());
+    let bmcs = Bmcs::start(&fleet).map_err(|e| Failure::failed(format!("the BMCs did not start: {e}")))?;
+    if layout.machines > 0 {
+        region.furnish(&ids).await.map_err(failed)?;
+    }
+    let served = region.open_api(asked.port, annexes(&fleet)).map_err(failed)?;
+    let ready = ready(served.address, &region.made, &racks);
     if let Some(path) = &asked.ready_file {
         write_ready(path, &ready)?;
     }
-    greet(&ready, &dir);
+    let login = region.running.app.sessions.link(&region.made.username);
+    greet(&ready, login.expose(), &dir, &layout);
+    let api = Api::new(&format!("http://{}/", served.address), region.made.api_key.expose()).map_err(failed)?;
+    let work = tokio::spawn(populate(api, fleet, bmcs, asked.idle));
     until_told().await?;
-    rack.stop().await;
-    api.stop().await;
-    region.stop().await;
+    work.abort();
+    for (_, rack) in racks {
+        rack.stop().await;
+    }
+    served.stop().await;
+    region.running.stop().await;
     Ok(())
 }
 
-async fn new_region(dir: &Path, port: u16) -> Result<init::Initialised, Failure> {
-    let data_dir = dir.join("region");
-    let config = dir.join("region.toml");
-    if config.exists() {
-        return Err(Failure::usage(
-            format!("{} holds a yard already", dir.display()),
-            "give an empty --data-dir; `dev` always begins anew",
-        ));
-    }
-    let options = init::Options {
-        config,
-        data_dir,
-        database: None,
-        api_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        link_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        username: "admin".into(),
-        email: String::new(),
-        password: None,
-        token_lasts: Duration::from_secs(600),
+fn failed(trouble: Trouble) -> Failure {
+    Failure::failed(trouble.to_string())
+}
+
+/// Adds the machines, and has them commissioned.
+async fn populate(api: Api, fleet: Fleet, bmcs: Bmcs, idle: bool) {
+    let work = async {
+        let machines = operator::enlist(&api, &fleet, &bmcs).await?;
+        if !idle {
+            operator::commission_in_waves(&api, &machines).await?;
+        }
+        Ok::<_, Trouble>(())
     };
-    init::init(options).await.map_err(|e| Failure::failed(e.to_string()))
+    if let Err(error) = work.await {
+        tracing::error!(%error, "the yard's machines are not all under way");
+    }
+    // The BMCs live as long as this.
+    std::future::pending::<()>().await;
+}
+
+/// `hostler yard boot`: a hand switches a machine on.
+fn annexes(fleet: &Fleet) -> Annexes {
+    let fleet = fleet.clone();
+    let boot = move |machine: &actors::machine::Machine| {
+        let index = fleet.with_mac(&machine.spec.macs);
+        if fleet.is_on(index) {
+            let why = format!("{} is on already", machine.spec.hostname);
+            return Err((why, format!("switch it off first: hostler machine power off {}", machine.spec.hostname)));
+        }
+        fleet.power_on(index, true);
+        fleet.tell_power(index, true);
+        Ok(json!({ "system_id": machine.spec.system_id, "hostname": machine.spec.hostname, "power": "on" }))
+    };
+    Annexes::from([("boot", Arc::new(boot) as region::api::annex::Annex)])
 }
 
 /// The rack's settings: every service on its loopback address, at a free port.
-fn rack_config(state: PathBuf, region: SocketAddr) -> RackConfig {
-    let free = SocketAddrV4::new(RACK, 0);
+fn rack_config(state: PathBuf, own: Ipv4Addr, region: SocketAddr) -> RackConfig {
+    let free = SocketAddrV4::new(own, 0);
     RackConfig {
         state,
         regions: vec![region.to_string()],
@@ -116,48 +162,41 @@ fn rack_config(state: PathBuf, region: SocketAddr) -> RackConfig {
     }
 }
 
-async fn connected(region: &region::app::Running, id: RackId) -> Result<(), Failure> {
-    let end = actors::clock::tick() + READY;
-    while !region.app.racks().iter().any(|(rack, _)| *rack == id) {
-        if actors::clock::tick() > end {
-            return Err(Failure::failed("the rack did not connect to its region; see the log above"));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
-}
-
 /// The ready file's object (contracts, section 1). A service that does not exist yet is null.
-fn ready(api: SocketAddr, made: &init::Initialised, id: RackId, rack: &rack::app::Running) -> Value {
-    let at = |service| rack.address(service).map(|a| a.to_string());
+fn ready(api: SocketAddr, made: &init::Initialised, racks: &[(RackId, rack::app::Running)]) -> Value {
     json!({
         "url": format!("http://{api}/MAAS/"),
         "api_key": made.api_key.expose(),
         "admin": { "username": made.username, "password": made.password.expose() },
         "inspect": format!("http://{api}/inspect/v1/"),
-        "racks": [{
+        "racks": racks.iter().map(|(id, rack)| services(*id, rack)).collect::<Vec<_>>(),
+        "pid": std::process::id(),
+    })
+}
+
+fn services(id: RackId, rack: &rack::app::Running) -> Value {
+    let at = |service| rack.address(service).map(|a| a.to_string());
+    json!({
             "id": id,
             "http": at(Service::Http).map(|a| format!("http://{a}")),
             "dhcp": at(Service::Dhcp),
             "tftp": at(Service::Tftp),
             "proxy": at(Service::Proxy),
             "dns": null, "ntp": null, "syslog": null,
-        }],
-        "pid": std::process::id(),
     })
 }
 
-fn greet(ready: &Value, dir: &Path) {
+fn greet(ready: &Value, login: &str, dir: &Path, layout: &Layout) {
     let text = |path: &str| ready.pointer(path).and_then(Value::as_str).unwrap_or("-").to_owned();
+    let (url, key) = (text("/url"), text("/api_key"));
+    let page = url.trim_end_matches("MAAS/");
     eprintln!(
-        "\nA region and a rack are alive; data in {}. Ctrl-C ends them.\n\n  API    {}\n  rack   {} at {}\n\nTry, in another shell:\n\n  \
-         export HOSTLER_URL={} HOSTLER_KEY={}\n  hostler subnet add 127.77.0.0/24 --dynamic 127.77.0.50-127.77.0.199\n  \
-         hostler machine add fox --mac 52:54:00:12:34:56\n  hostler machine list\n  hostler explain fox\n",
+        "\n{} racks and {} simulated machines are alive; data in {}. Ctrl-C ends them.\n\n  look   {page}login?once={login}   (signs you in, once)\n  \
+         API    {url}\n\nTry, in another shell:\n\n  export HOSTLER_URL={url} HOSTLER_KEY={key}\n  hostler machine list\n  \
+         hostler machine add fox --mac 52:54:00:12:34:56 --power-type manual\n  hostler machine commission fox\n  hostler explain fox\n  \
+         hostler yard boot fox     # a hand switches it on\n  hostler explain fox\n",
+        layout.racks,
+        layout.machines,
         dir.display(),
-        text("/url"),
-        text("/racks/0/id"),
-        text("/racks/0/http"),
-        text("/url"),
-        text("/api_key"),
     );
 }
