@@ -30,6 +30,12 @@ pub trait Core: Clone + Send + Sync + 'static {
 
     /// What it shows of itself. Holds no secret.
     fn view(&self) -> View;
+
+    /// The state as JSON, for whoever looks into the actor. Made only then: ten thousand states as JSON trees would be most of a
+    /// region's memory. A view that brings a detail of its own is shown with that.
+    fn detail(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
 }
 
 /// A decision: the state after, what to do, and why.
@@ -127,7 +133,7 @@ pub struct View {
     pub state: String,
     /// What it waits for.
     pub wait: Option<Wait>,
-    /// The state as JSON, secrets left out by type.
+    /// The state as JSON, secrets left out by type; null until it is shown where the core makes it on demand.
     pub detail: serde_json::Value,
 }
 

@@ -240,6 +240,10 @@ impl Core for Errand {
             Phase::Asking { .. } => "asking",
             Phase::Pausing { .. } => "pausing",
         };
+        View { state: state.into(), wait: self.progress.wait.clone(), detail: serde_json::Value::Null }
+    }
+
+    fn detail(&self) -> serde_json::Value {
         let order = self.order.as_ref().map(|order| {
             serde_json::json!({
                 "attempt": order.attempt, "hostname": order.hostname, "action": order.action,
@@ -247,10 +251,6 @@ impl Core for Errand {
                 "deadline": order.deadline,
             })
         });
-        View {
-            state: state.into(),
-            wait: self.progress.wait.clone(),
-            detail: serde_json::json!({ "machine": self.machine, "order": order, "progress": self.progress }),
-        }
+        serde_json::json!({ "machine": self.machine, "order": order, "progress": self.progress })
     }
 }

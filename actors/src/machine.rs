@@ -239,7 +239,11 @@ impl Core for Machine {
             (Life::Present, None, Some(errand)) => format!("{}: {}", self.status.label(), errand.action.label()),
             (Life::Present, None, None) => self.status.label().into(),
         };
-        View { state, wait: self.wait.clone(), detail: serde_json::to_value(self).unwrap_or_default() }
+        View { state, wait: self.wait.clone(), detail: serde_json::Value::Null }
+    }
+
+    fn detail(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
     }
 }
 

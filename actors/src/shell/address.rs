@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use schema::id::Generation;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
-use super::inspect::Probe;
+use super::inspect::{Detail, Probe};
 use crate::{
     clock,
     core::{Core, RecordError, TraceId, Verdict, View},
@@ -195,9 +195,11 @@ impl<C: Core> ActorRef<C> {
     }
 
     pub(super) fn new(core: &C, generation: Generation, view: View, probe: Arc<Probe>) -> Self {
-        let published = Published { core: Arc::new(core.clone()), view: Arc::new(view), generation };
+        let (id, core, view) = (core.id(), Arc::new(core.clone()), Arc::new(view));
+        probe.publish(view.clone(), generation, detail(&core));
+        let published = Published { core, view, generation };
         let published = ArcSwap::from_pointee(published);
-        Self(Arc::new(Shared { id: core.id(), probe, published, mailbox: OnceLock::new() }))
+        Self(Arc::new(Shared { id, probe, published, mailbox: OnceLock::new() }))
     }
 
     /// Both the caller and the actor's thread do this, whichever comes first.
@@ -206,7 +208,7 @@ impl<C: Core> ActorRef<C> {
     }
 
     pub(super) fn publish(&self, core: Arc<C>, view: Arc<View>, generation: Generation) {
-        self.0.probe.publish(view.clone(), generation);
+        self.0.probe.publish(view.clone(), generation, detail(&core));
         self.0.published.store(Arc::new(Published { core, view, generation }));
     }
 
@@ -223,4 +225,9 @@ impl<C: Core> ActorRef<C> {
         let mailbox = self.0.mailbox.get().ok_or(())?;
         mailbox.try_send(Envelope { message, slot, at: clock::tick() }).map_err(|_| ())
     }
+}
+
+fn detail<C: Core>(core: &Arc<C>) -> Detail {
+    let core = core.clone();
+    Detail(Box::new(move || core.detail()))
 }

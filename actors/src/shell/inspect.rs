@@ -60,6 +60,15 @@ pub struct Quarantine {
     pub why: String,
 }
 
+/// The published state as JSON, on demand.
+pub(super) struct Detail(pub(super) Box<dyn Fn() -> serde_json::Value + Send + Sync>);
+
+impl std::fmt::Debug for Detail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Detail")
+    }
+}
+
 /// What one actor shows of itself.
 #[derive(Debug)]
 pub struct Probe {
@@ -72,6 +81,8 @@ pub struct Probe {
     panics: AtomicU64,
     generation: AtomicU64,
     view: ArcSwap<View>,
+    /// Makes the view's detail from the published state.
+    detail: ArcSwapOption<Detail>,
     ring: Mutex<VecDeque<StepTrace>>,
     timers: Mutex<Vec<(String, Timestamp)>>,
     held: ArcSwapOption<String>,
@@ -112,6 +123,7 @@ impl Probe {
             panics: AtomicU64::new(0),
             generation: AtomicU64::new(generation.0),
             view: ArcSwap::from_pointee(view),
+            detail: ArcSwapOption::empty(),
             ring: Mutex::default(),
             timers: Mutex::default(),
             held: ArcSwapOption::empty(),
@@ -170,11 +182,17 @@ impl Probe {
     /// Everything, for a page.
     #[must_use]
     pub fn show(&self) -> ActorView {
+        let mut view = View::clone(&self.view.load());
+        if view.detail.is_null()
+            && let Some(detail) = self.detail.load_full()
+        {
+            view.detail = (detail.0)();
+        }
         ActorView {
             kind: self.kind,
             id: self.id.clone(),
             generation: Generation(self.generation.load(Relaxed)),
-            view: View::clone(&self.view.load()),
+            view,
             depth: self.depth(),
             capacity: self.capacity,
             handled: self.handled(),
@@ -191,7 +209,8 @@ impl Probe {
         &self.slots
     }
 
-    pub(super) fn publish(&self, view: Arc<View>, generation: Generation) {
+    pub(super) fn publish(&self, view: Arc<View>, generation: Generation, detail: Detail) {
+        self.detail.store(Some(Arc::new(detail)));
         self.generation.store(generation.0, Relaxed);
         self.view.store(view);
     }

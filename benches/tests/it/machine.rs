@@ -168,7 +168,7 @@ impl Rack {
                 let words: Vec<_> = rest.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
                 self.heard.push(format!("TFTP RRQ {}", words[..words.len() - 1].join(" ")));
                 let Some(body) = self.file(&words[0]) else { return Some(b"\0\x05\0\x01not found\0".to_vec()) };
-                if words[2] == "tsize" && words[0] == "bootx64.efi" {
+                if words[0] == "bootx64.efi" && words.iter().any(|word| word == "tsize") {
                     return Some(format!("\0\x06tsize\0{}\0", body.len()).into_bytes());
                 }
                 self.blocks = body.chunks(512).map(<[u8]>::to_vec).collect();
