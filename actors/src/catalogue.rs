@@ -2,7 +2,7 @@
 //! Absent on purpose: machines, leases, password hashing, the bytes of bodies.
 
 use schema::{
-    catalogue::{Catalogue as Content, CatalogueItem, CatalogueKey, EnrolmentToken, Fabric, RackEntry, Vlan},
+    catalogue::{Catalogue as Content, CatalogueItem, CatalogueKey, Domain, EnrolmentToken, Fabric, RackEntry, Vlan},
     id::{FabricId, RackId, VlanId},
     time::Timestamp,
 };
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::{Core, Resume, Step, Verdict, View};
 
 mod check;
+mod dns;
 mod ids;
 
 pub use self::{
@@ -106,14 +107,14 @@ impl Core for Catalogue {
         let detail = serde_json::json!({
             "fabrics": c.fabrics.len(), "vlans": c.vlans.len(), "subnets": c.subnets.len(), "ranges": c.ranges.len(),
             "reserved_ips": c.reserved_ips.len(), "users": c.users.len(), "scripts": c.scripts.len(),
-            "images": c.images.len(), "boot_files": c.boot_files.len(), "racks": c.racks.len(),
+            "domains": c.domains.len(), "dns_resources": c.dns_resources.len(), "images": c.images.len(), "boot_files": c.boot_files.len(), "racks": c.racks.len(),
         });
         View { state: "kept".into(), wait: None, detail }
     }
 }
 
 impl Catalogue {
-    /// The catalogue of a new region: `fabric-0` with its untagged VLAN 5001.
+    /// The catalogue of a new region: `fabric-0` with its untagged VLAN 5001, and the domain `maas`.
     #[must_use]
     pub fn first() -> Self {
         let mut content = Content::default();
@@ -121,6 +122,8 @@ impl Catalogue {
         let vlan = VlanId(ids::first(Table::Vlans));
         ids::note(&mut content, Table::Fabrics, fabric.0);
         ids::note(&mut content, Table::Vlans, vlan.0);
+        ids::note(&mut content, Table::Domains, 0);
+        content.domains.insert(0, Domain::default());
         content.fabrics.insert(fabric, Fabric { id: fabric, name: format!("fabric-{fabric}") });
         content.vlans.insert(vlan, untagged(vlan, fabric));
         Self { content }
@@ -171,6 +174,10 @@ impl Catalogue {
                 drop(c.enrolment_tokens.insert(token.token_sha256.clone(), token));
             }
             CatalogueItem::Setting { name, value } => drop(c.settings.insert(name, value)),
+            CatalogueItem::Domain(domain) => drop(c.domains.insert(domain.id, domain)),
+            CatalogueItem::DefaultDomain(id) => c.default_domain = id,
+            CatalogueItem::DnsResource(resource) => drop(c.dns_resources.insert(resource.id, resource)),
+            CatalogueItem::DnsRecord(record) => drop(c.dns_records.insert(record.id, record)),
         }
     }
 
@@ -208,6 +215,12 @@ impl Catalogue {
             }
             CatalogueKey::EnrolmentToken(token) => drop(c.enrolment_tokens.remove(token)),
             CatalogueKey::Setting(name) => drop(c.settings.remove(name)),
+            CatalogueKey::Domain(id) => drop(c.domains.remove(id)),
+            CatalogueKey::DnsResource(id) => {
+                c.dns_records.retain(|_, record| record.resource != *id);
+                c.dns_resources.remove(id);
+            }
+            CatalogueKey::DnsRecord(id) => drop(c.dns_records.remove(id)),
         }
         self.become_(next, effects)
     }
@@ -241,6 +254,9 @@ impl Catalogue {
             || a.boot_files != b.boot_files
             || a.settings != b.settings
             || a.racks != b.racks
+            || (a.default_domain, &a.domains) != (b.default_domain, &b.domains)
+            || a.dns_resources != b.dns_resources
+            || a.dns_records != b.dns_records
     }
 }
 

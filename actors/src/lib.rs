@@ -6,6 +6,7 @@ pub mod agent;
 pub mod catalogue;
 pub mod clock;
 pub mod core;
+pub mod dns;
 pub mod errand;
 pub mod leases;
 pub mod link;

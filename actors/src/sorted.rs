@@ -52,6 +52,17 @@ impl<K: Ord + Clone, V: Clone> Sorted<K, V> {
         chunk.get(i).map(|(_, v)| v)
     }
 
+    /// The value of that key, to be changed in place.
+    pub fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        let at = self.chunk_of(key);
+        let shared = self.chunks.get_mut(at)?;
+        let i = shared.binary_search_by(|(k, _)| k.borrow().cmp(key)).ok()?;
+        Arc::make_mut(shared).get_mut(i).map(|(_, v)| v)
+    }
+
     /// Whether it has that key.
     #[must_use]
     pub fn contains(&self, key: &K) -> bool {

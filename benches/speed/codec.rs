@@ -114,12 +114,8 @@ fn plan() -> Fallible<ToRack> {
         hostname: Some(format!("fox-{n:04}")),
     };
     Ok(ToRack::Plan(Box::new(PlanUpdate {
-        base: None,
-        generation: Generation(5),
-        settings: None,
-        subnets: None,
-        boot_files: None,
         reservations: Rows { replace: true, put: (0..1_000).map(row).collect(), remove: vec![] },
         tickets: Rows { replace: true, put: vec![ticket; 1_000], remove: vec![] },
+        ..PlanUpdate::empty(None, Generation(5))
     })))
 }

@@ -111,6 +111,7 @@ impl Region {
             // The API is started by itself, where the caller wants it.
             api_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             link_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            dns_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             username: "admin".into(),
             email: String::new(),
             password: None,

@@ -20,11 +20,12 @@ const ARROWS: [(&str, &[&str]); 6] = [
 ];
 
 /// Who may depend on a heavy library, in the product (tests may use what they like as an oracle).
-const HEAVY: [(&str, &[&str]); 7] = [
+const HEAVY: [(&str, &[&str]); 8] = [
     ("bincode", &["schema"]),
     ("quinn", &["actors"]),
     ("actix", &["actors", "rack", "region"]),
     ("dhcproto", &["rack", "benches"]),
+    ("hickory-proto", &["actors", "rack"]),
     ("diesel", &["schema", "region", "benches"]),
     ("actix-web", &["rack", "region"]),
     ("tftp_server", &[]),

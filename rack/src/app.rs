@@ -31,6 +31,7 @@ use crate::{
     control::Control,
     deputies::Deputies,
     dhcp::Listen,
+    dns,
     fetch::Fetcher,
     kernel,
     leases::LeaseTable,
@@ -192,6 +193,9 @@ fn first_plan(config: &mut RackConfig, state: &State, bodies: &Bodies) -> Result
     config.tftp = file.listen.tftp.unwrap_or(config.tftp);
     config.http = file.listen.http.unwrap_or(config.http);
     config.proxy.listen = file.listen.proxy.unwrap_or(config.proxy.listen);
+    if !file.listen.dns.is_empty() {
+        config.dns.listen = dns::Listen::At(file.listen.dns);
+    }
     Ok(PlanHandle::new(planfile::with_reservations(file.plan, &kept.reservations)))
 }
 

@@ -15,6 +15,7 @@ use names::{Loader, Name};
 
 pub mod desk;
 pub mod grub;
+pub mod host;
 pub mod ipxe;
 pub mod names;
 pub mod pxelinux;
@@ -30,6 +31,8 @@ pub struct Asked<'a> {
     pub peer: IpAddr,
     /// The rack's HTTP as this machine reaches it: the host of every URL in the answer.
     pub rack: SocketAddr,
+    /// Whether this rack serves DNS at that address.
+    pub names: bool,
 }
 
 /// Who is known to hold the asking address.
@@ -80,14 +83,17 @@ pub fn answer<'a>(snapshot: &'a Snapshot, asked: &Asked<'_>, holders: Holders, n
         .find_map(|mac| Some((mac, snapshot.ticket_by_mac(mac, now)?)));
     let ticket = known.map(|(_, ticket)| ticket);
     let (kind, content) = match parsed {
-        Name::Config { loader, .. } => (FileKind::Config, config(loader, known, asked.rack)),
+        Name::Config { loader, .. } => {
+            let host = host::host(snapshot, asked.peer, asked.rack, asked.names);
+            (FileKind::Config, config(loader, known, asked.rack, host))
+        }
         Name::Image { sha256, file } => image(snapshot, ticket, sha256, file),
         Name::File { habit } => file(snapshot, &name, habit),
     };
     Answer { name, kind, ticket, content }
 }
 
-fn config(loader: Loader, known: Option<(MacAddr, &Ticket)>, rack: SocketAddr) -> Content {
+fn config(loader: Loader, known: Option<(MacAddr, &Ticket)>, rack: SocketAddr, host: String) -> Content {
     let Some((mac, ticket)) = known else { return Content::Missing };
     let text = match (ticket.purpose, &ticket.boot) {
         (BootPurpose::Local, _) => match loader {
@@ -96,7 +102,7 @@ fn config(loader: Loader, known: Option<(MacAddr, &Ticket)>, rack: SocketAddr) -
             Loader::Grub => grub::local(ticket),
         },
         (BootPurpose::Commissioning, Some(boot)) => {
-            let system = System::new(ticket, boot, mac, rack);
+            let system = System::new(ticket, boot, mac, rack, host);
             match loader {
                 Loader::Ipxe => ipxe::ephemeral(&system),
                 Loader::Pxelinux => pxelinux::ephemeral(&system),
@@ -142,13 +148,14 @@ pub struct System<'a> {
     boot: &'a TicketBoot,
     mac: MacAddr,
     rack: SocketAddr,
+    host: String,
 }
 
 impl<'a> System<'a> {
-    /// The system that `ticket` orders, for a machine that boots with `mac` and reaches the rack's HTTP at `rack`.
+    /// The system that `ticket` orders, for a machine that boots with `mac`, reaches this rack's HTTP at `rack`, and metadata at `host`.
     #[must_use]
-    pub fn new(ticket: &'a Ticket, boot: &'a TicketBoot, mac: MacAddr, rack: SocketAddr) -> Self {
-        Self { ticket, boot, mac, rack }
+    pub fn new(ticket: &'a Ticket, boot: &'a TicketBoot, mac: MacAddr, rack: SocketAddr, host: String) -> Self {
+        Self { ticket, boot, mac, rack, host }
     }
 
     /// `images/<sha256>/boot-kernel`, without a leading slash.
@@ -181,7 +188,8 @@ impl<'a> System<'a> {
     pub fn parameters(&self) -> String {
         let image = &self.boot.image;
         let squashfs = image.squashfs.map(|body| self.url(&format!("images/{}/squashfs", body.sha256)));
-        let preseed = self.url(&format!("MAAS/metadata/latest/by-id/{}/?op=get_preseed", self.ticket.machine));
+        let preseed =
+            format!("http://{}/MAAS/metadata/latest/by-id/{}/?op=get_preseed", self.host, self.ticket.machine);
         let filled = image
             .kernel_params
             .replace("{squashfs_url}", squashfs.as_deref().unwrap_or_default())

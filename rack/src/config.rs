@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     dhcp::Listen,
+    dns::{self, DnsConfig},
     power::PowerSettings,
     proxy::{Ports, ProxyConfig, Reach},
     state::OutboxLimits,
@@ -33,6 +34,7 @@ pub struct RackConfig {
     pub dhcp_peers: Vec<Ipv4Addr>,
     pub tftp: SocketAddrV4,
     pub http: SocketAddr,
+    pub dns: DnsConfig,
     pub proxy: ProxyConfig,
     pub power: PowerSettings,
     pub outbox: OutboxLimits,
@@ -46,13 +48,20 @@ pub enum Service {
     /// Boot files, images and the metadata service.
     Http,
     Power,
+    Dns,
     /// Packages, through a cache.
     Proxy,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Dhcp, Self::Tftp, Self::Http, Self::Power, Self::Proxy];
+    pub const ALL: [Self; 6] = [Self::Dhcp, Self::Tftp, Self::Http, Self::Power, Self::Dns, Self::Proxy];
+
+    /// The names of all.
+    #[must_use]
+    pub fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
 
     /// Its name in settings.
     #[must_use]
@@ -62,6 +71,7 @@ impl Service {
             Self::Tftp => "tftp",
             Self::Http => "http",
             Self::Power => "power",
+            Self::Dns => "dns",
             Self::Proxy => "proxy",
         }
     }
@@ -72,7 +82,7 @@ impl FromStr for Service {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let named = Self::ALL.into_iter().find(|s| s.name() == text.trim());
-        named.ok_or_else(|| format!("\"{text}\" is none of {}", Self::ALL.map(Self::name).join(", ")))
+        named.ok_or_else(|| format!("\"{text}\" is none of {}", Self::names()))
     }
 }
 
@@ -88,6 +98,7 @@ impl Default for RackConfig {
             dhcp_peers: Vec::new(),
             tftp: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 69),
             http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5_248)),
+            dns: DnsConfig::default(),
             proxy: ProxyConfig::default(),
             power: PowerSettings::default(),
             outbox: OutboxLimits::default(),
@@ -130,6 +141,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("dhcp", &["listen", "peers"]),
     ("tftp", &["listen"]),
     ("http", &["listen"]),
+    ("dns", &["listen", "port", "upstreams", "cache_mebibytes", "mixed_case"]),
     ("power", &["ipmi", "redfish_tls", "ipmitool", "timeout_s", "at_once"]),
     (
         "proxy",
@@ -233,8 +245,7 @@ impl Reader {
     fn config(&mut self) -> RackConfig {
         let base = RackConfig::default();
         let (tftp, http, power) = (base.tftp, base.http, base.power.clone());
-        let services: Vec<Service> =
-            self.list("rack", "only", &format!("name services: {}", Service::ALL.map(Service::name).join(", ")));
+        let services: Vec<Service> = self.list("rack", "only", &format!("name services: {}", Service::names()));
         let listen = self.dhcp_listen();
         let state: PathBuf = self.one("rack", "state", base.state, "give a directory");
         let config = RackConfig {
@@ -246,6 +257,7 @@ impl Reader {
             dhcp_peers: self.list("dhcp", "peers", "give IPv4 addresses of other racks"),
             tftp: self.one("tftp", "listen", tftp, "write ADDRESS:PORT as in 0.0.0.0:69"),
             http: self.one("http", "listen", http, "write ADDRESS:PORT as in 0.0.0.0:5248"),
+            dns: self.dns(),
             proxy: self.proxy(base.proxy),
             power: PowerSettings {
                 ipmi: self.one("power", "ipmi", power.ipmi, "write \"native\" or \"ipmitool\""),
@@ -306,6 +318,49 @@ impl Reader {
                 Listen::At(self.list("dhcp", "listen", "write \"interfaces\", or addresses as in [\"10.77.0.1:67\"]"))
             }
         }
+    }
+
+    fn dns(&mut self) -> DnsConfig {
+        let base = DnsConfig::default();
+        let port = u16::try_from(self.number("dns", "port", 53, 1, 65_535)).unwrap_or(53);
+        let key = ("dns".to_owned(), "listen".to_owned());
+        let listen = match self.values.get(&key).map(Vec::as_slice) {
+            None => dns::Listen::Subnets { port },
+            Some([word]) if word == "subnets" => dns::Listen::Subnets { port },
+            Some(_) => dns::Listen::At(self.dns_listen()),
+        };
+        DnsConfig {
+            listen,
+            upstreams: self.upstreams(),
+            cache: self.number("dns", "cache_mebibytes", base.cache >> 20, 1, 4_096) << 20,
+            mixed_case: self.one("dns", "mixed_case", base.mixed_case, "write true or false"),
+        }
+    }
+
+    fn dns_listen(&mut self) -> Vec<SocketAddr> {
+        let remedy = "write \"subnets\", or addresses as in [\"10.77.0.1:53\"]";
+        let listen: Vec<SocketAddr> = self.list("dns", "listen", remedy);
+        for wide in listen.iter().filter(|address| address.ip().is_unspecified()) {
+            let why = format!("{wide} would take the port on every address, also on the host's own resolver's");
+            self.fault("dns.listen", why, remedy);
+        }
+        listen
+    }
+
+    /// Addresses, with ports or without.
+    fn upstreams(&mut self) -> Vec<SocketAddr> {
+        let mut found = Vec::new();
+        for text in self.values.get(&("dns".into(), "upstreams".into())).cloned().unwrap_or_default() {
+            let alone = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+            match text.parse().or_else(|_| alone()) {
+                Ok(server) => found.push(server),
+                Err(_) => {
+                    let why = format!("\"{text}\" is no address");
+                    self.fault("dns.upstreams", why, "write addresses as in [\"192.0.2.53\", \"192.0.2.54:5353\"]");
+                }
+            }
+        }
+        found
     }
 
     fn proxy(&mut self, base: ProxyConfig) -> ProxyConfig {

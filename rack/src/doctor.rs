@@ -16,6 +16,7 @@ use crate::{
     config::{RackConfig, Service},
     dhcp::Listen,
     power::{PowerSettings, ipmi::IpmiBy},
+    dns,
 };
 
 /// One finding.
@@ -103,7 +104,25 @@ fn ports(config: &RackConfig) -> Vec<Finding> {
             port(Service::Dhcp, "udp", address.into(), UdpSocket::bind(address).map(drop));
         }
     }
+    if has(Service::Dns) {
+        for address in dns_addresses(config) {
+            let tried = UdpSocket::bind(address).and_then(|_| TcpListener::bind(address).map(drop));
+            port(Service::Dns, "udp and tcp", address, tried);
+        }
+    }
     found
+}
+
+/// Where DNS is to be served; without a plan yet, on each address of this host but loopback. The wildcard is never tried: a resolver
+/// of the host on 127.0.0.53 does not stand in the way.
+fn dns_addresses(config: &RackConfig) -> Vec<SocketAddr> {
+    match &config.dns.listen {
+        dns::Listen::At(addresses) => addresses.clone(),
+        dns::Listen::Subnets { port } => {
+            let own = agent::interfaces().into_iter().flat_map(|i| i.addresses).map(|(address, _)| address);
+            own.filter(|ip| ip.is_ipv4() && !ip.is_loopback()).map(|ip| SocketAddr::new(ip, *port)).collect()
+        }
+    }
 }
 
 fn capabilities(config: &RackConfig) -> Vec<Finding> {
@@ -111,7 +130,9 @@ fn capabilities(config: &RackConfig) -> Vec<Finding> {
     let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).map_or("0", str::trim);
     let effective = u64::from_str_radix(effective, 16).unwrap_or(0);
     let dhcp = config.services.contains(&Service::Dhcp) && config.dhcp == Listen::Interfaces;
-    let low = config.services.contains(&Service::Tftp) && config.tftp.port() < 1_024;
+    let names =
+        config.services.contains(&Service::Dns) && dns_addresses(config).iter().any(|a| (1..1_024).contains(&a.port()));
+    let low = names || config.services.contains(&Service::Tftp) && config.tftp.port() < 1_024;
     let needed = [
         (dhcp || low, NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE", "ports below 1024"),
         (dhcp, NET_RAW, "CAP_NET_RAW", "answers to machines that have no address yet"),

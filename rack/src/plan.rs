@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use actors::sorted::Sorted;
+use actors::{dns::Zones, sorted::Sorted};
 use arc_swap::ArcSwap;
 use schema::{
     boot::{BodyRef, BootFile, Sha256},
@@ -30,6 +30,7 @@ pub struct Snapshot {
     reservations: Sorted<(MacAddr, SubnetId), Arc<Reservation>>,
     reserved: Sorted<(Ipv4Addr, SubnetId, MacAddr), ()>,
     bodies: Sorted<Sha256, Named>,
+    zones: Zones,
 }
 
 /// The parts of a plan that are replaced whole.
@@ -104,7 +105,14 @@ impl Snapshot {
         for ticket in update.tickets.put {
             next.put_ticket(ticket);
         }
+        next.zones.apply(&update.zones, &update.records);
         next
+    }
+
+    /// What DNS answers by itself.
+    #[must_use]
+    pub fn zones(&self) -> &Zones {
+        &self.zones
     }
 
     fn put_reservation(&mut self, reservation: Reservation) {
@@ -252,31 +260,47 @@ fn named(ticket: &Ticket) -> impl Iterator<Item = (BodyRef, bool)> + '_ {
     })
 }
 
-/// The plan in force. Cloned freely; reading takes no lock.
+/// The plan in force, and where this rack answers names of it. Cloned freely; reading takes no lock.
 #[derive(Debug, Clone, Default)]
-pub struct PlanHandle(Arc<ArcSwap<Snapshot>>);
+pub struct PlanHandle {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    dns: Arc<ArcSwap<Vec<IpAddr>>>,
+}
 
 impl PlanHandle {
     /// A handle that starts with `plan`.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(Snapshot::new(plan))))
+        Self { snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::new(plan))), dns: Arc::default() }
     }
 
     /// The snapshot in force now.
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.snapshot.load_full()
     }
 
     /// Puts `plan` in force. The caller has made it durable.
     pub fn store(&self, plan: Plan) {
-        self.0.store(Arc::new(Snapshot::new(plan)));
+        self.snapshot.store(Arc::new(Snapshot::new(plan)));
     }
 
     /// Puts the plan in force as it is after an update that fits it. The caller has made the update durable.
     pub fn apply(&self, update: PlanUpdate) {
-        let next = self.0.load().after(update);
-        self.0.store(Arc::new(next));
+        let next = self.snapshot.load().after(update);
+        self.snapshot.store(Arc::new(next));
+    }
+
+    /// Names are answered at these addresses, on the port where machines ask.
+    pub fn dns_serves(&self, addresses: Vec<IpAddr>) {
+        if **self.dns.load() != addresses {
+            self.dns.store(Arc::new(addresses));
+        }
+    }
+
+    /// Whether a machine that asks that address for names is answered.
+    #[must_use]
+    pub fn has_dns(&self, address: IpAddr) -> bool {
+        self.dns.load().contains(&address.to_canonical())
     }
 }

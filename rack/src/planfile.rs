@@ -43,6 +43,7 @@ pub struct PlanListen {
     pub tftp: Option<SocketAddrV4>,
     pub http: Option<SocketAddr>,
     pub proxy: Option<SocketAddr>,
+    pub dns: Vec<SocketAddr>,
 }
 
 /// A plan file as it was read.
@@ -73,7 +74,8 @@ pub fn read(path: &Path, files: Option<&Path>, bodies: &Bodies) -> Result<PlanFi
     })?;
     let listen = value.as_object_mut().and_then(|table| table.remove("listen")).unwrap_or_default();
     let listen = if listen.is_null() { PlanListen::default() } else { field(listen, "listen").map_err(parse)? };
-    let mut known = ["generation", "settings", "subnets", "reservations", "tickets", "boot_files"].iter();
+    let mut known =
+        ["generation", "settings", "subnets", "reservations", "tickets", "boot_files", "zones", "records"].iter();
     if let Some(unknown) = value.as_object().and_then(|t| t.keys().find(|k| !known.clone().any(|n| n == k))) {
         let known: Vec<_> = known.by_ref().copied().collect();
         return Err(parse(format!("there is no \"{unknown}\" in a plan; use {}, listen", known.join(", "))));

@@ -14,6 +14,7 @@ use actix_web::{
 pub mod annex;
 pub mod auth;
 pub mod call;
+pub mod domains;
 pub mod events;
 pub mod explain;
 pub mod fault;
@@ -84,6 +85,12 @@ pub fn routes(config: &mut ServiceConfig) {
         "reservedips/{reserved_id}" => ranges::reserved_one,
         "scripts" => scripts::all,
         "scripts/{name}" => scripts::one,
+        "domains" => domains::all,
+        "domains/{domain_id}" => domains::one,
+        "dnsresources" => domains::resources::all,
+        "dnsresources/{resource_id}" => domains::resources::one,
+        "dnsresourcerecords" => domains::records::all,
+        "dnsresourcerecords/{record_id}" => domains::records::one,
         "maas" => settings::maas,
         "boot-resources" => images::boot_resources,
     );

@@ -36,6 +36,7 @@ use crate::{
     census::Census,
     config::Config,
     directory::Directory,
+    dns::{self, Names},
     links::Links,
     perform::{Hands, POWER},
     seal::{Seal, SealError},
@@ -64,6 +65,7 @@ pub struct Inner {
     pub registry: Registry,
     pub catalogue: CatalogueDoor,
     pub links: Links,
+    pub names: Names,
     /// The machines that changed, for whoever watches. A slow watcher misses some and reads anew.
     pub changed: broadcast::Sender<SystemId>,
     /// Where every machine stands, counted.
@@ -105,6 +107,8 @@ pub enum StartError {
     Ca(#[from] CaError),
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error(transparent)]
+    Dns(#[from] dns::server::StartError),
     #[error("the actors' thread did not start: {0}; check the limit of threads")]
     Thread(std::io::Error),
     #[error("{database} holds no region; make one with `hostler init`")]

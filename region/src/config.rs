@@ -10,7 +10,11 @@ use std::{
     str::FromStr,
 };
 
-use schema::{id::SystemId, secret::Secret};
+use schema::{
+    id::SystemId,
+    net::{Cidr, NetError},
+    secret::Secret,
+};
 
 /// What a region is told. Every field has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,10 @@ pub struct Config {
     pub api_listen: SocketAddr,
     /// The link to the racks: 5250/udp. Port 0 takes a free one.
     pub link_listen: SocketAddr,
+    /// The zones, for whoever asks: 5253 udp and tcp. Port 0 takes a free one.
+    pub dns_listen: SocketAddr,
+    /// Who may have a whole zone (AXFR). Nobody by default.
+    pub dns_transfer: Vec<Cidr>,
     /// Days that the journal is kept.
     pub journal_days: u32,
 }
@@ -61,12 +69,14 @@ impl fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 /// Every setting: section, key, what it is for. The one list; `config.rs` and `init` go by it.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 8] = [
     ("region", "id"),
     ("region", "data_dir"),
     ("database", "url"),
     ("api", "listen"),
     ("link", "listen"),
+    ("dns", "listen"),
+    ("dns", "transfer"),
     ("journal", "days"),
 ];
 
@@ -102,7 +112,8 @@ impl Config {
     /// The file that `init` writes.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let Self { id, data_dir, database, api_listen, link_listen, journal_days } = self;
+        let Self { id, data_dir, database, api_listen, link_listen, dns_listen, dns_transfer, journal_days } = self;
+        let transfer = dns_transfer.iter().map(Cidr::to_string).collect::<Vec<_>>().join(" ");
         let text = |s: &str| toml::Value::String(s.to_owned()).to_string();
         format!(
             "# Hostler's region. Every setting also by environment: HOSTLER_<SECTION>_<KEY>, as in HOSTLER_API_LISTEN.\n\n\
@@ -110,12 +121,15 @@ impl Config {
              [database]\n# sqlite:PATH or postgres://USER@HOST/DATABASE\nurl = {}\n\n\
              [api]\n# API, dashboard and metrics.\nlisten = {}\n\n\
              [link]\n# Where racks dial in (UDP).\nlisten = {}\n\n\
+             [dns]\n# The zones, for whoever asks.\nlisten = {}\n# Networks that may have a whole zone (AXFR), blanks between.\ntransfer = {}\n\n\
              [journal]\n# How long steps are kept.\ndays = {journal_days}\n",
             text(id.as_str()),
             text(&data_dir.to_string_lossy()),
             text(database.expose()),
             text(&api_listen.to_string()),
             text(&link_listen.to_string()),
+            text(&dns_listen.to_string()),
+            text(&transfer),
         )
     }
 
@@ -228,6 +242,27 @@ impl Raw {
         }
     }
 
+    /// A list of networks with blanks between; empty where nothing is set.
+    fn networks(&mut self, section: &'static str, key: &'static str) -> Vec<Cidr> {
+        let Some((value, place)) = self.values.get(&(section, key)).cloned() else { return Vec::new() };
+        let mut networks = Vec::new();
+        for text in value.split([' ', ',']).filter(|text| !text.is_empty()) {
+            match text.parse() {
+                Ok(network) => networks.push(network),
+                Err(error) => {
+                    let error: NetError = error;
+                    self.fault(
+                        &place,
+                        &format!("\"{text}\""),
+                        error.to_string(),
+                        "write networks, as in 10.0.0.0/8 192.0.2.7/32",
+                    );
+                }
+            }
+        }
+        networks
+    }
+
     fn check(mut self) -> Result<Config, Faults> {
         let listen = "write ADDRESS:PORT, as in 0.0.0.0:5240; port 0 takes a free one";
         let id = self.take("region", "id", None, "let `hostler init` make one: six lower-case letters or digits");
@@ -247,6 +282,8 @@ impl Raw {
         }
         let api_listen = self.take("api", "listen", Some("0.0.0.0:5240"), listen);
         let link_listen = self.take("link", "listen", Some("0.0.0.0:5250"), listen);
+        let dns_listen = self.take("dns", "listen", Some("0.0.0.0:5253"), listen);
+        let dns_transfer = self.networks("dns", "transfer");
         let journal_days = self.take("journal", "days", Some("30"), "write a number of days, as in 30");
         if let Some(0) = journal_days {
             self.fault(
@@ -256,13 +293,18 @@ impl Raw {
                 "keep at least a day: a restart reads the journal's actors",
             );
         }
-        let checked = (id, data_dir, database, api_listen, link_listen, journal_days);
+        let listens = (api_listen, link_listen, dns_listen);
+        let checked = (id, data_dir, database, listens, journal_days);
         match checked {
-            (Some(id), Some(data_dir), Some(database), Some(api_listen), Some(link_listen), Some(journal_days))
-                if self.faults.is_empty() =>
-            {
+            (
+                Some(id),
+                Some(data_dir),
+                Some(database),
+                (Some(api_listen), Some(link_listen), Some(dns_listen)),
+                Some(journal_days),
+            ) if self.faults.is_empty() => {
                 let database = Secret::new(database);
-                Ok(Config { id, data_dir, database, api_listen, link_listen, journal_days })
+                Ok(Config { id, data_dir, database, api_listen, link_listen, dns_listen, dns_transfer, journal_days })
             }
             _ => Err(Faults(self.faults)),
         }

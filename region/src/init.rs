@@ -43,6 +43,7 @@ pub struct Options {
     pub database: Option<Secret<String>>,
     pub api_listen: SocketAddr,
     pub link_listen: SocketAddr,
+    pub dns_listen: SocketAddr,
     pub username: String,
     pub email: String,
     /// `None`: one is drawn and shown once.
@@ -145,6 +146,8 @@ fn config_of(options: &Options) -> Config {
         database: options.database.clone().unwrap_or_else(default),
         api_listen: options.api_listen,
         link_listen: options.link_listen,
+        dns_listen: options.dns_listen,
+        dns_transfer: Vec::new(),
         journal_days: 30,
     }
 }

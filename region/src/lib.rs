@@ -8,6 +8,7 @@ pub mod builtin;
 pub mod census;
 pub mod config;
 pub mod directory;
+pub mod dns;
 pub mod init;
 pub mod link;
 pub mod links;

@@ -82,6 +82,7 @@ async fn serve(app: App, mut connection: Connection) {
     tasks.shutdown().await;
     info!(%rack, why, "disconnected");
     if app.links.take(rack, connected.number) {
+        app.racks_changed();
         let last_report = app.links.seen(rack).unwrap_or_default();
         talking.tell_rack(RackEvent::Disconnected { why, last_report }, new_trace()).await;
     }
@@ -138,6 +139,7 @@ impl Talking {
         let plan = hello.plan;
         // A second Hello on the same connection tells the rack's actor; the first stays for the briefs.
         self.connected.hello.set(hello).ok();
+        self.app.racks_changed();
         let last_report = self.app.links.seen(self.rack).unwrap_or_default();
         self.tell_rack(RackEvent::Connected { facts, plan, last_report }, trace).await;
     }
@@ -193,18 +195,24 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
             marks.whole |= now != served;
             served = now;
         }
-        let update = if whole || marks.whole {
+        let mut updates = Vec::new();
+        if whole || marks.whole {
             let tickets = app.tickets.all(rack, &served);
             let (anew, update) = Told::whole(told.generation.next(), compose(&app), tickets);
             told = anew;
-            Some(update)
+            updates.push(update);
         } else {
             let tickets: Vec<_> =
                 marks.machines.iter().map(|id| (*id, app.tickets.ticket(*id, rack, &served))).collect();
-            told.update(marks.sections.then(|| compose(&app)), tickets)
-        };
+            updates.extend(told.update(marks.sections.then(|| compose(&app)), tickets));
+        }
+        if whole || marks.whole || marks.names {
+            let (version, pages) = app.names.since(told.names);
+            updates.extend(pages.into_iter().map(|page| told.page(page)));
+            told.names = version;
+        }
         whole = false;
-        if let Some(update) = update {
+        for update in updates {
             let trace = new_trace();
             let generation = update.generation;
             tell_rack(&app, rack, RackEvent::PlanWanted { generation }, trace).await;

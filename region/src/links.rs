@@ -50,6 +50,7 @@ pub(crate) struct Dirty {
 pub(crate) struct Marks {
     pub(crate) whole: bool,
     pub(crate) sections: bool,
+    pub(crate) names: bool,
     pub(crate) machines: HashSet<SystemId>,
 }
 
@@ -128,6 +129,13 @@ impl Links {
     pub(crate) fn mark_sections(&self) {
         for connected in self.racks().values() {
             connected.dirty.mark(|marks| marks.sections = true);
+        }
+    }
+
+    /// Names changed.
+    pub(crate) fn mark_names(&self) {
+        for connected in self.racks().values() {
+            connected.dirty.mark(|marks| marks.names = true);
         }
     }
 

@@ -12,6 +12,7 @@ use actors::{
 use schema::{
     id::{AttemptId, SystemId},
     messages::{link::ToRack, machine::MachineEvent},
+    projection::Projection,
     time::Timestamp,
     wait::Wait,
 };
@@ -123,22 +124,26 @@ impl Perform<Machine> for Hands {
                 self.0.tickets.withdraw(machine, attempt);
                 self.0.mark(machine);
             }
-            // It went with the record.
+            // It went with the record; interfaces have names in DNS.
+            MachineEffect::Store(Projection::Hardware(report)) => self.0.names.hardware(machine, &report.interfaces),
             MachineEffect::Store(_) => {}
         }
     }
 
     fn show(&self, me: &ActorRef<Machine>, verdict: &Verdict) {
-        if self.0.tickets.note(&me.snapshot()) {
+        let state = me.snapshot();
+        if self.0.tickets.note(&state) {
             // It may be on another VLAN than before.
             self.0.links.mark(*me.id(), None);
+            let spec = Some(&state.spec).filter(|_| state.life == Life::Present);
+            self.0.names.change(|composer| composer.machine(*me.id(), spec));
         }
-        for machine in self.0.turns.note(&me.snapshot()) {
+        for machine in self.0.turns.note(&state) {
             let app = self.0.clone();
             self.spawn(async move { app.give_turn(machine, new_trace()).await });
         }
         if matches!(verdict, Verdict::Moved | Verdict::Waiting(_)) {
-            self.0.census.note(&me.snapshot(), true);
+            self.0.census.note(&state, true);
         }
         self.0.changed.send(*me.id()).ok(); // Nobody may be watching.
     }
@@ -195,8 +200,9 @@ impl Perform<Subnet> for Hands {
         self.keep(&moved, None, rows)
     }
 
-    fn perform(&self, _: &ActorRef<Subnet>, SubnetEffect::StoreLease(_): SubnetEffect, _: TraceId) {
-        // It went with the record.
+    fn perform(&self, _: &ActorRef<Subnet>, SubnetEffect::StoreLease(lease): SubnetEffect, _: TraceId) {
+        // The row went with the record.
+        self.0.names.change(|composer| composer.leases([lease], clock::now()));
     }
 }
 
@@ -215,6 +221,8 @@ impl Perform<Catalogue> for Hands {
         match effect {
             CatalogueEffect::PlansChanged => {
                 self.0.links.mark_sections();
+                let content = self.0.catalogue_content();
+                self.0.names.change(|composer| composer.catalogue(content));
                 let app = self.0.clone();
                 self.spawn(async move { app.size_subnets(trace).await });
             }

@@ -18,7 +18,7 @@ use schema::{
     time::Timestamp,
 };
 
-use crate::settings;
+use crate::{dns::Delta, settings};
 
 /// What the region keeps of a machine for the racks' plans.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,16 +109,22 @@ fn plan_subnet(c: &Catalogue, subnet: &Subnet, rack: RackId, interfaces: &[RackI
     let ranges = c.ranges.values().filter(|r| r.subnet == subnet.id);
     let (dynamic, reserved): (Vec<_>, Vec<_>) = ranges.partition(|r| r.range_type == RangeType::Dynamic);
     let dynamic = dynamic.iter().filter_map(|r| share(&r.range, server, rack)).collect();
+    // MAAS's order: the rack first, since it alone knows the internal names, then what the operator names.
+    let rack_address = own.or_else(|| relay_address(c, server, interfaces));
+    let names = rack_address.filter(|_| subnet.allow_dns).map(IpAddr::V4);
+    let named = subnet.dns_servers.iter().copied().filter(|ip| Some(*ip) != names);
+    let dns_servers = names.into_iter().chain(named).collect();
+    let domain = c.main_domain().name.to_string();
     Some(PlanSubnet {
         id: subnet.id,
         vlan: subnet.vlan,
         cidr: subnet.cidr,
-        rack_address: own.or_else(|| relay_address(c, server, interfaces)),
+        rack_address,
         gateway: v4(subnet.gateway),
-        dns_servers: subnet.dns_servers.clone(),
+        dns_servers,
         ntp_servers: Vec::new(),
-        domain: None,
-        search: Vec::new(),
+        search: search(c, &domain),
+        domain: Some(domain),
         mtu: vlan.mtu,
         dynamic,
         excluded: reserved.iter().map(|r| r.range).collect(),
@@ -130,6 +136,13 @@ fn plan_subnet(c: &Catalogue, subnet: &Subnet, rack: RackId, interfaces: &[RackI
         allow_proxy: subnet.allow_proxy,
         racks: Vec::new(),
     })
+}
+
+/// The domains whose hosts are found by their first label: the default one, then the others that are ours (MAAS's search list).
+fn search(c: &Catalogue, main: &str) -> Vec<String> {
+    let others = c.domains.values().filter(|d| d.authoritative && d.name.as_str() != main);
+    // Old resolvers take six (resolv.conf(5)).
+    std::iter::once(main.to_owned()).chain(others.map(|d| d.name.to_string())).take(6).collect()
 }
 
 /// A rack without an address in a relayed subnet answers with the one it has where the relay sends to.
@@ -184,6 +197,8 @@ pub fn served_vlans(c: &Catalogue, rack: RackId) -> HashSet<VlanId> {
 #[derive(Debug, Clone, Default)]
 pub struct Told {
     pub generation: Generation,
+    /// How far the names are told, as [`crate::dns::Names::since`] counts.
+    pub names: u64,
     sections: Sections,
     reservations: HashMap<(schema::id::SubnetId, MacAddr), Reservation>,
     tickets: BTreeMap<SystemId, Ticket>,
@@ -200,10 +215,11 @@ impl Told {
     #[must_use]
     pub fn whole(generation: Generation, sections: Sections, tickets: Vec<Ticket>) -> (Self, PlanUpdate) {
         let Sections { settings, subnets, boot_files, reservations } = sections.clone();
-        let plan = Plan { generation, settings, subnets, boot_files, reservations, tickets: tickets.clone() };
+        let tables = Plan { tickets: tickets.clone(), ..Plan::default() };
+        let plan = Plan { generation, settings, subnets, boot_files, reservations, ..tables };
         let tickets = tickets.into_iter().map(|t| (t.machine, t)).collect();
         let reservations = index(&sections.reservations);
-        (Self { generation, sections, reservations, tickets }, plan.into())
+        (Self { generation, names: 0, sections, reservations, tickets }, plan.into())
     }
 
     /// What changed: the sections if they were composed anew, and these machines' tickets (`None`: the machine is gone).
@@ -234,15 +250,17 @@ impl Told {
                 None => {}
             }
         }
-        let changed = update.settings.is_some()
-            || update.subnets.is_some()
-            || update.boot_files.is_some()
-            || update.reservations != Rows::default()
-            || update.tickets != Rows::default();
-        changed.then(|| {
+        (!update.is_empty()).then(|| {
             self.generation = update.generation;
             update
         })
+    }
+
+    /// A change of names, as an update of its own.
+    pub fn page(&mut self, names: Delta) -> PlanUpdate {
+        let base = self.generation;
+        self.generation = base.next();
+        PlanUpdate { zones: names.zones, records: names.records, ..PlanUpdate::empty(Some(base), self.generation) }
     }
 
     /// A removal is by MAC alone, so a MAC that loses one of several reservations has the others put again.

@@ -25,6 +25,7 @@ pub fn plan(c: &Catalogue) -> PlanSettings {
     let list = |name: &str| text(name).unwrap_or_default();
     let base = PlanSettings::default();
     PlanSettings {
+        domain: c.main_domain().name.to_string(),
         internal_domain: text("maas_internal_domain").unwrap_or(base.internal_domain.clone()),
         upstream_dns: each(&list("upstream_dns")).filter_map(Result::ok).collect(),
         dns_trusted: each::<Network>(&list("dns_trusted_acl")).filter_map(Result::ok).map(|n| n.0).collect(),

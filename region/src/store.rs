@@ -248,6 +248,8 @@ impl Store {
 pub mod ids {
     /// Script results.
     pub const RESULT: &str = "script_result";
+    /// Serials of DNS zones.
+    pub const DNS_SERIAL: &str = "dns_serial";
     pub(super) const SCRIPT_SET: &str = "script_set";
     pub(super) const INTERFACE: &str = "interface";
     pub(super) const DISK: &str = "disk";

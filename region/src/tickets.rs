@@ -8,6 +8,7 @@ use std::{
 use actors::machine::{Life, Machine};
 use schema::{
     id::{AttemptId, RackId, SystemId, VlanId},
+    messages::machine::MachineSpec,
     plan::Ticket,
 };
 
@@ -61,6 +62,11 @@ impl Tickets {
             row.withdrawn = row.withdrawn.max(attempt);
             row.machine.boot.take_if(|boot| boot.attempt <= attempt);
         }
+    }
+
+    /// Calls `each` with every machine.
+    pub fn each(&self, mut each: impl FnMut(&MachineSpec)) {
+        self.rows().values().for_each(|row| each(&row.machine.spec));
     }
 
     /// One machine's ticket for that rack; `None`: the machine is gone, or on a VLAN that the rack does not serve.

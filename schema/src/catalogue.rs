@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     boot::{BodyRef, BootFile, Image},
+    dns::{DnsName, default_ttl},
     id::{FabricId, RackId, RangeId, SubnetId, VlanId},
     net::{Cidr, IpRange, MacAddr},
     plan::Strangers,
@@ -86,6 +87,50 @@ pub struct ReservedIp {
     pub ip: IpAddr,
     pub hostname: Option<String>,
     pub comment: String,
+}
+
+/// A DNS domain: where machines are named, or one whose names others keep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    pub id: i64,
+    pub name: DnsName,
+    /// Its zone is ours; otherwise `forward_dns_servers` are asked, or whoever is asked for everything.
+    pub authoritative: bool,
+    /// Seconds; `None`: the setting `default_dns_ttl`.
+    pub ttl: Option<u32>,
+    pub forward_dns_servers: Vec<IpAddr>,
+}
+
+impl Default for Domain {
+    /// MAAS's first domain.
+    fn default() -> Self {
+        let name = "maas".parse().unwrap_or_default();
+        Self { id: 0, name, authoritative: true, ttl: None, forward_dns_servers: Vec::new() }
+    }
+}
+
+/// A name of a domain with addresses of its own, and what other records hang on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsResource {
+    pub id: i64,
+    pub domain: i64,
+    /// One label or several; `@` is the domain itself.
+    pub name: String,
+    /// Of the addresses, in seconds.
+    pub address_ttl: Option<u32>,
+    pub ip_addresses: Vec<IpAddr>,
+}
+
+/// A record of a [`DnsResource`] (MAAS: DNS data).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsRecord {
+    pub id: i64,
+    pub resource: i64,
+    pub ttl: Option<u32>,
+    /// `CNAME`, `MX`, `NS`, `SRV`, `SSHFP` or `TXT`.
+    pub rrtype: String,
+    /// As in a zone file: `10 mail.example.com`.
+    pub rrdata: String,
 }
 
 /// A person or a program with an account. The password's hash and the keys' secrets stand elsewhere.
@@ -178,10 +223,44 @@ pub struct Catalogue {
     pub racks: BTreeMap<RackId, RackEntry>,
     /// By the token's hash.
     pub enrolment_tokens: BTreeMap<String, EnrolmentToken>,
+    pub domains: BTreeMap<i64, Domain>,
+    /// The domain of machines that name none.
+    pub default_domain: i64,
+    pub dns_resources: BTreeMap<i64, DnsResource>,
+    pub dns_records: BTreeMap<i64, DnsRecord>,
     /// MAAS's `maas/?op=get_config` names, values as JSON text.
     pub settings: BTreeMap<String, String>,
     /// The next integer id to give out, by table name.
     pub next_ids: BTreeMap<String, i64>,
+}
+
+impl Catalogue {
+    /// The domain of machines that name none.
+    #[must_use]
+    pub fn main_domain(&self) -> Domain {
+        self.domains.get(&self.default_domain).cloned().unwrap_or_default()
+    }
+
+    /// The seconds that names of a domain live, unless they say otherwise.
+    #[must_use]
+    pub fn ttl(&self, domain: &Domain) -> u32 {
+        let set = || self.settings.get("default_dns_ttl").and_then(|text| text.parse().ok());
+        domain.ttl.or_else(set).unwrap_or_else(default_ttl)
+    }
+
+    /// Where Hostler names its subnets (MAAS: `maas_internal_domain`).
+    #[must_use]
+    pub fn internal_domain(&self) -> DnsName {
+        let set = self.settings.get("maas_internal_domain").and_then(|text| serde_json::from_str(text).ok());
+        set.unwrap_or_else(|| "maas-internal".parse().unwrap_or_default())
+    }
+
+    /// A resource's full name; `None` when its domain is gone or the whole is no name.
+    #[must_use]
+    pub fn fqdn(&self, resource: &DnsResource) -> Option<DnsName> {
+        let domain = &self.domains.get(&resource.domain)?.name;
+        if resource.name == "@" { Some(domain.clone()) } else { domain.below(&resource.name).ok() }
+    }
 }
 
 /// A change of the catalogue. `Put` adds or replaces whole; ids in it are allotted before (see the actor's `next_id`).
@@ -201,6 +280,10 @@ pub enum CatalogueItem {
     Rack(RackEntry),
     EnrolmentToken(EnrolmentToken),
     Setting { name: String, value: String },
+    Domain(Domain),
+    DefaultDomain(i64),
+    DnsResource(DnsResource),
+    DnsRecord(DnsRecord),
 }
 
 /// What to remove.
@@ -220,4 +303,7 @@ pub enum CatalogueKey {
     Rack(RackId),
     EnrolmentToken(String),
     Setting(String),
+    Domain(i64),
+    DnsResource(i64),
+    DnsRecord(i64),
 }

@@ -6,6 +6,7 @@ pub mod boot;
 pub mod catalogue;
 pub mod codec;
 pub mod commissioning;
+pub mod dns;
 pub mod hardware;
 pub mod id;
 pub mod lldp;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     boot::{BodyRef, BootFile, Image},
+    dns::{RecordSet, Zone},
     id::{AttemptId, Generation, RackId, SubnetId, SystemId, VlanId},
     net::{Cidr, IpRange, MacAddr},
     script::ScriptRef,
@@ -26,6 +27,9 @@ pub struct Plan {
     pub tickets: Vec<Ticket>,
     /// Boot loaders by the name firmware asks for.
     pub boot_files: Vec<BootFile>,
+    /// What the rack answers by itself. Every rack has all of them.
+    pub zones: Vec<Zone>,
+    pub records: Vec<RecordSet>,
 }
 
 /// What holds for the whole rack.

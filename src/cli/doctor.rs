@@ -85,11 +85,13 @@ fn region(path: &Path) -> Vec<Value> {
     };
     let tcp = TcpListener::bind(config.api_listen).map(|_| ());
     let udp = UdpSocket::bind(config.link_listen).map(|_| ());
+    let dns = UdpSocket::bind(config.dns_listen).and_then(|_| TcpListener::bind(config.dns_listen)).map(|_| ());
     let folder = std::fs::metadata(&config.data_dir);
     vec![
         line("configuration", "good", path.display().to_string(), ""),
         port("port api tcp", config.api_listen, tcp),
         port("port link udp", config.link_listen, udp),
+        port("port dns udp and tcp", config.dns_listen, dns),
         match folder {
             Ok(m) if m.is_dir() => line("data directory", "good", config.data_dir.display().to_string(), ""),
             Ok(_) => line("data directory", "bad", "it is a file", "choose another region.data_dir"),

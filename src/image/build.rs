@@ -9,11 +9,16 @@ use std::{
 
 /// The script and what it puts into the image, carried in the binary.
 const SCRIPT: &str = include_str!("build.sh");
-const GLUE: [(&str, &str, bool); 7] = [
+const GLUE: [(&str, &str, bool); 8] = [
     ("initramfs-tools/conf.d/hostler", include_str!("glue/initramfs-tools/conf.d/hostler"), false),
     ("initramfs-tools/modules", include_str!("glue/initramfs-tools/modules"), false),
     ("initramfs-tools/hooks/rooturl", include_str!("glue/initramfs-tools/hooks/rooturl"), true),
     ("initramfs-tools/scripts/init-top/rooturl", include_str!("glue/initramfs-tools/scripts/init-top/rooturl"), true),
+    (
+        "initramfs-tools/scripts/init-bottom/rooturl-names",
+        include_str!("glue/initramfs-tools/scripts/init-bottom/rooturl-names"),
+        true,
+    ),
     ("etc/cloud/cloud.cfg.d/90_hostler.cfg", include_str!("glue/etc/cloud/cloud.cfg.d/90_hostler.cfg"), false),
     ("etc/lldpd.d/hostler.conf", include_str!("glue/etc/lldpd.d/hostler.conf"), false),
     ("etc/network/interfaces", include_str!("glue/etc/network/interfaces"), false),

@@ -157,6 +157,7 @@ fn rack_config(state: PathBuf, own: Ipv4Addr, region: SocketAddr) -> RackConfig 
         dhcp: rack::dhcp::Listen::At(vec![free]),
         tftp: free,
         http: free.into(),
+        dns: rack::dns::DnsConfig { listen: rack::dns::Listen::At(vec![free.into()]), ..Default::default() },
         proxy: rack::proxy::ProxyConfig { listen: free.into(), ..rack::proxy::ProxyConfig::default() },
         ..RackConfig::default()
     }
@@ -182,7 +183,8 @@ fn services(id: RackId, rack: &rack::app::Running) -> Value {
             "dhcp": at(Service::Dhcp),
             "tftp": at(Service::Tftp),
             "proxy": at(Service::Proxy),
-            "dns": null, "ntp": null, "syslog": null,
+            "dns": at(Service::Dns),
+            "ntp": null, "syslog": null,
     })
 }
 

@@ -32,6 +32,9 @@ pub struct Init {
     /// Where racks dial in (UDP)
     #[arg(long, default_value = "0.0.0.0:5250")]
     pub link_listen: SocketAddr,
+    /// Where the zones are served (UDP and TCP)
+    #[arg(long, default_value = "0.0.0.0:5253")]
+    pub dns_listen: SocketAddr,
     /// The address by which racks reach the region, as HOST:PORT; for the printed command
     #[arg(long)]
     pub region_address: Option<String>,
@@ -67,6 +70,7 @@ pub fn run(global: &Global, asked: Init) -> Result<(), Failure> {
         database: asked.database.map(Secret::new),
         api_listen: asked.api_listen,
         link_listen: asked.link_listen,
+        dns_listen: asked.dns_listen,
         username: asked.username,
         email: asked.email,
         password: password.map(|p| Secret::new(p.trim_end_matches(['\r', '\n']).to_owned())),

@@ -11,6 +11,7 @@ use schema::{
     time::Timestamp,
 };
 
+use super::dns;
 use crate::core::{Core, Step};
 
 /// A value that the catalogue does not admit: the field, the value, the bound and the way out.
@@ -26,7 +27,12 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn new(field: &'static str, value: impl Display, bound: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn new(
+        field: &'static str,
+        value: impl Display,
+        bound: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         Self { field, value: value.to_string(), bound: bound.into(), remedy: remedy.into() }
     }
 
@@ -50,6 +56,9 @@ pub(super) fn absent(c: &Content, item: &CatalogueItem) -> Result<(), Fault> {
         }
         CatalogueItem::Rack(x) => c.racks.contains_key(&x.id),
         CatalogueItem::ApiKey(x) => c.api_keys.contains_key(&x.token_key),
+        CatalogueItem::Domain(x) => c.domains.contains_key(&x.id),
+        CatalogueItem::DnsResource(x) => c.dns_resources.contains_key(&x.id),
+        CatalogueItem::DnsRecord(x) => c.dns_records.contains_key(&x.id),
         _ => false,
     };
     if taken {
@@ -109,8 +118,17 @@ pub fn check(c: &Content, item: &CatalogueItem) -> Result<(), Fault> {
         CatalogueItem::Rack(_) | CatalogueItem::EnrolmentToken(_) => Ok(()),
         CatalogueItem::Setting { name, value } => {
             let json = serde_json::from_str::<serde_json::Value>(value).is_ok();
-            unless(!json, || Fault::new("value", value, format!("of setting {name} is not JSON"), "quote texts"))
+            unless(!json, || Fault::new("value", value, format!("of setting {name} is not JSON"), "quote texts"))?;
+            dns::setting(c, name, value)
         }
+        CatalogueItem::Domain(domain) => dns::domain(c, domain),
+        CatalogueItem::DefaultDomain(id) => {
+            exists(c.domains.contains_key(id), "domain", id)?;
+            let ours = c.domains.get(id).is_some_and(|d| d.authoritative);
+            unless(!ours, || Fault::new("domain", id, "is not authoritative", "make it so, or choose another"))
+        }
+        CatalogueItem::DnsResource(resource) => dns::resource(c, resource),
+        CatalogueItem::DnsRecord(record) => dns::record(c, record),
     }
 }
 
@@ -266,6 +284,9 @@ pub fn check_removal(c: &Content, key: &CatalogueKey) -> Result<(), Fault> {
         }
         CatalogueKey::EnrolmentToken(token) => exists(c.enrolment_tokens.contains_key(token), "token", token),
         CatalogueKey::Setting(name) => exists(c.settings.contains_key(name), "name", name),
+        CatalogueKey::Domain(id) => dns::domain_goes(c, *id),
+        CatalogueKey::DnsResource(id) => exists(c.dns_resources.contains_key(id), "dnsresource", id),
+        CatalogueKey::DnsRecord(id) => exists(c.dns_records.contains_key(id), "dnsresourcerecord", id),
     }
 }
 
@@ -306,11 +327,11 @@ fn named(field: &'static str, name: &str) -> Result<(), Fault> {
     })
 }
 
-fn exists(it_does: bool, field: &'static str, value: impl Display) -> Result<(), Fault> {
+pub(super) fn exists(it_does: bool, field: &'static str, value: impl Display) -> Result<(), Fault> {
     unless(!it_does, || Fault::new(field, value, "does not exist", "look at the list of what there is"))
 }
 
-fn unless(wrong: bool, fault: impl FnOnce() -> Fault) -> Result<(), Fault> {
+pub(super) fn unless(wrong: bool, fault: impl FnOnce() -> Fault) -> Result<(), Fault> {
     if wrong { Err(fault()) } else { Ok(()) }
 }
 

@@ -12,6 +12,9 @@ pub enum Table {
     ReservedIps,
     Scripts,
     Images,
+    Domains,
+    DnsResources,
+    DnsRecords,
 }
 
 impl Table {
@@ -24,6 +27,9 @@ impl Table {
             Self::ReservedIps => "reserved_ips",
             Self::Scripts => "scripts",
             Self::Images => "images",
+            Self::Domains => "domains",
+            Self::DnsResources => "dns_resources",
+            Self::DnsRecords => "dns_records",
         }
     }
 }
@@ -34,10 +40,10 @@ pub fn next_id(content: &Content, table: Table) -> i64 {
     content.next_ids.get(table.name()).copied().unwrap_or_else(|| first(table))
 }
 
-/// MAAS's first number: fabrics count from 0, VLANs from 5001, the rest from 1.
+/// MAAS's first number: fabrics and domains count from 0, VLANs from 5001, the rest from 1.
 pub(super) fn first(table: Table) -> i64 {
     match table {
-        Table::Fabrics => 0,
+        Table::Fabrics | Table::Domains => 0,
         Table::Vlans => 5_001,
         _ => 1,
     }
@@ -59,6 +65,9 @@ pub(super) fn of(item: &CatalogueItem) -> Option<(Table, i64)> {
         CatalogueItem::ReservedIp(ip) => (Table::ReservedIps, ip.id),
         CatalogueItem::Script(script) => (Table::Scripts, script.id),
         CatalogueItem::Image(image) => (Table::Images, image.id),
+        CatalogueItem::Domain(domain) => (Table::Domains, domain.id),
+        CatalogueItem::DnsResource(resource) => (Table::DnsResources, resource.id),
+        CatalogueItem::DnsRecord(record) => (Table::DnsRecords, record.id),
         _ => return None,
     })
 }

@@ -3,6 +3,7 @@
 
 mod agent;
 mod catalogue;
+mod dns;
 mod errand;
 mod link;
 mod machine;

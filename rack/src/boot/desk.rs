@@ -184,7 +184,8 @@ impl Receipt for Tracking {
 impl BootFiles for BootDesk {
     fn find(&self, ask: &Ask<'_>) -> Found {
         let rack = SocketAddr::new(ask.local, self.http_port);
-        let opened = self.open("tftp", &Asked { name: ask.name, peer: ask.peer.ip(), rack });
+        let opened = self
+            .open("tftp", &Asked { name: ask.name, peer: ask.peer.ip(), rack, names: self.plan.has_dns(rack.ip()) });
         let bytes = match opened.content {
             Held::Text(text) => Bytes::from(text),
             Held::Small { bytes, .. } => bytes,

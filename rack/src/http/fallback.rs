@@ -46,7 +46,8 @@ pub(super) async fn serve(desk: BootDesk, request: HttpRequest) -> HttpResponse 
         if_none_match: text(header::IF_NONE_MATCH),
     };
     let ends = ends(&request);
-    let asked = Asked { name: &asking.path, peer: ends.peer.ip(), rack: ends.local };
+    let asked =
+        Asked { name: &asking.path, peer: ends.peer.ip(), rack: ends.local, names: desk.plan.has_dns(ends.local.ip()) };
     let Opened { content, tracking, .. } = desk.open("http", &asked);
     let reply = files::reply(&asking, entity(&content));
     let mut response =

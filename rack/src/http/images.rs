@@ -200,7 +200,8 @@ async fn refuse(stream: &mut TcpStream, status: u16, why: &str) -> io::Result<()
 /// Answers one request. The delivery is what its end must be waited for; `None` where nothing is to be reported.
 async fn answer(stream: &mut TcpStream, ends: Ends, desk: &BootDesk, asking: &Asking) -> io::Result<Option<Delivery>> {
     let since = tick();
-    let asked = Asked { name: &asking.path, peer: ends.peer.ip(), rack: ends.local };
+    let asked =
+        Asked { name: &asking.path, peer: ends.peer.ip(), rack: ends.local, names: desk.plan.has_dns(ends.local.ip()) };
     let Opened { content, tracking, name, .. } = desk.open("http", &asked);
     let entity = entity(&content);
     let reply = files::reply(asking, entity);

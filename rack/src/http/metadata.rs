@@ -41,6 +41,7 @@ pub use self::{
     tar::{Member, Source},
 };
 use super::{HttpState, ends};
+use crate::boot::host::host;
 
 /// The path that everything here lies under.
 pub const PREFIX: &str = "/MAAS/metadata";
@@ -60,7 +61,7 @@ pub struct Request<'a> {
     pub query: &'a str,
     /// Who asks.
     pub from: IpAddr,
-    /// The rack's address and port as the client reached it (`10.77.0.1:5248`): the host of every URL in the answer.
+    /// The host and port of every URL in the answer: the subnet's internal name, or the rack's address as the client reached it.
     pub host: &'a str,
     /// Where the rack's package proxy listens, if it runs.
     pub proxy: Option<SocketAddr>,
@@ -195,7 +196,9 @@ async fn serve(state: HttpState, http: HttpRequest, payload: web::Payload) -> Ht
     let now = clock::now();
     let ends = ends(&http);
     let from = ends.peer.ip().to_canonical();
-    let host = SocketAddr::new(ends.local.ip().to_canonical(), ends.local.port()).to_string();
+    let rack = SocketAddr::new(ends.local.ip().to_canonical(), ends.local.port());
+    let snapshot = state.plan.load();
+    let host = host(&snapshot, from, rack, state.plan.has_dns(rack.ip()));
     let text = |name| http.headers().get(name).and_then(|v: &header::HeaderValue| v.to_str().ok());
     let mut request = Request {
         method: http.method(),
@@ -208,7 +211,6 @@ async fn serve(state: HttpState, http: HttpRequest, payload: web::Payload) -> Ht
         content_type: text(header::CONTENT_TYPE),
         body: &[],
     };
-    let snapshot = state.plan.load();
     // A stranger's body is not even read.
     let body = match admit(&request, &snapshot, now) {
         Err(refusal) => return finish(state, *refusal, &http, from, now).await,

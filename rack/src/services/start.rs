@@ -13,6 +13,7 @@ use crate::{
     boot::desk::BootDesk,
     config::{RackConfig, Service},
     dhcp::{self, DhcpConfig, DhcpHandles, Listen},
+    dns::{self, DnsConfig},
     http::{self, HttpState},
     leases::LeaseTable,
     plan::PlanHandle,
@@ -37,6 +38,7 @@ pub(super) fn start(service: Service, place: &Place) -> Result<Started, ServiceF
         Service::Dhcp => dhcp(place),
         Service::Proxy => proxy(place),
         Service::Power => Ok(Box::new(place.drivers.clone())),
+        Service::Dns => dns(place),
     }
 }
 
@@ -157,4 +159,13 @@ fn dhcp(place: &Place) -> Result<Started, ServiceFault> {
         registry: place.registry.clone(),
     };
     Ok(Box::new(dhcp::start(settings, handles)?))
+}
+
+fn dns(place: &Place) -> Result<Started, ServiceFault> {
+    let before = place.bound().get(&Service::Dns).cloned().unwrap_or_default();
+    let listen = match &place.config.dns.listen {
+        dns::Listen::At(_) if !before.is_empty() => dns::Listen::At(before),
+        configured => configured.clone(),
+    };
+    Ok(Box::new(dns::start(DnsConfig { listen, ..place.config.dns.clone() }, place.plan.clone())?))
 }

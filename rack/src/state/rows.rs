@@ -3,6 +3,7 @@
 use actors::errand::{Errand, Progress};
 use schema::{
     codec,
+    dns::RecordKey,
     id::SystemId,
     messages::link::{Order, PlanUpdate, Rows, ToRack},
     plan::{Plan, Reservation},
@@ -21,6 +22,10 @@ pub(super) enum Table {
     Reservations,
     /// By machine.
     Tickets,
+    /// By name.
+    Zones,
+    /// By name and type.
+    Records,
     /// By machine.
     Errands,
     /// By number, big endian.
@@ -53,6 +58,8 @@ impl Table {
             Self::Plan => "plan",
             Self::Reservations => "reservations",
             Self::Tickets => "tickets",
+            Self::Zones => "zones",
+            Self::Records => "records",
             Self::Errands => "errands",
             Self::Outbox => "outbox",
         }
@@ -67,7 +74,7 @@ const HEAD: &[u8] = b"head";
 
 pub(super) fn plan(state: &State) -> Result<Plan, StateError> {
     let mut plan = Plan::default();
-    for table in [Table::Plan, Table::Reservations, Table::Tickets] {
+    for table in [Table::Plan, Table::Reservations, Table::Tickets, Table::Zones, Table::Records] {
         state.scan(table, None, |key, row| {
             let plain = state.unseal(table, key, row)?;
             let update = match codec::decode::<ToRack>(plain.get(codec::PREFIX..).unwrap_or_default()) {
@@ -83,6 +90,8 @@ pub(super) fn plan(state: &State) -> Result<Plan, StateError> {
             replace(&mut plan.boot_files, update.boot_files);
             plan.reservations.extend(update.reservations.put);
             plan.tickets.extend(update.tickets.put);
+            plan.zones.extend(update.zones.put);
+            plan.records.extend(update.records.put);
             Ok(true)
         })?;
     }
@@ -114,29 +123,48 @@ pub(super) fn of_update(state: &State, update: &PlanUpdate) -> Result<Vec<Op>, S
         part(b"part/boot_files", PlanUpdate { boot_files: Some(boot_files), ..empty() })?;
     }
     let whole = update.base.is_none();
-    if whole || update.reservations.replace {
-        ops.push(Op::RemovePrefix { table: Table::Reservations, prefix: Vec::new() });
-    }
-    for mac in &update.reservations.remove {
-        ops.push(Op::RemovePrefix { table: Table::Reservations, prefix: mac.0.into() });
-    }
+    let mut emptied = |table, replace| {
+        if whole || replace {
+            ops.push(Op::RemovePrefix { table, prefix: Vec::new() });
+        }
+    };
+    emptied(Table::Reservations, update.reservations.replace);
+    emptied(Table::Tickets, update.tickets.replace);
+    emptied(Table::Zones, update.zones.replace);
+    emptied(Table::Records, update.records.replace);
+    let gone = |table, key: Vec<u8>| Op::Remove { table, key };
+    let macs = update.reservations.remove.iter();
+    ops.extend(macs.map(|mac| Op::RemovePrefix { table: Table::Reservations, prefix: mac.0.into() }));
+    ops.extend(update.tickets.remove.iter().map(|machine| gone(Table::Tickets, machine.as_str().into())));
+    ops.extend(update.zones.remove.iter().map(|name| gone(Table::Zones, name.as_str().into())));
+    ops.extend(update.records.remove.iter().map(|key| gone(Table::Records, record_key(key))));
+    let mut put = |table, key: &[u8], row| {
+        ops.push(state.put(table, key, &frame(table, row)?)?);
+        Ok::<_, StateError>(())
+    };
     for reservation in &update.reservations.put {
-        let rows = Rows { put: vec![reservation.clone()], ..Rows::default() };
-        let row = frame(Table::Reservations, PlanUpdate { reservations: rows, ..empty() })?;
-        ops.push(state.put(Table::Reservations, &reservation_key(reservation), &row)?);
-    }
-    if whole || update.tickets.replace {
-        ops.push(Op::RemovePrefix { table: Table::Tickets, prefix: Vec::new() });
-    }
-    for machine in &update.tickets.remove {
-        ops.push(Op::Remove { table: Table::Tickets, key: machine.as_str().into() });
+        let key = reservation_key(reservation);
+        put(Table::Reservations, &key, PlanUpdate { reservations: row(reservation), ..empty() })?;
     }
     for ticket in &update.tickets.put {
-        let rows = Rows { put: vec![ticket.clone()], ..Rows::default() };
-        let row = frame(Table::Tickets, PlanUpdate { tickets: rows, ..empty() })?;
-        ops.push(state.put(Table::Tickets, ticket.machine.as_str().as_bytes(), &row)?);
+        put(Table::Tickets, ticket.machine.as_str().as_bytes(), PlanUpdate { tickets: row(ticket), ..empty() })?;
+    }
+    for zone in &update.zones.put {
+        put(Table::Zones, zone.name.as_str().as_bytes(), PlanUpdate { zones: row(zone), ..empty() })?;
+    }
+    for set in &update.records.put {
+        put(Table::Records, &record_key(&set.key()), PlanUpdate { records: row(set), ..empty() })?;
     }
     Ok(ops)
+}
+
+/// One row, as it stands in its table.
+fn row<T: Clone, K>(value: &T) -> Rows<T, K> {
+    Rows { put: vec![value.clone()], ..Rows::default() }
+}
+
+fn record_key(key: &RecordKey) -> Vec<u8> {
+    [key.name.as_str().as_bytes(), &[0], &key.rtype.to_be_bytes()].concat()
 }
 
 fn reservation_key(reservation: &Reservation) -> Vec<u8> {

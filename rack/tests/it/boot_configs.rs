@@ -13,7 +13,7 @@ use crate::boot_yard::{AT_REST, ORDERED, Yard};
 const RACK: &str = "127.77.9.1:5248";
 
 fn ask<'a>(snapshot: &'a Snapshot, name: &str, peer: &str, mac: Option<&str>) -> Answer<'a> {
-    let asked = Asked { name, peer: peer.parse().unwrap(), rack: RACK.parse::<SocketAddr>().unwrap() };
+    let asked = Asked { name, peer: peer.parse().unwrap(), rack: RACK.parse::<SocketAddr>().unwrap(), names: false };
     let holders = Holders { now: mac.map(|m| m.parse::<MacAddr>().unwrap()), lately: None };
     answer(snapshot, &asked, holders, actors::clock::now())
 }
@@ -94,7 +94,8 @@ fn a_client_is_found_by_lease_then_name_then_reservation_and_else_not() {
     }
     assert_ne!(ask(&snapshot, "bootx64.efi", "127.77.9.99", None).content, Content::Missing, "loaders are for all");
     let lately = Holders { now: None, lately: Some(ORDERED.parse().unwrap()) };
-    let asked = Asked { name: "ipxe.cfg", peer: "127.77.9.99".parse().unwrap(), rack: RACK.parse().unwrap() };
+    let asked =
+        Asked { name: "ipxe.cfg", peer: "127.77.9.99".parse().unwrap(), rack: RACK.parse().unwrap(), names: false };
     assert_ne!(answer(&snapshot, &asked, lately, actors::clock::now()).content, Content::Missing);
     let late = actors::clock::now() + std::time::Duration::from_secs(7_200);
     assert_eq!(answer(&snapshot, &asked, lately, late).content, Content::Missing, "the ticket is void");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use schema::{
-    catalogue::{CatalogueItem, CatalogueKey, EnrolmentToken, RackEntry},
+    catalogue::{Catalogue, CatalogueItem, CatalogueKey, EnrolmentToken, RackEntry},
     messages::link::Hello,
 };
 use serde_json::{Value, json};
@@ -27,11 +27,11 @@ pub async fn all(call: Call) -> Answer {
         ("GET", "") => {
             call.user()?;
             let wanted = [call.params.list("id"), call.params.list("hostname"), call.params.list("system_id")].concat();
-            let racks = call.house.racks().await;
+            let (c, racks) = (call.house.catalogue(), call.house.racks().await);
             let admitted = racks.iter().filter(|r| {
                 wanted.is_empty() || wanted.iter().any(|w| *w == r.entry.hostname || *w == r.entry.id.to_string())
             });
-            Ok(json(&Value::Array(admitted.map(rack).collect())))
+            Ok(json(&Value::Array(admitted.map(|facts| rack(&c, facts)).collect())))
         }
         ("GET", "describe_power_types") => {
             call.user()?;
@@ -50,7 +50,7 @@ pub async fn one(call: Call) -> Answer {
     match call.wants() {
         ("GET", "") => {
             call.user()?;
-            Ok(json(&rack(facts)))
+            Ok(json(&rack(&call.house.catalogue(), facts)))
         }
         ("DELETE", "") => {
             let by = call.admin()?.username.clone();
@@ -61,13 +61,14 @@ pub async fn one(call: Call) -> Answer {
             let by = call.admin()?.username.clone();
             let entry = RackEntry { revoked: true, ..facts.entry.clone() };
             call.house.put(&by, vec![CatalogueItem::Rack(entry.clone())]).await?;
-            Ok(json(&rack(&RackFacts { entry, hello: None })))
+            Ok(json(&rack(&call.house.catalogue(), &RackFacts { entry, hello: None })))
         }
         _ => Err(call.unknown()),
     }
 }
 
-fn rack(facts: &RackFacts) -> Value {
+fn rack(c: &Catalogue, facts: &RackFacts) -> Value {
+    let domain = shape::dns::domain_of(c, "");
     let RackFacts { entry, hello } = facts;
     let id = entry.id;
     let interfaces = hello.iter().flat_map(|h| &h.interfaces).enumerate().map(|(at, i)| {
@@ -91,7 +92,7 @@ fn rack(facts: &RackFacts) -> Value {
     );
     let mut value = json!({
         "system_id": id, "hostname": entry.hostname, "fqdn": entry.hostname, "description": "", "hardware_uuid": null,
-        "domain": shape::domain(""), "zone": shape::zone(""), "architecture": "", "cpu_count": 0, "cpu_speed": 0, "memory": 0,
+        "domain": domain, "zone": shape::zone(""), "architecture": "", "cpu_count": 0, "cpu_speed": 0, "memory": 0,
         "swap_size": null, "osystem": "", "distro_series": "", "power_type": "", "power_state": "unknown",
         "ip_addresses": addresses, "interface_set": interfaces.collect::<Vec<_>>(), "status_action": "", "node_type": 2,
         "node_type_name": "Rack controller", "service_set": services, "tag_names": [],

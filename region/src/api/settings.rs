@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     call::{Answer, Call, text},
+    domains,
     fault::Fault,
 };
 use crate::settings;
@@ -39,7 +40,9 @@ pub async fn maas(call: Call) -> Answer {
             let value = typed(&name, call.params.get("value").unwrap_or_default())?;
             settings::check(&name, value.as_str().unwrap_or_default())
                 .map_err(|wrong| Fault::field("value", wrong.to_string()))?;
-            call.house.put(&by, vec![CatalogueItem::Setting { name, value: value.to_string() }]).await?;
+            let item = CatalogueItem::Setting { name, value: value.to_string() };
+            domains::admitted(&call.house.catalogue(), &item)?;
+            call.house.put(&by, vec![item]).await?;
             Ok(text("OK"))
         }
         _ => Err(call.unknown()),

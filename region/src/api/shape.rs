@@ -1,5 +1,6 @@
 //! How objects look in the MAAS API: pure functions from nouns to JSON, all keys always present. Reads nothing.
 
+pub mod dns;
 pub mod hardware;
 pub mod machine;
 pub mod network;
@@ -34,15 +35,6 @@ pub fn event_when(at: Timestamp) -> String {
 pub fn span(ms: u64) -> String {
     let s = ms / 1_000;
     format!("{}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
-}
-
-/// The one domain of this version.
-#[must_use]
-pub fn domain(name: &str) -> Value {
-    json!({
-        "id": 0, "name": if name.is_empty() { "maas" } else { name }, "ttl": null, "authoritative": true,
-        "resource_record_count": 0, "is_default": true, "resource_uri": format!("{ROOT}/domains/0/"),
-    })
 }
 
 /// A zone; the default one when the name is empty.

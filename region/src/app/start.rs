@@ -26,6 +26,7 @@ use crate::{
     bodies::Bodies,
     builtin,
     config::Config,
+    dns::{self, Names},
     link,
     seal::Seal,
     store::{Store, queries},
@@ -42,6 +43,8 @@ pub struct Running {
     pub app: App,
     /// Where racks dial in.
     pub link: SocketAddr,
+    /// The zones' own server.
+    pub dns: dns::server::Running,
     arbiter: Option<Arbiter>,
     tasks: JoinSet<()>,
 }
@@ -62,6 +65,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let app = App(Arc::new(Inner {
         catalogue: Default::default(),
         links: Default::default(),
+        names: Names::new(
+            dns::server::reached(config.dns_listen.ip()).into_iter().filter(|ip| !ip.is_loopback()).collect(),
+        ),
         changed: broadcast::channel(4_096).0,
         registry: Registry::default(),
         census: Default::default(),
@@ -82,6 +88,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         ca,
     }));
     app.wake_all(&arbiter).await?;
+    app.begin_names().await?;
+    let dns = dns::server::start(&app)?;
     // Racks come in last: what they report finds its machine awake, and no plan goes out before every ticket is back in.
     let (server, connections) = listen(&app).await?;
     let link = server.address();
@@ -90,8 +98,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tasks.spawn(link::accept(app.clone(), connections));
     tasks.spawn(sweep(app.clone()));
     tasks.spawn(prune(app.clone()));
+    tasks.spawn(dns::keep(app.clone()));
     info!(%link, database = app.store.address(), "the region is up");
-    Ok(Running { app, link, arbiter: Some(arbiter), tasks })
+    Ok(Running { app, link, dns, arbiter: Some(arbiter), tasks })
 }
 
 /// Opens the link's port. One that is just being let go by the process before is waited for.

@@ -10,6 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 mod bodies;
+mod domains;
 mod machines;
 mod network;
 mod others;
@@ -59,6 +60,7 @@ impl Region {
             database: None,
             api_listen: local(0),
             link_listen: local(0),
+            dns_listen: local(0),
             username: "admin".into(),
             email: "admin@example.org".into(),
             password: None,
@@ -115,6 +117,11 @@ impl Region {
 
     pub(crate) async fn get(&self, path: &str) -> Said {
         self.call("GET", path, &[]).await
+    }
+
+    /// Where the region's DNS answers.
+    pub(crate) fn dns(&self) -> std::net::SocketAddr {
+        self.running.as_ref().unwrap().dns.addresses()[0]
     }
 
     /// A machine that stays New.

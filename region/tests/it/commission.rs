@@ -244,6 +244,7 @@ async fn new_region(dir: &Path) -> (Running, String, Config) {
         database: None,
         api_listen: "127.0.0.1:0".parse().unwrap(),
         link_listen: "127.0.0.1:0".parse().unwrap(),
+        dns_listen: "127.0.0.1:0".parse().unwrap(),
         username: "admin".into(),
         email: "admin@example.com".into(),
         password: None,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     boot::{BodyRef, BootFile},
+    dns::{DnsName, RecordKey, RecordSet, Zone},
     id::{AttemptId, Generation, RackId, ReportSeq, SystemId},
     messages::report::Report,
     net::{Cidr, MacAddr},
@@ -83,6 +84,8 @@ pub struct PlanUpdate {
     pub boot_files: Option<Vec<BootFile>>,
     pub reservations: Rows<Reservation, MacAddr>,
     pub tickets: Rows<Ticket, SystemId>,
+    pub zones: Rows<Zone, DnsName>,
+    pub records: Rows<RecordSet, RecordKey>,
 }
 
 impl PlanUpdate {
@@ -97,7 +100,15 @@ impl PlanUpdate {
             boot_files: None,
             reservations: Rows::default(),
             tickets: Rows::default(),
+            zones: Rows::default(),
+            records: Rows::default(),
         }
+    }
+
+    /// Whether it leaves all as it is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::empty(self.base, self.generation)
     }
 }
 
@@ -112,6 +123,8 @@ impl From<Plan> for PlanUpdate {
             boot_files: Some(plan.boot_files),
             reservations: Rows { replace: true, put: plan.reservations, remove: Vec::new() },
             tickets: Rows { replace: true, put: plan.tickets, remove: Vec::new() },
+            zones: Rows { replace: true, put: plan.zones, remove: Vec::new() },
+            records: Rows { replace: true, put: plan.records, remove: Vec::new() },
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use schema::{
     boot::{BodyRef, BootFile, BootMethod, Image, Sha256},
+    dns::{Generated, Mx, RecordData, RecordKey, RecordSet, Srv, Sshfp, Zone},
     id::{AttemptId, Generation, ReportSeq, ResultId, SubnetId, SystemId, VlanId},
     messages::{
         enrol::{EnrolAnswer, EnrolAsk},
@@ -124,7 +125,42 @@ pub(crate) fn plan() -> PlanUpdate {
             remove: vec![],
         },
         tickets: Rows { replace: false, put: vec![ticket()], remove: vec![rack()] },
+        zones: Rows { replace: true, put: vec![zone()], remove: vec!["old.maas".parse().unwrap()] },
+        records: Rows {
+            replace: false,
+            put: records(),
+            remove: vec![RecordKey { name: "gone.maas".parse().unwrap(), rtype: 28 }],
+        },
     }
+}
+
+fn zone() -> Zone {
+    let range = IpRange { start: "10.77.0.100".parse().unwrap(), end: "10.77.0.199".parse().unwrap() };
+    Zone {
+        name: "maas".parse().unwrap(),
+        serial: 70_000,
+        ttl: 30,
+        forward: vec!["10.77.0.53:53".parse().unwrap()],
+        generated: vec![Generated { range, domain: "maas".parse().unwrap() }],
+    }
+}
+
+/// One set of every type.
+fn records() -> Vec<RecordSet> {
+    let fox = || "fox.maas".parse().unwrap();
+    let sshfp = Sshfp { algorithm: 4, kind: 2, fingerprint: "00ff".into() };
+    let sets = vec![
+        RecordData::A(vec![Ipv4Addr::new(10, 77, 0, 50)]),
+        RecordData::Ns(vec![fox()]),
+        RecordData::Cname(fox()),
+        RecordData::Ptr(vec![fox()]),
+        RecordData::Mx(vec![Mx { preference: 10, exchange: fox() }]),
+        RecordData::Txt(vec!["v=1".into()]),
+        RecordData::Aaaa(vec!["fd00::50".parse().unwrap()]),
+        RecordData::Srv(vec![Srv { priority: 1, weight: 2, port: 5_060, target: fox() }]),
+        RecordData::Sshfp(vec![sshfp]),
+    ];
+    sets.into_iter().map(|data| RecordSet { name: fox(), ttl: 30, data }).collect()
 }
 
 pub(crate) fn to_rack() -> Vec<ToRack> {

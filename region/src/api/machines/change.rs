@@ -14,6 +14,7 @@ use super::{operate, show};
 use crate::{
     api::{
         call::{Answer, Call},
+        domains::find,
         fault::{Fault, Faults},
         hostname,
         params::Params,
@@ -39,7 +40,7 @@ pub async fn create(call: &Call) -> Answer {
     }
     let macs = faults.take(macs(call).await).unwrap_or_default();
     let name = faults.take(host_name(call, None).await).flatten();
-    faults.take(domain(params));
+    let domain = faults.take(domain(call)).flatten();
     let power =
         faults.take(power(params, None, params.truth("power_parameters_skip_check").ok().flatten() == Some(true)));
     if params.filled("power_type").is_none() {
@@ -59,7 +60,7 @@ pub async fn create(call: &Call) -> Answer {
             Some(name) => name,
             None => fresh_name(call).await?,
         },
-        domain: "maas".into(),
+        domain: domain.unwrap_or_else(|| call.house.catalogue().main_domain().name.to_string()),
         architecture: architecture.unwrap_or_default(),
         macs,
         power: config,
@@ -87,6 +88,7 @@ pub async fn update(call: &Call, id: SystemId) -> Answer {
     let mut faults = Faults::default();
     let mut changes = MachineChanges {
         hostname: faults.take(host_name(call, Some(id)).await).flatten(),
+        domain: faults.take(domain(call)).flatten(),
         architecture: faults.take(architecture(params)).flatten(),
         description: params.get("description").map(str::to_owned),
         zone: params.filled("zone").map(str::to_owned),
@@ -94,7 +96,6 @@ pub async fn update(call: &Call, id: SystemId) -> Answer {
         vlan: faults.take(vlan(call)).flatten(),
         ..MachineChanges::default()
     };
-    faults.take(domain(params));
     let touches_power =
         params.filled("power_type").is_some() || params.iter().any(|(n, _)| n.starts_with("power_parameters"));
     let mut secrets = Secrets::new();
@@ -189,13 +190,12 @@ async fn host_name(call: &Call, own: Option<SystemId>) -> Result<Option<String>,
     Ok(Some(label))
 }
 
-fn domain(params: &Params) -> Result<(), Fault> {
-    match params.filled("domain") {
-        None | Some("maas" | "0") => Ok(()),
-        Some(other) => {
-            Err(Fault::field("domain", format!("Domain \"{other}\" does not exist; this version has one: maas.")))
-        }
-    }
+/// The domain that is asked for, by name or id.
+fn domain(call: &Call) -> Result<Option<String>, Fault> {
+    let Some(text) = call.params.filled("domain") else { return Ok(None) };
+    let c = call.house.catalogue();
+    let found = find::domain(&c, text).map(|domain| domain.name.to_string());
+    found.map(Some).ok_or_else(|| Fault::field("domain", format!("Domain \"{text}\" does not exist; see domains/.")))
 }
 
 /// `power_parameters` as JSON and `power_parameters_NAME`, the latter wins; blank values remove.

@@ -5,7 +5,7 @@ use schema::{
 };
 use serde_json::{Value, json};
 
-use super::{ROOT, domain, hardware, pool, zone};
+use super::{ROOT, dns, hardware, pool, zone};
 use crate::store::queries::{MachineRecord, MachineSummary};
 
 /// All that the API shows of one machine: its record, and the leases that its addresses hold now.
@@ -68,7 +68,7 @@ fn status_action(machine: &MachineSummary) -> &'static str {
 /// The whole machine.
 #[must_use]
 pub fn machine(facts: &Facts, catalogue: &Catalogue) -> Value {
-    let mut value = identity(facts);
+    let mut value = identity(facts, catalogue);
     let parts = [state(facts), measures(facts), devices(facts, catalogue), tests(facts)];
     if let Value::Object(all) = &mut value {
         for part in parts {
@@ -80,12 +80,12 @@ pub fn machine(facts: &Facts, catalogue: &Catalogue) -> Value {
     value
 }
 
-fn identity(facts: &Facts) -> Value {
+fn identity(facts: &Facts, catalogue: &Catalogue) -> Value {
     let m = &facts.record.machine;
     let uuid = facts.record.hardware.as_ref().map(|h| h.system.uuid.as_str()).filter(|u| !u.is_empty());
     json!({
         "system_id": m.system_id, "hostname": m.hostname, "fqdn": facts.fqdn(), "description": m.description,
-        "hardware_uuid": uuid, "domain": domain(&m.domain), "zone": zone(&m.zone), "pool": pool(&m.pool),
+        "hardware_uuid": uuid, "domain": dns::domain_of(catalogue, &m.domain), "zone": zone(&m.zone), "pool": pool(&m.pool),
         "owner": null, "owner_data": {}, "workload_annotations": {}, "locked": false, "parent": null,
         "node_type": 0, "node_type_name": "Machine", "tag_names": [], "address_ttl": null,
         "resource_uri": format!("{ROOT}/machines/{}/", m.system_id),

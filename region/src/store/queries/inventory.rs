@@ -110,6 +110,16 @@ pub struct MachineFilter {
     pub power_addresses: Vec<String>,
 }
 
+/// What every machine's system calls its interfaces.
+pub fn interface_names(db: &mut Db) -> QueryResult<Vec<(SystemId, MacAddr, String)>> {
+    let all = interfaces::table.select((interfaces::system_id, interfaces::mac, interfaces::name));
+    let rows: Vec<(String, String, String)> = all.load(db)?;
+    let read = |(id, mac, name): (String, String, String)| {
+        Ok((parsed("interfaces.system_id", &id)?, parsed("interfaces.mac", &mac)?, name))
+    };
+    rows.into_iter().map(read).collect()
+}
+
 /// The machines that the filter admits, by host name.
 pub fn machines(db: &mut Db, filter: &MachineFilter) -> QueryResult<Vec<MachineSummary>> {
     let mut query = machines::table.into_boxed();
