@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod failure;
 pub mod image;
 pub mod login;
+pub mod logs;
 pub mod machine;
 pub mod output;
 pub mod power_input;

@@ -10,6 +10,7 @@ pub mod dns;
 pub mod errand;
 pub mod leases;
 pub mod link;
+pub mod logbook;
 pub mod machine;
 pub mod rack;
 pub mod service;

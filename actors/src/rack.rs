@@ -36,6 +36,47 @@ pub struct Rack {
     /// The highest report that is durable here, as of the last connection's begin or end.
     pub last_report: ReportSeq,
     pub wait: Option<Wait>,
+    /// How its clock stands, as it said last.
+    #[serde(default)]
+    pub clock: Option<RackClock>,
+}
+
+/// A rack's clock, as the region reckons it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RackClock {
+    /// Milliseconds before the region's clock; negative: behind it. The way of the message is in it.
+    pub ahead_ms: i64,
+    /// Somebody on the rack keeps its clock and says that it is right.
+    pub synchronised: bool,
+}
+
+/// Clocks that differ by more spoil deadlines and logins.
+const CLOCK_OFF_MS: u64 = 5_000;
+
+impl RackClock {
+    /// Whether it differs from the region's by more than does no harm.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.ahead_ms.unsigned_abs() > CLOCK_OFF_MS
+    }
+
+    /// Whether another report says something new: by a second, or otherwise.
+    #[must_use]
+    pub fn differs(&self, other: &Self) -> bool {
+        self.synchronised != other.synchronised || self.ahead_ms.abs_diff(other.ahead_ms) >= 1_000
+    }
+
+    /// In words, with the remedy.
+    #[must_use]
+    pub fn said_of(&self, rack: RackId) -> String {
+        let side = if self.ahead_ms < 0 { "behind" } else { "ahead of" };
+        let kept =
+            if self.synchronised { "keeps its clock by another source" } else { "has nobody who keeps its clock" };
+        format!(
+            "the clock of rack {rack} is {} s {side} the region's, and the rack {kept}: set ntp_servers and install chrony on it, and keep the region's clock by NTP too",
+            self.ahead_ms.unsigned_abs() / 1_000
+        )
+    }
 }
 
 /// How a rack's link stands.
@@ -85,6 +126,10 @@ pub enum RackEvent {
     PlanInForce {
         generation: Generation,
     },
+    /// It said how its clock stands, and that was news.
+    ClockHeard {
+        clock: RackClock,
+    },
     Elapsed {
         timer: RackTimer,
     },
@@ -121,6 +166,7 @@ impl Rack {
             plan_tries: 0,
             last_report: ReportSeq(0),
             wait: None,
+            clock: None,
         }
     }
 
@@ -145,12 +191,15 @@ impl Rack {
 
     fn plan_wait(&self, now: Timestamp) -> Wait {
         let tries = self.plan_tries;
+        let mut evidence =
+            vec![format!("it has plan {}; the wanted one was sent {tries} times again", self.plan_in_force)];
+        evidence.extend(self.clock.filter(RackClock::is_off).map(|clock| clock.said_of(self.id)));
         Wait {
             what: format!("plan {} in force on rack {}", self.plan_wanted, self.id),
             owed_by: OwedBy::Rack(self.id),
             since: now,
             deadline: now + PLAN,
-            evidence: vec![format!("it has plan {}; the wanted one was sent {tries} times again", self.plan_in_force)],
+            evidence,
             on_timeout: "the whole plan is sent again".into(),
             remedy: "look at the rack's log: it says why it refuses the plan (a full disk, a newer version)".into(),
         }
@@ -216,6 +265,7 @@ impl Core for Rack {
                 }
                 step
             }
+            RackEvent::ClockHeard { clock } => Self { clock: Some(*clock), ..self.clone() }.expecting(now),
             RackEvent::Elapsed { timer: RackTimer::Plan } => {
                 let overdue = self.link == LinkState::Connected && self.plan_in_force < self.plan_wanted;
                 if !overdue {
@@ -299,6 +349,18 @@ mod tests {
         let done = late.next.unwrap().step(&RackEvent::PlanInForce { generation: Generation(4) }, now(33));
         assert_eq!(done.timers, [TimerOp::Cancel { timer: RackTimer::Plan }]);
         assert_eq!(done.next.unwrap().wait, None);
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_with_seconds_and_remedy() {
+        let rack = Rack::enrolled("rack01".parse().unwrap(), now(0));
+        let connected = RackEvent::Connected { facts: facts(), plan: Generation(0), last_report: ReportSeq(0) };
+        let rack = after(&rack, connected, 1);
+        let clock = RackClock { ahead_ms: -41_200, synchronised: false };
+        let rack = after(&rack, RackEvent::ClockHeard { clock }, 2);
+        assert!(clock.is_off() && !clock.differs(&RackClock { ahead_ms: -41_900, ..clock }));
+        let wait = after(&rack, RackEvent::PlanWanted { generation: Generation(4) }, 3).wait.unwrap();
+        assert!(wait.evidence.iter().any(|e| e.contains("41 s behind") && e.contains("ntp_servers")), "{wait:?}");
     }
 
     #[test]

@@ -67,6 +67,7 @@ fn machine(n: u32, hostname: String) -> MachineSpec {
         macs: vec![mac(n)],
         power: PowerConfig::default(),
         description: String::new(),
+        vlan: None,
         zone: String::new(),
         pool: String::new(),
     }

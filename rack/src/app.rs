@@ -35,7 +35,7 @@ use crate::{
     fetch::Fetcher,
     kernel,
     leases::LeaseTable,
-    link::{Links, Listener},
+    link::{self, Links, Listener},
     outbox,
     plan::PlanHandle,
     planfile::{self, PlanFileError},
@@ -43,6 +43,10 @@ use crate::{
     report::{Reporter, Seen},
     services::{Place, Services},
     state::{State, StateError},
+    syslog::{
+        self,
+        queue::{Lines, Queue},
+    },
 };
 
 /// The file of the rack's certificate and key in the state directory.
@@ -96,6 +100,8 @@ struct Handles {
     plan: PlanHandle,
     bodies: Bodies,
     reporter: Reporter,
+    /// The machines' lines, for the region.
+    lines: Queue,
 }
 
 /// The rack.
@@ -133,6 +139,7 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
     let errands = state.errands()?;
     let (reporter, seen) = Reporter::kept();
     let (leases, registry) = (LeaseTable::default(), Registry::default());
+    let lines = Lines::new(config.syslog.room);
 
     let arbiter = Arbiter::start("rack-actors").map_err(AppError::Thread)?;
     let rack = identity.as_ref().map_or_else(|| RackId::from_draws(FILE_RACK), |i| i.rack);
@@ -144,15 +151,18 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
     let agent = shell::spawn(&arbiter.handle(), core, Generation(0), hands.clone(), &registry, true);
 
     let drivers = Drivers::new(&config.power);
-    let place = Place::new(
-        config.clone(),
-        plan.clone(),
-        leases.clone(),
-        bodies.clone(),
-        reporter.clone(),
-        registry.clone(),
-        drivers.clone(),
-    );
+    let place = Place {
+        config: config.clone(),
+        plan: plan.clone(),
+        leases: leases.clone(),
+        bodies: bodies.clone(),
+        reporter: reporter.clone(),
+        registry: registry.clone(),
+        drivers: drivers.clone(),
+        proxy: Default::default(),
+        lines: lines.clone(),
+        bound: Default::default(),
+    };
     let services = Services::start(place, rack, &arbiter.handle(), agent.clone()).await;
     let deputies =
         Deputies::start(errands, arbiter.handle(), registry.clone(), state.clone(), drivers, agent.clone(), runtime);
@@ -174,9 +184,9 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
     let failed = |source| AppError::Control { dir: config.state.clone(), source };
     let socket = Control::bind(&config.state).map_err(failed)?;
     running.tasks.push(tokio::spawn(control.run(socket)));
-    let handles = Handles { plan, bodies, reporter };
+    let handles = Handles { plan, bodies, reporter, lines: lines.region };
     match identity {
-        Some(identity) => link(&mut running, &config, &identity, handles, seen, &hands)?,
+        Some(identity) => dial(&mut running, &config, &identity, handles, seen, &hands)?,
         None => follow_file(&mut running, &config, handles, seen),
     }
     Ok(running)
@@ -190,6 +200,12 @@ fn first_plan(config: &mut RackConfig, state: &State, bodies: &Bodies) -> Result
     if !file.listen.dhcp.is_empty() {
         config.dhcp = Listen::At(file.listen.dhcp);
     }
+    if !file.listen.ntp.is_empty() {
+        config.ntp.listen = Listen::At(file.listen.ntp);
+    }
+    if !file.listen.syslog.is_empty() {
+        config.syslog.listen = Listen::At(file.listen.syslog);
+    }
     config.tftp = file.listen.tftp.unwrap_or(config.tftp);
     config.http = file.listen.http.unwrap_or(config.http);
     config.proxy.listen = file.listen.proxy.unwrap_or(config.proxy.listen);
@@ -200,7 +216,7 @@ fn first_plan(config: &mut RackConfig, state: &State, bodies: &Bodies) -> Result
 }
 
 /// Dials the regions, and sets everything up that speaks with them.
-fn link(
+fn dial(
     running: &mut Running,
     config: &RackConfig,
     identity: &RackIdentity,
@@ -208,7 +224,7 @@ fn link(
     seen: mpsc::UnboundedReceiver<Seen>,
     hands: &agent::Hands,
 ) -> Result<(), AppError> {
-    let Handles { plan, bodies, reporter } = handles;
+    let Handles { plan, bodies, reporter, lines } = handles;
     let state = running.state.clone();
     let (client, events) = LinkClient::start(ClientConfig::new(config.regions.clone()), identity, rand::random::<f64>)?;
     let links = Links::new(client.clone(), config.regions.clone());
@@ -232,7 +248,10 @@ fn link(
         tokio::spawn(outbox::send(client.clone(), state, bodies, links.ready(), links.acked())),
         tokio::spawn(outbox::send_leases(client, leases, links.ready(), fresh)),
         tokio::spawn(listener.run(events)),
+        tokio::spawn(link::tell_clock(links.clone())),
+        tokio::spawn(syslog::send::to_region(lines, links.client().clone(), links.ready(), links.logs_kept())),
     ]);
+
     running.links = Some(links);
     Ok(())
 }
@@ -250,6 +269,10 @@ fn follow_file(running: &mut Running, config: &RackConfig, handles: Handles, mut
             }
         }
     });
+    if config.services.contains(&Service::Syslog) {
+        let keeping = syslog::send::to_files(handles.lines, config.state.join("logs"), config.syslog.keep);
+        running.tasks.push(tokio::spawn(keeping));
+    }
     let Some(path) = config.plan.clone() else { return };
     let (state, files) = (running.state.clone(), config.files.clone());
     let own = move || state.plan().map(|plan| plan.reservations).unwrap_or_default();

@@ -10,7 +10,7 @@ use schema::{
     time::Timestamp,
 };
 
-use crate::plan::Snapshot;
+use crate::{plan::Snapshot, syslog};
 use names::{Loader, Name};
 
 pub mod desk;
@@ -19,9 +19,6 @@ pub mod host;
 pub mod ipxe;
 pub mod names;
 pub mod pxelinux;
-
-/// Machines send their logs here (UDP).
-pub const LOG_PORT: u16 = 5_247;
 
 /// A request for a boot file, by TFTP or HTTP.
 #[derive(Debug, Clone, Copy)]
@@ -196,7 +193,7 @@ impl<'a> System<'a> {
             .replace("{hostname}", &self.ticket.hostname)
             .replace("{preseed_url}", &preseed)
             .replace("{log_host}", &self.rack.ip().to_string())
-            .replace("{log_port}", &LOG_PORT.to_string());
+            .replace("{log_port}", &syslog::PORT.to_string());
         one_line(&format!("{filled} {}", self.boot.kernel_opts))
     }
 }

@@ -9,12 +9,16 @@ use std::{
     time::Duration,
 };
 
+use actors::logbook::Limits;
+
 use crate::{
     dhcp::Listen,
     dns::{self, DnsConfig},
+    ntp::{self, NtpConfig},
     power::PowerSettings,
     proxy::{Ports, ProxyConfig, Reach},
     state::OutboxLimits,
+    syslog::{self, SyslogConfig},
 };
 
 /// Checked settings of one rack.
@@ -37,6 +41,9 @@ pub struct RackConfig {
     pub dns: DnsConfig,
     pub proxy: ProxyConfig,
     pub power: PowerSettings,
+    /// Its state directory is the rack's.
+    pub ntp: NtpConfig,
+    pub syslog: SyslogConfig,
     pub outbox: OutboxLimits,
 }
 
@@ -51,13 +58,18 @@ pub enum Service {
     Dns,
     /// Packages, through a cache.
     Proxy,
+    /// Time for the machines.
+    Ntp,
+    /// The machines' logs.
+    Syslog,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Dhcp, Self::Tftp, Self::Http, Self::Power, Self::Dns, Self::Proxy];
+    pub const ALL: [Self; 8] =
+        [Self::Dhcp, Self::Tftp, Self::Http, Self::Power, Self::Dns, Self::Proxy, Self::Ntp, Self::Syslog];
 
-    /// The names of all.
+    /// All their names, as a remedy lists them.
     #[must_use]
     pub fn names() -> String {
         Self::ALL.map(Self::name).join(", ")
@@ -73,6 +85,8 @@ impl Service {
             Self::Power => "power",
             Self::Dns => "dns",
             Self::Proxy => "proxy",
+            Self::Ntp => "ntp",
+            Self::Syslog => "syslog",
         }
     }
 }
@@ -101,6 +115,8 @@ impl Default for RackConfig {
             dns: DnsConfig::default(),
             proxy: ProxyConfig::default(),
             power: PowerSettings::default(),
+            ntp: NtpConfig::default(),
+            syslog: SyslogConfig::default(),
             outbox: OutboxLimits::default(),
         }
     }
@@ -141,7 +157,6 @@ const KEYS: &[(&str, &[&str])] = &[
     ("dhcp", &["listen", "peers"]),
     ("tftp", &["listen"]),
     ("http", &["listen"]),
-    ("dns", &["listen", "port", "upstreams", "cache_mebibytes", "mixed_case"]),
     ("power", &["ipmi", "redfish_tls", "ipmitool", "timeout_s", "at_once"]),
     (
         "proxy",
@@ -158,6 +173,9 @@ const KEYS: &[(&str, &[&str])] = &[
             "per_client",
         ],
     ),
+    ("dns", &["listen", "port", "upstreams", "cache_mebibytes", "mixed_case"]),
+    ("ntp", &["listen", "server", "set_clock", "rate"]),
+    ("syslog", &["listen", "rate", "mebibytes", "keep_mebibytes"]),
     ("outbox", &["reports", "mebibytes"]),
 ];
 
@@ -244,11 +262,15 @@ impl Reader {
 
     fn config(&mut self) -> RackConfig {
         let base = RackConfig::default();
-        let (tftp, http, power) = (base.tftp, base.http, base.power.clone());
+        let (tftp, http) = (base.tftp, base.http);
         let services: Vec<Service> = self.list("rack", "only", &format!("name services: {}", Service::names()));
-        let listen = self.dhcp_listen();
+        let listen = self.listen("dhcp", 67);
         let state: PathBuf = self.one("rack", "state", base.state, "give a directory");
         let config = RackConfig {
+            ntp: self.ntp(&state),
+            syslog: self.syslog(),
+            power: self.power(base.power, &state),
+            state,
             regions: self.regions(),
             plan: self.optional("rack", "plan"),
             files: self.optional("rack", "files"),
@@ -259,20 +281,6 @@ impl Reader {
             http: self.one("http", "listen", http, "write ADDRESS:PORT as in 0.0.0.0:5248"),
             dns: self.dns(),
             proxy: self.proxy(base.proxy),
-            power: PowerSettings {
-                ipmi: self.one("power", "ipmi", power.ipmi, "write \"native\" or \"ipmitool\""),
-                redfish_tls: self.one(
-                    "power",
-                    "redfish_tls",
-                    power.redfish_tls,
-                    "write \"pin\", \"verify\" or \"any\"",
-                ),
-                pins: Some(state.join("bmc-certificates")),
-                ipmitool: self.one("power", "ipmitool", power.ipmitool, "give the program's path"),
-                timeout: Duration::from_secs(self.number("power", "timeout_s", power.timeout.as_secs(), 1, 300)),
-                at_once: usize::try_from(self.number("power", "at_once", power.at_once as u64, 1, 1_024))
-                    .unwrap_or(512),
-            },
             outbox: OutboxLimits {
                 reports: usize::try_from(self.number(
                     "outbox",
@@ -284,7 +292,6 @@ impl Reader {
                 .unwrap_or(base.outbox.reports),
                 bytes: self.number("outbox", "mebibytes", base.outbox.bytes >> 20, 1, 1 << 20) << 20,
             },
-            state,
         };
         if config.plan.is_some() && !config.regions.is_empty() {
             self.fault(
@@ -309,13 +316,14 @@ impl Reader {
         regions
     }
 
-    fn dhcp_listen(&mut self) -> Listen {
-        let key = ("dhcp".to_owned(), "listen".to_owned());
-        match self.values.get(&key).map(Vec::as_slice) {
+    /// Where a service of addresses listens: `"interfaces"`, or a list.
+    fn listen(&mut self, section: &str, port: u16) -> Listen {
+        match self.values.get(&(section.to_owned(), "listen".to_owned())).map(Vec::as_slice) {
             None => Listen::Interfaces,
             Some([word]) if word == "interfaces" => Listen::Interfaces,
             Some(_) => {
-                Listen::At(self.list("dhcp", "listen", "write \"interfaces\", or addresses as in [\"10.77.0.1:67\"]"))
+                let remedy = format!("write \"interfaces\", or addresses as in [\"10.77.0.1:{port}\"]");
+                Listen::At(self.list(section, "listen", &remedy))
             }
         }
     }
@@ -382,6 +390,43 @@ impl Reader {
             connections: count(connections),
             per_client: count(per_client),
             workers: base.workers,
+        }
+    }
+
+    fn power(&mut self, base: PowerSettings, state: &Path) -> PowerSettings {
+        let at_once = self.number("power", "at_once", base.at_once as u64, 1, 1_024);
+        PowerSettings {
+            ipmi: self.one("power", "ipmi", base.ipmi, "write \"native\" or \"ipmitool\""),
+            redfish_tls: self.one("power", "redfish_tls", base.redfish_tls, "write \"pin\", \"verify\" or \"any\""),
+            pins: Some(state.join("bmc-certificates")),
+            ipmitool: self.one("power", "ipmitool", base.ipmitool, "give the program's path"),
+            timeout: Duration::from_secs(self.number("power", "timeout_s", base.timeout.as_secs(), 1, 300)),
+            at_once: usize::try_from(at_once).unwrap_or(base.at_once),
+        }
+    }
+
+    fn ntp(&mut self, state: &Path) -> NtpConfig {
+        let base = NtpConfig::default();
+        NtpConfig {
+            listen: self.listen("ntp", ntp::PORT),
+            server: self.one("ntp", "server", base.server, "write auto, chrony or own"),
+            set_clock: self.one("ntp", "set_clock", base.set_clock, "write true or false"),
+            rate: u32::try_from(self.number("ntp", "rate", base.rate.into(), 0, 1_000_000)).unwrap_or(base.rate),
+            state: state.into(),
+        }
+    }
+
+    fn syslog(&mut self) -> SyslogConfig {
+        let base = SyslogConfig::default();
+        let room = self.number("syslog", "mebibytes", (base.room >> 20) as u64, 1, 4_096);
+        SyslogConfig {
+            listen: self.listen("syslog", syslog::PORT),
+            rate: u32::try_from(self.number("syslog", "rate", base.rate.into(), 0, 10_000_000)).unwrap_or(base.rate),
+            room: usize::try_from(room << 20).unwrap_or(base.room),
+            keep: Limits {
+                machine: self.number("syslog", "keep_mebibytes", base.keep.machine >> 20, 1, 1 << 20) << 20,
+                ..base.keep
+            },
         }
     }
 

@@ -15,8 +15,11 @@ use crate::{
     app::IDENTITY,
     config::{RackConfig, Service},
     dhcp::Listen,
-    power::{PowerSettings, ipmi::IpmiBy},
     dns,
+    ntp::{self, chrony},
+    places,
+    power::{PowerSettings, ipmi::IpmiBy},
+    syslog,
 };
 
 /// One finding.
@@ -54,6 +57,9 @@ const NET_RAW: u32 = 13;
 pub fn checks(config: &RackConfig) -> Vec<Finding> {
     let mut found = ports(config);
     found.extend(capabilities(config));
+    if config.services.contains(&Service::Ntp) {
+        found.push(timekeeper(config));
+    }
     if config.services.contains(&Service::Power) {
         found.push(ipmitool(&config.power));
     }
@@ -94,6 +100,18 @@ fn ports(config: &RackConfig) -> Vec<Finding> {
     if has(Service::Tftp) {
         port(Service::Tftp, "udp", config.tftp.into(), UdpSocket::bind(config.tftp).map(drop));
     }
+    if has(Service::Ntp) {
+        // The plan is not known here: any address of the host may turn out to be one of its subnets.
+        for address in places::candidates(&config.ntp.listen, ntp::PORT) {
+            port(Service::Ntp, "udp", address.into(), places::udp(address).map(drop));
+        }
+    }
+    if has(Service::Syslog) {
+        for address in places::candidates(&config.syslog.listen, syslog::PORT) {
+            port(Service::Syslog, "udp", address.into(), places::udp(address).map(drop));
+            port(Service::Syslog, "tcp", address.into(), TcpListener::bind(address).map(drop));
+        }
+    }
     if has(Service::Dhcp) {
         let any = SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 67);
         let listen = match &config.dhcp {
@@ -125,21 +143,26 @@ fn dns_addresses(config: &RackConfig) -> Vec<SocketAddr> {
     }
 }
 
-fn capabilities(config: &RackConfig) -> Vec<Finding> {
+/// Whether this process holds that capability, by its number.
+pub(crate) fn capable(bit: u32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).map_or("0", str::trim);
-    let effective = u64::from_str_radix(effective, 16).unwrap_or(0);
+    u64::from_str_radix(effective, 16).unwrap_or(0) & (1 << bit) != 0
+}
+
+fn capabilities(config: &RackConfig) -> Vec<Finding> {
     let dhcp = config.services.contains(&Service::Dhcp) && config.dhcp == Listen::Interfaces;
     let names =
         config.services.contains(&Service::Dns) && dns_addresses(config).iter().any(|a| (1..1_024).contains(&a.port()));
+    let ntp = config.services.contains(&Service::Ntp) && config.ntp.listen == Listen::Interfaces;
     let low = names || config.services.contains(&Service::Tftp) && config.tftp.port() < 1_024;
     let needed = [
-        (dhcp || low, NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE", "ports below 1024"),
+        (dhcp || low || ntp, NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE", "ports below 1024"),
         (dhcp, NET_RAW, "CAP_NET_RAW", "answers to machines that have no address yet"),
     ];
     let check = |(_, bit, name, what): (bool, u32, &str, &str)| {
         let check = format!("capability {name}");
-        if effective & (1 << bit) != 0 {
+        if capable(bit) {
             good(&check, "held")
         } else {
             let remedy = format!("run as root, or with AmbientCapabilities={name}: it is needed for {what}");
@@ -172,6 +195,27 @@ fn ipmitool(power: &PowerSettings) -> Finding {
             };
             finding("ipmitool", state, format!("{} is not here", tool.display()), remedy)
         }
+    }
+}
+
+/// Who will answer for NTP, and who keeps the host's clock.
+fn timekeeper(config: &RackConfig) -> Finding {
+    let keepers = chrony::keepers(None);
+    let kept = match keepers.as_slice() {
+        [] => "nobody keeps this host's clock".to_owned(),
+        names => format!("{} keeps this host's clock and is left alone", names.join(", ")),
+    };
+    match (config.ntp.server, chrony::installed()) {
+        (ntp::Server::Chrony, None) => {
+            let remedy = "install the package chrony, or set ntp.server to auto";
+            finding("ntp", Verdict::Bad, "ntp.server is chrony, and chronyd is not installed", remedy)
+        }
+        (ntp::Server::Own, _) | (_, None) if keepers.is_empty() => {
+            let remedy = "install the package chrony: the rack then follows ntp_servers by itself";
+            finding("ntp", Verdict::Warning, format!("our own server will answer; {kept}"), remedy)
+        }
+        (ntp::Server::Own, _) | (_, None) => good("ntp", format!("our own server will answer; {kept}")),
+        (_, Some(programs)) => good("ntp", format!("{} will answer; {kept}", programs.chronyd.display())),
     }
 }
 

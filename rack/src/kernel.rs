@@ -1,11 +1,12 @@
-//! What is asked of the kernel itself: a route's MTU and the bytes a TCP peer has yet to acknowledge (for which there is no safe wrapper),
-//! and room for many sockets.
+//! What is asked of the kernel itself: a route's MTU, the bytes a TCP peer has yet to acknowledge and how well the clock is kept
+//! (for which there is no safe wrapper), and room for many sockets.
 
 use std::{
     ffi::c_int,
     io,
     mem::size_of,
     os::fd::{AsFd, AsRawFd},
+    time::Duration,
 };
 
 use nix::{
@@ -49,6 +50,48 @@ pub fn raise_open_files() {
     }
 }
 
+/// How well the kernel's clock is kept (adjtimex(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockCare {
+    /// Somebody (chrony, ntpd, systemd-timesyncd) keeps it and says that it is right.
+    pub synchronised: bool,
+    /// Its greatest error as that somebody reckons; grows by itself, 500 us a second.
+    pub max_error: Duration,
+    /// A leap second at the end of the day: 0 none, 1 one more, 2 one less.
+    pub leap: u8,
+}
+
+/// How well the clock is kept. Needs no rights: nothing is set.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn clock_care() -> io::Result<ClockCare> {
+    #[expect(
+        unsafe_code,
+        reason = "nix has no adjtimex; a timex is plain numbers, and its pointer is to a local that outlives the call"
+    )]
+    let (timex, state) = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        let state = libc::adjtimex(&raw mut timex);
+        (timex, state)
+    };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let set = |bit: c_int| timex.status & bit != 0;
+    Ok(ClockCare {
+        synchronised: !set(libc::STA_UNSYNC) && state != libc::TIME_ERROR,
+        max_error: Duration::from_micros(u64::try_from(timex.maxerror).unwrap_or(0)),
+        leap: if set(libc::STA_INS) {
+            1
+        } else if set(libc::STA_DEL) {
+            2
+        } else {
+            0
+        },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -63,5 +106,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert_eq!(unacknowledged(&stream).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_kernel_says_how_its_clock_is_kept() {
+        let care = clock_care().unwrap();
+        assert!(care.leap <= 2 && care.max_error <= Duration::from_secs(3_600), "{care:?}");
     }
 }

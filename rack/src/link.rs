@@ -19,7 +19,7 @@ use actors::{
 use schema::{
     id::ReportSeq,
     messages::{
-        link::{FromRack, Hello, PlanUpdate, ToRack},
+        link::{ClockReport, FromRack, Hello, PlanUpdate, ToRack},
         report::Fact,
     },
     plan::{BootPurpose, Ticket},
@@ -29,10 +29,12 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     deputies::Deputies,
     fetch::Fetcher,
+    kernel,
     outbox::{Ready, Session},
     plan::PlanHandle,
     report::Reporter,
     state::State,
+    syslog::send::Kept,
 };
 
 /// Clocks that differ by more spoil deadlines and OAuth; it is said in the log.
@@ -48,6 +50,7 @@ struct Inner {
     addresses: Vec<String>,
     ready: Ready,
     acked: watch::Sender<ReportSeq>,
+    logs_kept: Kept,
     sessions: AtomicU64,
     /// What the region had when the link came up; moves to `ready` after the Hello.
     welcomed: std::sync::Mutex<BTreeMap<LinkId, ReportSeq>>,
@@ -57,9 +60,9 @@ impl Links {
     /// Over a dialling client.
     #[must_use]
     pub fn new(client: LinkClient, addresses: Vec<String>) -> Self {
-        let (ready, acked) = (watch::Sender::default(), watch::Sender::default());
+        let (ready, acked, logs_kept) = (watch::Sender::default(), watch::Sender::default(), watch::Sender::default());
         let (sessions, welcomed) = (AtomicU64::new(0), std::sync::Mutex::default());
-        Self(Arc::new(Inner { client, addresses, ready, acked, sessions, welcomed }))
+        Self(Arc::new(Inner { client, addresses, ready, acked, logs_kept, sessions, welcomed }))
     }
 
     /// The client under it.
@@ -78,6 +81,12 @@ impl Links {
     #[must_use]
     pub fn acked(&self) -> watch::Receiver<ReportSeq> {
         self.0.acked.subscribe()
+    }
+
+    /// Which batches of log lines a region has kept.
+    #[must_use]
+    pub fn logs_kept(&self) -> Kept {
+        self.0.logs_kept.clone()
     }
 
     /// Says what the rack is; reports follow it.
@@ -114,6 +123,23 @@ impl Links {
 
     fn address(&self, link: LinkId) -> String {
         self.0.addresses.get(link).cloned().unwrap_or_default()
+    }
+}
+
+/// How often a rack says how its clock stands.
+const CLOCK: Duration = Duration::from_secs(60);
+
+/// Says how the clock stands: on every new link, and every minute.
+pub async fn tell_clock(links: Links) {
+    let mut ready = links.ready().subscribe();
+    loop {
+        let synchronised = kernel::clock_care().is_ok_and(|care| care.synchronised);
+        let report = ClockReport { now: clock::now(), synchronised };
+        links.say(&FromRack::Clock(report), TraceId::default()).await;
+        tokio::select! {
+            changed = ready.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(CLOCK) => {}
+        }
     }
 }
 
@@ -170,6 +196,7 @@ impl Listener {
             ToRack::Order(order) => self.deputies.order(order, trace).await,
             ToRack::CancelOrder { machine, attempt } => self.deputies.cancel(machine, attempt, trace).await,
             ToRack::Ack { through } => drop(self.links.0.acked.send_replace(through)),
+            ToRack::LogsKept { run, number } => drop(self.links.0.logs_kept.send_replace((run, number))),
             ToRack::SendHello => self.tell(AgentEvent::HelloAsked { address: self.links.address(link) }).await,
             ToRack::Welcome { .. } | ToRack::Refused { .. } => {} // The link's own words.
         }

@@ -44,6 +44,8 @@ pub struct PlanListen {
     pub http: Option<SocketAddr>,
     pub proxy: Option<SocketAddr>,
     pub dns: Vec<SocketAddr>,
+    pub ntp: Vec<SocketAddrV4>,
+    pub syslog: Vec<SocketAddrV4>,
 }
 
 /// A plan file as it was read.

@@ -25,7 +25,7 @@ use crate::config::Service;
 
 mod start;
 
-pub use self::start::{Place, Started};
+pub use self::start::{Bound, Place, Started};
 
 /// How often what runs is looked at.
 const LOOK: Duration = Duration::from_millis(500);

@@ -24,6 +24,7 @@ pub mod hostname;
 pub mod house;
 pub mod images;
 pub mod inspect;
+pub mod logs;
 pub mod machines;
 pub mod network;
 pub mod nodes;
@@ -117,6 +118,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/images/bodies/{sha256}", put().to(images::upload))
         .route("/images/bodies/{sha256}", get().to(images::body))
         .route("/images/{id:.*}", route().to(images::one))
+        .route("/logs/{machine}", get().to(logs::show))
         .route("/racks/tokens", get().to(racks::tokens))
         .route("/racks/tokens", post().to(racks::token))
         .route("/healthz", get().to(version::alive))

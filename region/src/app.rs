@@ -38,6 +38,7 @@ use crate::{
     directory::Directory,
     dns::{self, Names},
     links::Links,
+    logs::Logs,
     perform::{Hands, POWER},
     seal::{Seal, SealError},
     sessions::Sessions,
@@ -65,6 +66,7 @@ pub struct Inner {
     pub registry: Registry,
     pub catalogue: CatalogueDoor,
     pub links: Links,
+    pub logs: Logs,
     pub names: Names,
     /// The machines that changed, for whoever watches. A slow watcher misses some and reads anew.
     pub changed: broadcast::Sender<SystemId>,

@@ -10,6 +10,7 @@ use std::{
     str::FromStr,
 };
 
+use actors::logbook::Limits;
 use schema::{
     id::SystemId,
     net::{Cidr, NetError},
@@ -35,6 +36,8 @@ pub struct Config {
     pub dns_transfer: Vec<Cidr>,
     /// Days that the journal is kept.
     pub journal_days: u32,
+    /// Bytes of machines' logs that are kept.
+    pub logs: Limits,
 }
 
 /// One wrong setting: where, what, and what to write instead.
@@ -69,7 +72,7 @@ impl fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 /// Every setting: section, key, what it is for. The one list; `config.rs` and `init` go by it.
-const SETTINGS: [(&str, &str); 8] = [
+const SETTINGS: &[(&str, &str)] = &[
     ("region", "id"),
     ("region", "data_dir"),
     ("database", "url"),
@@ -78,6 +81,8 @@ const SETTINGS: [(&str, &str); 8] = [
     ("dns", "listen"),
     ("dns", "transfer"),
     ("journal", "days"),
+    ("logs", "machine_mebibytes"),
+    ("logs", "total_mebibytes"),
 ];
 
 impl Config {
@@ -112,7 +117,8 @@ impl Config {
     /// The file that `init` writes.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let Self { id, data_dir, database, api_listen, link_listen, dns_listen, dns_transfer, journal_days } = self;
+        let Self { id, data_dir, database, api_listen, link_listen, dns_listen, dns_transfer, journal_days, logs } =
+            self;
         let transfer = dns_transfer.iter().map(Cidr::to_string).collect::<Vec<_>>().join(" ");
         let text = |s: &str| toml::Value::String(s.to_owned()).to_string();
         format!(
@@ -122,7 +128,8 @@ impl Config {
              [api]\n# API, dashboard and metrics.\nlisten = {}\n\n\
              [link]\n# Where racks dial in (UDP).\nlisten = {}\n\n\
              [dns]\n# The zones, for whoever asks.\nlisten = {}\n# Networks that may have a whole zone (AXFR), blanks between.\ntransfer = {}\n\n\
-             [journal]\n# How long steps are kept.\ndays = {journal_days}\n",
+             [journal]\n# How long steps are kept.\ndays = {journal_days}\n\n\
+             [logs]\n# How much of a machine's log is kept, and of all of them.\nmachine_mebibytes = {}\ntotal_mebibytes = {}\n",
             text(id.as_str()),
             text(&data_dir.to_string_lossy()),
             text(database.expose()),
@@ -130,6 +137,8 @@ impl Config {
             text(&link_listen.to_string()),
             text(&dns_listen.to_string()),
             text(&transfer),
+            logs.machine >> 20,
+            logs.total >> 20,
         )
     }
 
@@ -263,6 +272,16 @@ impl Raw {
         networks
     }
 
+    /// A size of the section `logs`, in bytes.
+    fn mebibytes(&mut self, key: &'static str, default: u64) -> u64 {
+        let remedy = "write a number of MiB from 1 to 1048576";
+        let size: Option<u64> = self.take("logs", key, Some(&(default >> 20).to_string()), remedy);
+        if let Some(size) = size.filter(|size| !(1..=1 << 20).contains(size)) {
+            self.fault(&format!("logs.{key}"), &size.to_string(), "is out of bounds", remedy);
+        }
+        size.unwrap_or(1).min(1 << 20) << 20
+    }
+
     fn check(mut self) -> Result<Config, Faults> {
         let listen = "write ADDRESS:PORT, as in 0.0.0.0:5240; port 0 takes a free one";
         let id = self.take("region", "id", None, "let `hostler init` make one: six lower-case letters or digits");
@@ -293,6 +312,11 @@ impl Raw {
                 "keep at least a day: a restart reads the journal's actors",
             );
         }
+        let base = Limits::default();
+        let logs = Limits {
+            machine: self.mebibytes("machine_mebibytes", base.machine),
+            total: self.mebibytes("total_mebibytes", base.total),
+        };
         let listens = (api_listen, link_listen, dns_listen);
         let checked = (id, data_dir, database, listens, journal_days);
         match checked {
@@ -304,7 +328,17 @@ impl Raw {
                 Some(journal_days),
             ) if self.faults.is_empty() => {
                 let database = Secret::new(database);
-                Ok(Config { id, data_dir, database, api_listen, link_listen, dns_listen, dns_transfer, journal_days })
+                Ok(Config {
+                    id,
+                    data_dir,
+                    database,
+                    api_listen,
+                    link_listen,
+                    dns_listen,
+                    dns_transfer,
+                    journal_days,
+                    logs,
+                })
             }
             _ => Err(Faults(self.faults)),
         }

@@ -149,6 +149,7 @@ fn config_of(options: &Options) -> Config {
         dns_listen: options.dns_listen,
         dns_transfer: Vec::new(),
         journal_days: 30,
+        logs: actors::logbook::Limits::default(),
     }
 }
 

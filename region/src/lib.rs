@@ -12,6 +12,7 @@ pub mod dns;
 pub mod init;
 pub mod link;
 pub mod links;
+pub mod logs;
 pub mod perform;
 pub mod plans;
 pub mod seal;

@@ -17,12 +17,12 @@ use actors::{
         server::{Connection, Incoming},
         stream::Sender,
     },
-    rack::{RackEvent, RackFacts},
+    rack::{RackClock, RackEvent, RackFacts},
     subnet::SubnetEvent,
 };
 use schema::{
     id::RackId,
-    messages::link::{BulkHeader, FromRack, Hello, Order, ToRack},
+    messages::link::{BulkHeader, ClockReport, FromRack, Hello, Order, ToRack},
     plan::Lease,
     power::PowerAccess,
 };
@@ -125,10 +125,6 @@ impl Talking {
     }
 
     async fn greet(&self, hello: Hello, trace: TraceId) {
-        let ahead = hello.now.since(clock::now()).max(clock::now().since(hello.now));
-        if ahead > Duration::from_secs(30) {
-            warn!(rack = %self.rack, seconds = ahead.as_secs(), "the clocks of region and rack differ; deadlines and logins go wrong, set them by NTP");
-        }
         let facts = RackFacts {
             version: hello.version.clone(),
             hostname: hello.hostname.clone(),
@@ -148,9 +144,24 @@ impl Talking {
         match message {
             FromRack::PlanInForce { generation } => self.tell_rack(RackEvent::PlanInForce { generation }, trace).await,
             FromRack::Leases(leases) => self.take_leases(leases, trace).await,
-            FromRack::Services(_) => {} // No rack of this version says it; its shape stands first, so that services can be built apart.
+            FromRack::Services(_) => {} // The rack's actor hears of its services with the health issue's events.
+            FromRack::Logs(batch) => self.app.logs.take(self.rack, batch),
+            FromRack::Clock(clock) => self.hear_clock(&clock, trace).await,
             FromRack::Goodbye => debug!(rack = %self.rack, "the rack stops on purpose"),
             FromRack::Hello(_) | FromRack::Report(_) => {} // Handled where they are read.
+        }
+    }
+
+    /// Tells the rack's actor of its clock when it learns something new by it.
+    async fn hear_clock(&self, report: &ClockReport, trace: TraceId) {
+        let ahead_ms = (report.now.0 - clock::now().0) / 1_000;
+        let heard = RackClock { ahead_ms, synchronised: report.synchronised };
+        let known = self.app.rack(self.rack).await.ok().and_then(|actor| actor.snapshot().clock);
+        if known.is_none_or(|known| known.differs(&heard)) {
+            if heard.is_off() {
+                warn!(rack = %self.rack, "{}", heard.said_of(self.rack));
+            }
+            self.tell_rack(RackEvent::ClockHeard { clock: heard }, trace).await;
         }
     }
 

@@ -122,7 +122,7 @@ fn plan_subnet(c: &Catalogue, subnet: &Subnet, rack: RackId, interfaces: &[RackI
         rack_address,
         gateway: v4(subnet.gateway),
         dns_servers,
-        ntp_servers: Vec::new(),
+        ntp_servers: external_time(c),
         search: search(c, &domain),
         domain: Some(domain),
         mtu: vlan.mtu,
@@ -143,6 +143,14 @@ fn search(c: &Catalogue, main: &str) -> Vec<String> {
     let others = c.domains.values().filter(|d| d.authoritative && d.name.as_str() != main);
     // Old resolvers take six (resolv.conf(5)).
     std::iter::once(main.to_owned()).chain(others.map(|d| d.name.to_string())).take(6).collect()
+}
+
+/// What machines are told of instead of their racks (`ntp_external_only`). DHCP's option 42 holds addresses only: names are left out
+/// here, and machines without any are told of none.
+fn external_time(c: &Catalogue) -> Vec<IpAddr> {
+    let settings = settings::plan(c);
+    let only = settings.ntp_servers.iter().filter(|_| settings.ntp_external_only);
+    only.filter_map(|server| server.parse().ok()).collect()
 }
 
 /// A rack without an address in a relayed subnet answers with the one it has where the relay sends to.
@@ -364,6 +372,16 @@ mod tests {
         assert!(sections(&c, rack(2), &eth("10.88.0.2")).subnets.is_empty());
         let near = sections(&c, rack(2), &eth("10.77.0.3"));
         assert_eq!((near.subnets.len(), near.subnets[0].dhcp), (1, false));
+    }
+
+    #[test]
+    fn external_time_servers_are_named_by_address_where_racks_are_not_to_be() {
+        let mut c = house();
+        c.settings.insert("ntp_servers".into(), "\"10.0.0.1 ntp.example\"".into());
+        let named = |c: &Catalogue| sections(c, rack(1), &eth("10.77.0.2")).subnets[0].ntp_servers.clone();
+        assert!(named(&c).is_empty(), "the rack names itself");
+        c.settings.insert("ntp_external_only".into(), "true".into());
+        assert_eq!(named(&c), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod dns;
 pub mod hardware;
 pub mod id;
 pub mod lldp;
+pub mod logs;
 pub mod messages;
 pub mod net;
 pub mod plan;

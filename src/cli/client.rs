@@ -118,6 +118,25 @@ impl Client {
         self.answer(request).await
     }
 
+    /// GET of one of Hostler's own paths whose answer is read as it comes; `for_ever` without a limit of time.
+    pub async fn stream(&self, path: &str, query: &Fields<'_>, for_ever: bool) -> Result<Stream<'_>, Failure> {
+        let target = format!("{}?{}", self.own_url(path), encoded(query));
+        let mut request = self.http.get(&target).header(header::AUTHORIZATION, self.key.header());
+        if for_ever {
+            request = request.timeout(Duration::from_secs(366 * 86_400));
+        }
+        if self.verbose {
+            eprintln!("GET {target}");
+        }
+        let answer = request.send().await.map_err(|e| self.unreachable(&e))?;
+        if answer.status().is_success() {
+            return Ok(Stream { client: self, answer });
+        }
+        let status = answer.status();
+        let text = answer.text().await.map_err(|e| self.unreachable(&e))?;
+        Err(refusal(status, serde_json::from_str(&text).ok().as_ref(), &text))
+    }
+
     /// Uploads a body to one of Hostler's own paths; `len` bytes from `body`, with no limit of time.
     pub async fn upload(&self, path: &str, body: reqwest::Body, len: u64) -> Result<Value, Failure> {
         let request = self
@@ -164,6 +183,19 @@ impl Client {
             format!("the region at {} cannot be reached: {cause}", self.base),
             "is `hostler region` running there? check the URL (hostler login), the port and the firewall",
         )
+    }
+}
+
+/// An answer that is read as it comes.
+pub struct Stream<'a> {
+    client: &'a Client,
+    answer: reqwest::Response,
+}
+
+impl Stream<'_> {
+    /// The next bytes; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<impl std::ops::Deref<Target = [u8]> + use<>>, Failure> {
+        self.answer.chunk().await.map_err(|e| self.client.unreachable(&e))
     }
 }
 

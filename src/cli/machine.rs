@@ -12,6 +12,7 @@ use super::{
     Global,
     client::{Client, Fields},
     failure::{Code, Failure, summed},
+    logs,
     output::{self, Column, Format},
     power_input, report,
 };
@@ -48,6 +49,8 @@ pub enum Command {
         #[arg(long, default_value_t = 50)]
         limit: u32,
     },
+    /// What a machine wrote to syslog, oldest first
+    Logs(logs::Logs),
     /// The results of the last commissioning's scripts
     Results {
         machine: String,
@@ -203,6 +206,7 @@ pub async fn run(global: &Global, client: &Client, command: Command) -> Result<(
             let id = id(&find(client, &machine).await?)?;
             report::events(format, client, &id, limit).await
         }
+        Command::Logs(asked) => logs::run(format, client, asked).await,
         Command::Results { machine, script, stream } => {
             let id = id(&find(client, &machine).await?)?;
             report::results(format, client, &id, script.as_deref(), &stream).await
@@ -288,7 +292,8 @@ pub fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn id(machine: &Value) -> Result<String, Failure> {
+/// The system id in a machine's object.
+pub(super) fn id(machine: &Value) -> Result<String, Failure> {
     let none = || Failure::failed("the region sent a machine without an id");
     machine["system_id"].as_str().map(str::to_owned).ok_or_else(none)
 }
@@ -432,7 +437,7 @@ async fn wait(client: &Client, machine: &mut Value, limit: Instant) -> Result<()
 }
 
 /// A span as in `90s`, `30m`, `2h`; a bare number is seconds.
-fn span(text: &str) -> Result<Duration, String> {
+pub(super) fn span(text: &str) -> Result<Duration, String> {
     let wrong = || format!("\"{text}\" is not a span; write it as 90s, 30m or 2h");
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);

@@ -13,7 +13,14 @@ use benches::{
     yard::{self, Layout, Region, RegionPlace, Trouble, operator},
 };
 use clap::Args;
-use rack::config::{RackConfig, Service};
+use rack::{
+    config::{RackConfig, Service},
+    dhcp::Listen,
+    dns::DnsConfig,
+    ntp::{NtpConfig, Server},
+    proxy::ProxyConfig,
+    syslog::SyslogConfig,
+};
 use region::{api::annex::Annexes, init};
 use schema::id::RackId;
 use serde_json::{Value, json};
@@ -154,16 +161,18 @@ fn rack_config(state: PathBuf, own: Ipv4Addr, region: SocketAddr) -> RackConfig 
     RackConfig {
         state,
         regions: vec![region.to_string()],
-        dhcp: rack::dhcp::Listen::At(vec![free]),
+        dhcp: Listen::At(vec![free]),
         tftp: free,
         http: free.into(),
-        dns: rack::dns::DnsConfig { listen: rack::dns::Listen::At(vec![free.into()]), ..Default::default() },
-        proxy: rack::proxy::ProxyConfig { listen: free.into(), ..rack::proxy::ProxyConfig::default() },
+        dns: DnsConfig { listen: rack::dns::Listen::At(vec![free.into()]), ..DnsConfig::default() },
+        proxy: ProxyConfig { listen: free.into(), ..ProxyConfig::default() },
+        ntp: NtpConfig { listen: Listen::At(vec![free]), server: Server::Own, ..NtpConfig::default() },
+        syslog: SyslogConfig { listen: Listen::At(vec![free]), ..SyslogConfig::default() },
         ..RackConfig::default()
     }
 }
 
-/// The ready file's object (contracts, section 1). A service that does not exist yet is null.
+/// The ready file's object (contracts, section 1).
 fn ready(api: SocketAddr, made: &init::Initialised, racks: &[(RackId, rack::app::Running)]) -> Value {
     json!({
         "url": format!("http://{api}/MAAS/"),
@@ -184,7 +193,8 @@ fn services(id: RackId, rack: &rack::app::Running) -> Value {
             "tftp": at(Service::Tftp),
             "proxy": at(Service::Proxy),
             "dns": at(Service::Dns),
-            "ntp": null, "syslog": null,
+            "ntp": at(Service::Ntp),
+            "syslog": at(Service::Syslog),
     })
 }
 

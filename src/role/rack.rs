@@ -38,7 +38,7 @@ pub struct Run {
     /// Serve from this plan (TOML or JSON), without a region
     #[arg(long)]
     pub plan: Option<PathBuf>,
-    /// Only these services, as in dhcp,tftp,http
+    /// Only these services, as in dhcp,tftp,http,ntp,syslog
     #[arg(long)]
     pub only: Option<String>,
     /// Where it keeps its state

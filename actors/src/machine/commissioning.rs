@@ -81,7 +81,11 @@ impl Machine {
             }
             Fact::UserDataFetched => self.user_data(rack, report.at, now),
             Fact::AuthRefused { why, skew_s } => {
-                let skew = skew_s.map_or_else(String::new, |s| format!("; its clock is off by {s} s"));
+                let side = |s: i64| if s < 0 { "behind" } else { "ahead of" };
+                let skew = skew_s.map_or_else(String::new, |s| {
+                    let seconds = s.unsigned_abs();
+                    format!("; its clock is {seconds} s {} the rack's: let it take its time from the rack (NTP, DHCP's option 42), or set its firmware's clock", side(s))
+                });
                 self.hindered(report.at, format!("a request of the machine was refused: {why}{skew}"), now)
             }
             Fact::ScriptsFetched { .. } | Fact::Heartbeat => self.signalled(report.at, now),

@@ -219,7 +219,7 @@ impl<'a> Writer<'a> {
             self.put(option::MTU, &subnet.mtu.to_be_bytes());
         }
         if wants(option::NTP) {
-            self.addresses(option::NTP, &subnet.ntp_servers);
+            self.addresses(option::NTP, &ntp_servers(around));
         }
         if wants(option::SEARCH) {
             self.put(option::SEARCH, &search_list(&subnet.search));
@@ -239,6 +239,16 @@ impl<'a> Writer<'a> {
         }
         self.bytes
     }
+}
+
+/// Option 42: the servers that the plan names for the subnet, else its racks, this one first.
+fn ntp_servers(around: &Around<'_>) -> Vec<IpAddr> {
+    let Around { subnet, settings, server, .. } = around;
+    if !subnet.ntp_servers.is_empty() || settings.ntp_external_only {
+        return subnet.ntp_servers.clone();
+    }
+    let others = subnet.racks.iter().map(|rack| rack.address).filter(|address| address != server);
+    std::iter::once(*server).chain(others).map(IpAddr::V4).collect()
 }
 
 /// RFC 3397: names in DNS form, uncompressed. A name that is none is left out.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{SocketAddr, SocketAddrV4},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,11 +16,13 @@ use crate::{
     dns::{self, DnsConfig},
     http::{self, HttpState},
     leases::LeaseTable,
+    ntp::{self, NtpConfig},
     plan::PlanHandle,
     power::Drivers,
     proxy::{self, ProxyConfig, ProxyHandles, Whereabouts},
     report::Reporter,
     service::Serving,
+    syslog::{self, SyslogConfig, queue::Lines},
     tftp,
 };
 
@@ -37,10 +39,15 @@ pub(super) fn start(service: Service, place: &Place) -> Result<Started, ServiceF
         Service::Tftp => tftp(place),
         Service::Dhcp => dhcp(place),
         Service::Proxy => proxy(place),
+        Service::Ntp => ntp(place),
+        Service::Syslog => syslog(place),
         Service::Power => Ok(Box::new(place.drivers.clone())),
         Service::Dns => dns(place),
     }
 }
+
+/// Where each service listened last.
+pub type Bound = Mutex<BTreeMap<Service, Vec<SocketAddr>>>;
 
 /// What services are started with: the settings, and the handles that they share.
 pub struct Place {
@@ -53,35 +60,13 @@ pub struct Place {
     pub drivers: Drivers,
     /// Where the package proxy listens while it runs: machines are told of it.
     pub proxy: Whereabouts,
+    /// Where the machines' log lines wait.
+    pub lines: Lines,
     /// Where each listened last: who is started again takes the same port, for others name it.
-    bound: Mutex<BTreeMap<Service, Vec<SocketAddr>>>,
+    pub bound: Bound,
 }
 
 impl Place {
-    /// Where nothing has listened yet.
-    #[must_use]
-    pub fn new(
-        config: RackConfig,
-        plan: PlanHandle,
-        leases: LeaseTable,
-        bodies: Bodies,
-        reporter: Reporter,
-        registry: Registry,
-        drivers: Drivers,
-    ) -> Self {
-        Self {
-            config,
-            plan,
-            leases,
-            bodies,
-            reporter,
-            registry,
-            drivers,
-            proxy: Whereabouts::default(),
-            bound: Mutex::default(),
-        }
-    }
-
     pub(super) fn bound(&self) -> MutexGuard<'_, BTreeMap<Service, Vec<SocketAddr>>> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,10 +76,35 @@ impl Place {
         self.bound().get(&service).and_then(|bound| bound.first().copied()).unwrap_or(configured)
     }
 
+    /// As [`Place::listen`], for a service of several addresses.
+    fn listen_at(&self, service: Service, configured: &Listen) -> Listen {
+        let before = self.bound().get(&service).cloned().unwrap_or_default();
+        let before: Vec<_> = before.into_iter().filter_map(v4).collect();
+        match configured {
+            Listen::At(_) if !before.is_empty() => Listen::At(before),
+            configured => configured.clone(),
+        }
+    }
+
     /// The port of the machine-facing HTTP, which boot URLs name. It is started first.
     fn http_port(&self) -> u16 {
         self.listen(Service::Http, self.config.http).port()
     }
+}
+
+fn v4(address: SocketAddr) -> Option<SocketAddrV4> {
+    if let SocketAddr::V4(v4) = address { Some(v4) } else { None }
+}
+
+fn ntp(place: &Place) -> Result<Started, ServiceFault> {
+    let (listen, state) = (place.listen_at(Service::Ntp, &place.config.ntp.listen), place.config.state.clone());
+    Ok(Box::new(ntp::start(NtpConfig { listen, state, ..place.config.ntp.clone() }, place.plan.clone())?))
+}
+
+fn syslog(place: &Place) -> Result<Started, ServiceFault> {
+    let listen = place.listen_at(Service::Syslog, &place.config.syslog.listen);
+    let config = SyslogConfig { listen, ..place.config.syslog.clone() };
+    Ok(Box::new(syslog::start(config, place.plan.clone(), place.leases.clone(), place.lines.clone())?))
 }
 
 fn http(place: &Place) -> Result<Started, ServiceFault> {
@@ -137,17 +147,8 @@ fn tftp(place: &Place) -> Result<Started, ServiceFault> {
 }
 
 fn dhcp(place: &Place) -> Result<Started, ServiceFault> {
-    let before = place.bound().get(&Service::Dhcp).cloned().unwrap_or_default();
-    let before = before.iter().filter_map(|address| match address {
-        SocketAddr::V4(v4) => Some(*v4),
-        SocketAddr::V6(_) => None,
-    });
-    let listen = match &place.config.dhcp {
-        Listen::At(_) if before.clone().next().is_some() => Listen::At(before.collect()),
-        configured => configured.clone(),
-    };
     let settings = DhcpConfig {
-        listen,
+        listen: place.listen_at(Service::Dhcp, &place.config.dhcp),
         http_port: place.http_port(),
         state: place.config.state.clone(),
         peers: place.config.dhcp_peers.clone(),

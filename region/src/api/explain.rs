@@ -21,7 +21,18 @@ use super::{
 pub async fn show(Own(call): Own) -> OwnAnswer {
     call.user()?;
     let id = super::machines::id(&call).map_err(|_| Fault::NotFound("There is no machine of that id.".into()))?;
-    Ok(json(&of(&*call.house.state(id).await?)))
+    let clocks = call.house.clocks_off().await;
+    Ok(json(&with(&*call.house.state(id).await?, &clocks)))
+}
+
+/// The explanation, with what is known of the racks' clocks among the evidence of its wait.
+fn with(m: &Machine, clocks: &[String]) -> Value {
+    if clocks.is_empty() || m.wait.is_none() {
+        return of(m);
+    }
+    let mut m = m.clone();
+    m.wait.iter_mut().for_each(|wait| wait.evidence.extend(clocks.iter().cloned()));
+    of(&m)
 }
 
 /// The explanation as JSON; `text` is the same for reading.

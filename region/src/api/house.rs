@@ -7,6 +7,7 @@ use actors::{
     catalogue::{CatalogueEvent, Table},
     core::Verdict,
     machine::{Life, Machine},
+    rack::RackClock,
     shell::{AskError, Registry},
 };
 use schema::{
@@ -95,6 +96,16 @@ impl House {
     /// Whether the store answers.
     pub async fn ready(&self) -> Result<()> {
         self.app.store.read(|db| queries::actor_ids(db, "catalogue")).await.map(|_| ()).map_err(|e| unread(&e))
+    }
+
+    /// What is to be said of connected racks whose clocks are off.
+    pub async fn clocks_off(&self) -> Vec<String> {
+        let mut said = Vec::new();
+        for (id, _) in self.app.racks() {
+            let clock = self.app.rack(id).await.ok().and_then(|actor| actor.snapshot().clock);
+            said.extend(clock.filter(RackClock::is_off).map(|clock| clock.said_of(id)));
+        }
+        said
     }
 
     async fn read<T: Send + 'static>(

@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     dns::{self, Names},
     link,
+    logs::{self, Logs},
     seal::Seal,
     store::{Store, queries},
 };
@@ -61,10 +62,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let bodies = Bodies::open(&config.data_dir)?;
     let ca = Ca::open_or_create(&config.ca_dir(), clock::now())?;
     let user_data = bodies.put(builtin::USER_DATA.as_bytes())?;
+    let (logs, keeper) = Logs::new(&config.data_dir, config.logs);
     let arbiter = Arbiter::start("actors").map_err(StartError::Thread)?;
     let app = App(Arc::new(Inner {
         catalogue: Default::default(),
         links: Default::default(),
+        logs,
         names: Names::new(
             dns::server::reached(config.dns_listen.ip()).into_iter().filter(|ip| !ip.is_loopback()).collect(),
         ),
@@ -96,6 +99,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     app.links.server.store(Some(Arc::new(server)));
     let mut tasks = JoinSet::new();
     tasks.spawn(link::accept(app.clone(), connections));
+    tasks.spawn(logs::keep(app.clone(), keeper));
     tasks.spawn(sweep(app.clone()));
     tasks.spawn(prune(app.clone()));
     tasks.spawn(dns::keep(app.clone()));

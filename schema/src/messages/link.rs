@@ -7,6 +7,7 @@ use crate::{
     boot::{BodyRef, BootFile},
     dns::{DnsName, RecordKey, RecordSet, Zone},
     id::{AttemptId, Generation, RackId, ReportSeq, SystemId},
+    logs::LogBatch,
     messages::report::Report,
     net::{Cidr, MacAddr},
     plan::{Lease, Listening, Plan, PlanSettings, PlanSubnet, Reservation, Ticket},
@@ -32,6 +33,8 @@ pub enum ToRack {
     Ack { through: ReportSeq },
     /// Send your state anew (after the region lost what it knew).
     SendHello,
+    /// Every batch of that run up to and with `number` is kept in the region.
+    LogsKept { run: u64, number: u64 },
 }
 
 /// Rack to region, on the control stream.
@@ -49,6 +52,19 @@ pub enum FromRack {
     Goodbye,
     /// How the rack's services stand, all of them. Not said yet by racks of this version.
     Services(Vec<ServiceStatus>),
+    /// Lines of the machines' logs, sent again until they are kept.
+    Logs(LogBatch),
+    /// How the rack's clock stands: on every connection, every minute, and when that changes.
+    Clock(ClockReport),
+}
+
+/// A rack's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct ClockReport {
+    /// The rack's time when it said this.
+    pub now: Timestamp,
+    /// Somebody on the rack keeps its clock and says that it is right.
+    pub synchronised: bool,
 }
 
 /// What a rack is, said once per connection.

@@ -6,9 +6,10 @@ use schema::{
     boot::{BodyRef, BootFile, BootMethod, Image, Sha256},
     dns::{Generated, Mx, RecordData, RecordKey, RecordSet, Srv, Sshfp, Zone},
     id::{AttemptId, Generation, ReportSeq, ResultId, SubnetId, SystemId, VlanId},
+    logs::{LogBatch, LogLine, LogSource},
     messages::{
         enrol::{EnrolAnswer, EnrolAsk},
-        link::{BulkAnswer, BulkHeader, FromRack, Hello, Order, PlanUpdate, RackInterface, Rows, ToRack},
+        link::{BulkAnswer, BulkHeader, ClockReport, FromRack, Hello, Order, PlanUpdate, RackInterface, Rows, ToRack},
         report::{Fact, FileKind, Report},
     },
     net::{IpRange, MacAddr},
@@ -195,6 +196,7 @@ pub(crate) fn to_rack() -> Vec<ToRack> {
             },
             deadline: NOW,
         }),
+        ToRack::LogsKept { run: 77, number: 4 },
     ]
 }
 
@@ -237,6 +239,20 @@ pub(crate) fn from_rack() -> Vec<FromRack> {
             }),
             restarts: 1,
         }]),
+        FromRack::Logs(LogBatch {
+            run: 77,
+            number: 4,
+            lines: vec![
+                LogLine::heard(
+                    b"<86>Nov 22 16:02:03 fox sshd[812]: hello",
+                    LogSource::Machine { machine: machine(), attempt: AttemptId(3) },
+                    "fox",
+                    NOW,
+                ),
+                LogLine::lost(9, "too many", LogSource::Stranger("10.77.0.9".parse().unwrap()), "10.77.0.9", NOW),
+            ],
+        }),
+        FromRack::Clock(ClockReport { now: NOW, synchronised: true }),
     ]
 }
 

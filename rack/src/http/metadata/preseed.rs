@@ -4,6 +4,7 @@ use schema::plan::{Ticket, TicketBoot};
 use serde_json::json;
 
 use super::PREFIX;
+use crate::syslog;
 
 /// The cloud-config behind `cloud-config-url`: where the metadata is, the node's key, where events go, and the end of the machine's session.
 /// Holds the key: it goes to nobody but the machine. `proxy`: where packages are fetched through.
@@ -20,10 +21,13 @@ pub(super) fn preseed(ticket: &Ticket, boot: &TicketBoot, host: &str, proxy: Opt
     let metadata_url = quote(&format!("{base}/"));
     let endpoint = quote(&format!("{base}/status/{}", ticket.machine));
     let proxy = proxy.map(|url| format!("  proxy: {}\n", quote(url))).unwrap_or_default();
+    // cloud-init only writes rsyslog's configuration: an image without rsyslog stays as it is.
+    let logs = quote(&format!("{}:{}", host.rsplit_once(':').map_or(host, |(name, _)| name), syslog::PORT));
     let mut text = format!(
         "#cloud-config\n\
          datasource:\n  MAAS:\n    metadata_url: {metadata_url}\n{key}\
          reporting:\n  maas:\n    type: webhook\n    endpoint: {endpoint}\n{key}\
+         rsyslog:\n  remotes:\n    maas: {logs}\n\
          manage_etc_hosts: true\n\
          apt:\n  preserve_sources_list: true\n{proxy}\
          package_update: false\n\

@@ -46,6 +46,7 @@ fn machine(n: u8, macs: &[u8]) -> MachineSpec {
         macs: macs.iter().map(|m| MacAddr([2, 0, 0, 0, 0, *m])).collect(),
         power: PowerConfig::default(),
         description: String::new(),
+        vlan: None,
         zone: String::new(),
         pool: String::new(),
     }
