@@ -41,6 +41,9 @@ pub struct Progress {
     pub wait: Option<Wait>,
     /// How often the order came again.
     pub repeats: u32,
+    /// The BMC has not answered the order under way.
+    #[serde(default)]
+    pub unanswered: bool,
 }
 
 /// Where the order under way stands.

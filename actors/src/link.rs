@@ -173,8 +173,9 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
+            // A rack that was killed is to be out of names and plans within 10 s.
             keep_alive: Duration::from_secs(2),
-            idle: Duration::from_secs(10),
+            idle: Duration::from_secs(8),
             answer: Duration::from_secs(10),
             back_off: Duration::from_millis(250),
             back_off_max: Duration::from_secs(30),

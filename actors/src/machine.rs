@@ -111,6 +111,9 @@ pub struct PowerErrand {
     pub racks: Vec<RackId>,
     pub rack: usize,
     pub started: Timestamp,
+    /// What the racks before this one said.
+    #[serde(default)]
+    pub tried: Vec<String>,
 }
 
 /// What a machine's decision asks the hands to do.

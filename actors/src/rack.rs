@@ -1,16 +1,20 @@
 //! A rack as the region sees it: its link, what it said of itself, which plan it has and which it should have. Its inside is `agent`'s.
 
+mod health;
+
 use std::time::Duration;
 
 use schema::{
     id::{AttemptId, Generation, RackId, ReportSeq, SystemId},
     messages::link::RackInterface,
     plan::Listening,
+    service::ServiceStatus,
     time::Timestamp,
     wait::{OwedBy, Wait},
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::health::{Duty, Unfit};
 use crate::core::{Core, Resume, Step, Verdict, View};
 
 /// How long a rack may take to make a plan durable before it is sent whole again.
@@ -35,6 +39,12 @@ pub struct Rack {
     pub plan_tries: u32,
     /// The highest report that is durable here, as of the last connection's begin or end.
     pub last_report: ReportSeq,
+    /// How its services stood when one of them last changed, without counters; empty before the first word of a connection.
+    #[serde(default)]
+    pub services: Vec<ServiceStatus>,
+    /// Since when it says nothing of its services although it is linked.
+    #[serde(default)]
+    pub silent: Option<Timestamp>,
     pub wait: Option<Wait>,
     /// How its clock stands, as it said last.
     #[serde(default)]
@@ -130,6 +140,12 @@ pub enum RackEvent {
     ClockHeard {
         clock: RackClock,
     },
+    /// A service of it changed, or it speaks again after a silence. Without counters.
+    Services {
+        services: Vec<ServiceStatus>,
+    },
+    /// It is linked and has said nothing of its services for too long.
+    Silent,
     Elapsed {
         timer: RackTimer,
     },
@@ -150,6 +166,8 @@ pub enum RackEffect {
     SendPlan,
     /// Tell the machines whose orders it holds that its link is up, or down.
     TellMachines { up: bool },
+    /// What it can be counted on for may be another: plans and names are composed anew.
+    HealthChanged,
 }
 
 impl Rack {
@@ -165,6 +183,8 @@ impl Rack {
             plan_in_force: Generation(0),
             plan_tries: 0,
             last_report: ReportSeq(0),
+            services: Vec::new(),
+            silent: None,
             wait: None,
             clock: None,
         }
@@ -187,6 +207,14 @@ impl Rack {
         self.wait = Some(wait.clone());
         let deadline = wait.deadline;
         Step::waiting(self, wait).arm(timer, deadline)
+    }
+
+    /// The state with the wait that it has, whose timer runs on.
+    fn waiting_on(self) -> Step<Self> {
+        match self.wait.clone() {
+            Some(wait) => Step::waiting(self, wait),
+            None => Step::moved(self),
+        }
     }
 
     fn plan_wait(&self, now: Timestamp) -> Wait {
@@ -238,16 +266,33 @@ impl Core for Rack {
                     plan_tries: 0,
                     last_report: *last_report,
                     since: now,
+                    // A second Hello on the same link changes nothing of them.
+                    services: if self.link == LinkState::Connected { self.services.clone() } else { Vec::new() },
+                    silent: None,
                     ..self.to_link(LinkState::Connected, now)
                 };
-                next.expecting(now).with([RackEffect::TellMachines { up: true }])
+                next.expecting(now).with([RackEffect::TellMachines { up: true }, RackEffect::HealthChanged])
             }
             RackEvent::Disconnected { .. } if self.link != LinkState::Connected => {
                 Step::ignored("the rack was not connected")
             }
             RackEvent::Disconnected { last_report, .. } => {
                 let next = Self { last_report: *last_report, ..self.to_link(LinkState::Disconnected, now) };
-                next.expecting(now).with([RackEffect::TellMachines { up: false }])
+                next.expecting(now).with([RackEffect::TellMachines { up: false }, RackEffect::HealthChanged])
+            }
+            RackEvent::Services { .. } | RackEvent::Silent if self.link != LinkState::Connected => {
+                Step::ignored("the rack is not connected")
+            }
+            RackEvent::Services { services } if self.silent.is_none() && *services == self.services => {
+                Step::ignored("its services stand so already")
+            }
+            RackEvent::Services { services } => {
+                let next = Self { services: services.clone(), silent: None, ..self.clone() };
+                next.waiting_on().with([RackEffect::HealthChanged])
+            }
+            RackEvent::Silent if self.silent.is_some() => Step::ignored("that is known"),
+            RackEvent::Silent => {
+                Self { silent: Some(now), ..self.clone() }.waiting_on().with([RackEffect::HealthChanged])
             }
             RackEvent::PlanWanted { generation } if *generation == self.plan_wanted => {
                 Step::ignored("that plan is the wanted one already")
@@ -313,6 +358,8 @@ impl Core for Rack {
 
 #[cfg(test)]
 mod tests {
+    use schema::{catalogue::RackEntry, service::Health};
+
     use super::*;
     use crate::core::TimerOp;
 
@@ -351,6 +398,41 @@ mod tests {
         assert_eq!(done.next.unwrap().wait, None);
     }
 
+    fn status(service: &str, health: Health) -> ServiceStatus {
+        let (addresses, counters) = (Vec::new(), Vec::new());
+        let service = service.into();
+        ServiceStatus { service, health, since: now(0), addresses, counters, last_error: None, restarts: 0 }
+    }
+
+    #[test]
+    fn it_is_fit_for_what_it_serves_while_it_speaks_and_is_not_drained() {
+        let (id, hostname, certificate_sha256) = ("rack01".parse().unwrap(), "r1".into(), String::new());
+        let entry = RackEntry { id, hostname, certificate_sha256, revoked: false, drained: None };
+        let rack = Rack::enrolled("rack01".parse().unwrap(), now(0));
+        assert!(rack.fit(Duty::Power, &entry).unwrap_err().why.contains("never connected"));
+        let connected = RackEvent::Connected { facts: facts(), plan: Generation(0), last_report: ReportSeq(0) };
+        let rack = after(&rack, connected, 1);
+        assert!(Duty::ALL.iter().all(|duty| rack.fit(*duty, &entry).is_ok()), "before its first word");
+        let services =
+            vec![status("http", Health::Degraded), status("dhcp", Health::Dead), status("power", Health::Off)];
+        let step = rack.step(&RackEvent::Services { services: services.clone() }, now(2));
+        assert_eq!(step.effects, [RackEffect::HealthChanged]);
+        let rack = step.next.unwrap();
+        assert!(rack.step(&RackEvent::Services { services: services.clone() }, now(4)).next.is_none());
+        assert!(rack.fit(Duty::Names, &entry).is_ok() && rack.fit(Duty::Boot, &entry).is_ok());
+        assert!(rack.fit(Duty::Dhcp, &entry).unwrap_err().why.contains("dhcp is dead"));
+        assert!(rack.fit(Duty::Power, &entry).unwrap_err().why.contains("does not serve power"));
+        let drained = RackEntry { drained: Some(now(3)), ..entry.clone() };
+        assert!(rack.fit(Duty::Names, &drained).unwrap_err().remedy.contains("--undo"));
+        assert!(rack.alive(&drained).is_ok());
+        let hung = after(&rack, RackEvent::Silent, 9);
+        assert!(hung.fit(Duty::Names, &entry).unwrap_err().why.contains("said nothing"));
+        assert_eq!(hung.word(&services[0]), "unknown");
+        assert!(hung.step(&RackEvent::Silent, now(10)).next.is_none());
+        let back = after(&hung, RackEvent::Services { services }, 11);
+        assert!(back.fit(Duty::Names, &entry).is_ok());
+    }
+
     #[test]
     fn a_clock_that_is_off_is_told_with_seconds_and_remedy() {
         let rack = Rack::enrolled("rack01".parse().unwrap(), now(0));
@@ -370,7 +452,7 @@ mod tests {
         let rack = after(&rack, connected, 1);
         let away = RackEvent::Disconnected { why: "idle".into(), last_report: ReportSeq(9) };
         let step = rack.step(&away, now(10));
-        assert_eq!(step.effects, [RackEffect::TellMachines { up: false }]);
+        assert_eq!(step.effects, [RackEffect::TellMachines { up: false }, RackEffect::HealthChanged]);
         assert_eq!(step.timers, [TimerOp::Arm { timer: RackTimer::Away, at: now(70) }]);
         let rack = after(&step.next.unwrap(), RackEvent::Elapsed { timer: RackTimer::Away }, 70);
         assert_eq!((rack.link, rack.last_report, rack.wait.is_none()), (LinkState::Lost, ReportSeq(9), true));

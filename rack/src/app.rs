@@ -41,8 +41,9 @@ use crate::{
     planfile::{self, PlanFileError},
     power::Drivers,
     report::{Reporter, Seen},
-    services::{Place, Services},
+    services::{self, Place, Services},
     state::{State, StateError},
+    sweep::Sweeper,
     syslog::{
         self,
         queue::{Lines, Queue},
@@ -100,6 +101,7 @@ struct Handles {
     plan: PlanHandle,
     bodies: Bodies,
     reporter: Reporter,
+    drivers: Drivers,
     /// The machines' lines, for the region.
     lines: Queue,
 }
@@ -164,8 +166,15 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
         bound: Default::default(),
     };
     let services = Services::start(place, rack, &arbiter.handle(), agent.clone()).await;
-    let deputies =
-        Deputies::start(errands, arbiter.handle(), registry.clone(), state.clone(), drivers, agent.clone(), runtime);
+    let deputies = Deputies::start(
+        errands,
+        arbiter.handle(),
+        registry.clone(),
+        state.clone(),
+        drivers.clone(),
+        agent.clone(),
+        runtime,
+    );
     let mut running = Running {
         plan: plan.clone(),
         leases,
@@ -180,11 +189,16 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
         tasks: Vec::new(),
         _arbiter: arbiter,
     };
-    let control = Control { state: state.clone(), plan: plan.clone(), region: identity.is_some() };
+    let control = Control {
+        state: state.clone(),
+        plan: plan.clone(),
+        region: identity.is_some(),
+        services: running.services.clone(),
+    };
     let failed = |source| AppError::Control { dir: config.state.clone(), source };
     let socket = Control::bind(&config.state).map_err(failed)?;
     running.tasks.push(tokio::spawn(control.run(socket)));
-    let handles = Handles { plan, bodies, reporter, lines: lines.region };
+    let handles = Handles { plan, bodies, reporter, drivers, lines: lines.region };
     match identity {
         Some(identity) => dial(&mut running, &config, &identity, handles, seen, &hands)?,
         None => follow_file(&mut running, &config, handles, seen),
@@ -224,7 +238,8 @@ fn dial(
     seen: mpsc::UnboundedReceiver<Seen>,
     hands: &agent::Hands,
 ) -> Result<(), AppError> {
-    let Handles { plan, bodies, reporter, lines } = handles;
+    let Handles { plan, bodies, reporter, drivers, lines } = handles;
+    let sweeper = Sweeper::new(config.power.sweep, drivers, running.deputies.clone(), reporter.clone());
     let state = running.state.clone();
     let (client, events) = LinkClient::start(ClientConfig::new(config.regions.clone()), identity, rand::random::<f64>)?;
     let links = Links::new(client.clone(), config.regions.clone());
@@ -238,6 +253,7 @@ fn dial(
         links: links.clone(),
         agent: running.agent.clone(),
         deputies: running.deputies.clone(),
+        sweeper: sweeper.clone(),
         state: state.clone(),
         plan,
         fetcher,
@@ -250,6 +266,8 @@ fn dial(
         tokio::spawn(listener.run(events)),
         tokio::spawn(link::tell_clock(links.clone())),
         tokio::spawn(syslog::send::to_region(lines, links.client().clone(), links.ready(), links.logs_kept())),
+        tokio::spawn(sweeper.run()),
+        tokio::spawn(services::say(running.services.clone(), links.clone())),
     ]);
 
     running.links = Some(links);

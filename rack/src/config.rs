@@ -10,6 +10,7 @@ use std::{
 };
 
 use actors::logbook::Limits;
+use schema::ports;
 
 use crate::{
     dhcp::Listen,
@@ -110,8 +111,8 @@ impl Default for RackConfig {
             services: Service::ALL.into(),
             dhcp: Listen::Interfaces,
             dhcp_peers: Vec::new(),
-            tftp: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 69),
-            http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5_248)),
+            tftp: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, ports::TFTP.number),
+            http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, ports::HTTP.number)),
             dns: DnsConfig::default(),
             proxy: ProxyConfig::default(),
             power: PowerSettings::default(),
@@ -157,7 +158,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("dhcp", &["listen", "peers"]),
     ("tftp", &["listen"]),
     ("http", &["listen"]),
-    ("power", &["ipmi", "redfish_tls", "ipmitool", "timeout_s", "at_once"]),
+    ("power", &["ipmi", "redfish_tls", "ipmitool", "timeout_s", "at_once", "sweep_s"]),
     (
         "proxy",
         &[
@@ -402,6 +403,7 @@ impl Reader {
             ipmitool: self.one("power", "ipmitool", base.ipmitool, "give the program's path"),
             timeout: Duration::from_secs(self.number("power", "timeout_s", base.timeout.as_secs(), 1, 300)),
             at_once: usize::try_from(at_once).unwrap_or(base.at_once),
+            sweep: Duration::from_secs(self.number("power", "sweep_s", base.sweep.as_secs(), 10, 86_400)),
         }
     }
 

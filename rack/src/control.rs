@@ -10,6 +10,8 @@ use std::{
 use schema::{
     messages::link::PlanUpdate,
     net::{HostName, MacAddr},
+    plan::PlanSubnet,
+    service::ServiceStatus,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -17,10 +19,12 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-use crate::{plan::PlanHandle, planfile, state::State};
+use crate::{plan::PlanHandle, planfile, services::Services, state::State};
 
 /// Bytes of one request at most.
 const LONGEST: u64 = 64 * 1024;
+/// Bytes of an answer at most: some hundred subnets.
+const LONGEST_ANSWER: u64 = 4 << 20;
 
 /// What may be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +32,10 @@ const LONGEST: u64 = 64 * 1024;
 pub enum Ask {
     /// Keep that address for that MAC, from the next packet on.
     Reserve { mac: MacAddr, ip: Ipv4Addr, name: Option<HostName> },
+    /// How do the services stand?
+    Services,
+    /// Which subnets does the plan in force have?
+    Subnets,
 }
 
 /// The answer.
@@ -36,6 +44,8 @@ pub enum Ask {
 pub enum Answer {
     Done,
     Refused { why: String },
+    Services(Vec<ServiceStatus>),
+    Subnets(Vec<PlanSubnet>),
 }
 
 /// Why a running rack could not be told.
@@ -69,8 +79,50 @@ pub async fn reserve(state: &Path, mac: MacAddr, ip: Ipv4Addr, name: Option<Host
     let mut answer = String::new();
     BufReader::new(stream).take(LONGEST).read_line(&mut answer).await.map_err(broke)?;
     match serde_json::from_str(&answer).map_err(|e| broke(e.into()))? {
-        Answer::Done => Ok(()),
         Answer::Refused { why } => Err(ControlError::Refused(why)),
+        Answer::Done | Answer::Services(_) | Answer::Subnets(_) => Ok(()),
+    }
+}
+
+/// How the services of the rack that runs with this state directory stand. Blocks for some seconds at most.
+///
+/// # Errors
+/// [`ControlError`].
+pub fn services(state: &Path) -> Result<Vec<ServiceStatus>, ControlError> {
+    match ask(state, &Ask::Services)? {
+        Answer::Services(statuses) => Ok(statuses),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The subnets of the plan that is in force there. As [`services`].
+///
+/// # Errors
+/// [`ControlError`].
+pub fn subnets(state: &Path) -> Result<Vec<PlanSubnet>, ControlError> {
+    match ask(state, &Ask::Subnets)? {
+        Answer::Subnets(subnets) => Ok(subnets),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn ask(state: &Path, ask: &Ask) -> Result<Answer, ControlError> {
+    use std::io::{BufRead, Read, Write};
+    let path = socket(state);
+    let broke = |source| ControlError::Broke { path: path.clone(), source };
+    let stream = std::os::unix::net::UnixStream::connect(&path);
+    let mut stream =
+        stream.map_err(|source| ControlError::Unreachable { path: path.clone(), dir: state.into(), source })?;
+    let patience = Some(std::time::Duration::from_secs(2));
+    stream.set_read_timeout(patience).and_then(|()| stream.set_write_timeout(patience)).map_err(broke)?;
+    let mut line = serde_json::to_vec(ask).map_err(|e| broke(e.into()))?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(broke)?;
+    let mut answer = String::new();
+    io::BufReader::new(stream).take(LONGEST_ANSWER).read_line(&mut answer).map_err(broke)?;
+    match serde_json::from_str(&answer).map_err(|e| broke(e.into()))? {
+        Answer::Refused { why } => Err(ControlError::Refused(why)),
+        answer => Ok(answer),
     }
 }
 
@@ -81,6 +133,7 @@ pub struct Control {
     pub plan: PlanHandle,
     /// Whether a region owns the plan.
     pub region: bool,
+    pub services: Services,
 }
 
 impl Control {
@@ -123,6 +176,8 @@ impl Control {
         BufReader::new(read).take(LONGEST).read_line(&mut line).await?;
         let answer = match serde_json::from_str(&line) {
             Ok(Ask::Reserve { mac, ip, name }) => self.reserve(mac, ip, name).await,
+            Ok(Ask::Services) => Answer::Services(self.services.statuses()),
+            Ok(Ask::Subnets) => Answer::Subnets(self.plan.load().plan.subnets.to_vec()),
             Err(e) => {
                 Answer::Refused { why: format!("the request is not understood: {e}; use `hostler rack reserve`") }
             }

@@ -66,6 +66,13 @@ impl Deputies {
         self.tell(machine, ErrandEvent::Ordered { order: Box::new(order) }, trace).await;
     }
 
+    /// Whether an order for that machine is under way.
+    #[must_use]
+    pub fn busy(&self, machine: SystemId) -> bool {
+        let errands = self.0.errands.lock().unwrap_or_else(PoisonError::into_inner);
+        errands.get(&machine).is_some_and(|errand| errand.snapshot().under_way().is_some())
+    }
+
     /// Takes an attempt's order back.
     pub async fn cancel(&self, machine: SystemId, attempt: AttemptId, trace: TraceId) {
         self.tell(machine, ErrandEvent::Cancelled { attempt }, trace).await;

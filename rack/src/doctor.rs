@@ -7,13 +7,17 @@ use std::{
 };
 
 use actors::clock;
-use schema::time::Timestamp;
+use schema::{
+    service::{Health, ServiceStatus},
+    time::Timestamp,
+};
 use serde::Serialize;
 
 use crate::{
     agent,
     app::IDENTITY,
     config::{RackConfig, Service},
+    control,
     dhcp::Listen,
     dns,
     ntp::{self, chrony},
@@ -21,6 +25,8 @@ use crate::{
     power::{PowerSettings, ipmi::IpmiBy},
     syslog,
 };
+
+mod network;
 
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,7 +61,11 @@ const NET_RAW: u32 = 13;
 /// All checks for a rack with those settings.
 #[must_use]
 pub fn checks(config: &RackConfig) -> Vec<Finding> {
-    let mut found = ports(config);
+    // A rack that runs holds its ports itself, and knows how its services are.
+    let mut found = match control::services(&config.state) {
+        Ok(services) => services.iter().filter(|s| s.health != Health::Off).map(running).collect(),
+        Err(_) => ports(config),
+    };
     found.extend(capabilities(config));
     if config.services.contains(&Service::Ntp) {
         found.push(timekeeper(config));
@@ -67,7 +77,21 @@ pub fn checks(config: &RackConfig) -> Vec<Finding> {
         found.push(cache(config));
     }
     found.extend([time(clock::now()), disk(&config.state), interfaces(), source(config)]);
+    found.extend(network::outlook(config));
     found
+}
+
+/// A service of the rack that runs on this host.
+fn running(status: &ServiceStatus) -> Finding {
+    let check = format!("service {}", status.service);
+    let addresses: Vec<_> = status.addresses.iter().map(ToString::to_string).collect();
+    let error = status.last_error.as_ref().map(|e| (e.why.clone(), e.remedy.as_str()));
+    let (why, remedy) = error.unwrap_or_else(|| ("it does not serve".into(), "see the rack's log"));
+    match status.health {
+        Health::Running | Health::Off => good(&check, format!("runs since {} {}", status.since, addresses.join(" "))),
+        Health::Degraded => finding(&check, Verdict::Warning, why, remedy),
+        Health::Dead => finding(&check, Verdict::Bad, why, remedy),
+    }
 }
 
 fn good(check: &str, seen: impl Into<String>) -> Finding {
@@ -85,7 +109,8 @@ fn ports(config: &RackConfig) -> Vec<Finding> {
         found.push(match tried {
             Ok(()) => good(&check, format!("{address} is free")),
             Err(e) => {
-                let remedy = "stop what holds the port (`ss -lunpt`), run with CAP_NET_BIND_SERVICE, or set another address; a rack that runs holds it too";
+                let remedy =
+                    "stop what holds the port (`ss -lunpt`), run with CAP_NET_BIND_SERVICE, or set another address";
                 finding(&check, Verdict::Bad, format!("{address}: {e}"), remedy)
             }
         });
@@ -113,7 +138,7 @@ fn ports(config: &RackConfig) -> Vec<Finding> {
         }
     }
     if has(Service::Dhcp) {
-        let any = SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 67);
+        let any = SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, schema::ports::DHCP.number);
         let listen = match &config.dhcp {
             Listen::Interfaces => vec![any],
             Listen::At(addresses) => addresses.clone(),
@@ -219,7 +244,9 @@ fn timekeeper(config: &RackConfig) -> Finding {
     }
 }
 
-fn time(now: Timestamp) -> Finding {
+/// Whether this host's clock can be right, and is kept so.
+#[must_use]
+pub fn time(now: Timestamp) -> Finding {
     let remedy = "run an NTP client: nodes whose clock differs by more than 5 minutes are refused";
     if now.seconds() < PAST {
         return finding("clock", Verdict::Bad, format!("it says {now}"), remedy);
@@ -232,7 +259,9 @@ fn time(now: Timestamp) -> Finding {
     }
 }
 
-fn disk(state: &Path) -> Finding {
+/// Whether there is room for images below that directory.
+#[must_use]
+pub fn disk(state: &Path) -> Finding {
     let existing = state.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
     let remedy = "free some space: images are kept below the state directory";
     match nix::sys::statvfs::statvfs(existing) {

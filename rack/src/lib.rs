@@ -28,5 +28,6 @@ pub mod report;
 pub mod service;
 pub mod services;
 pub mod state;
+pub mod sweep;
 pub mod syslog;
 pub mod tftp;

@@ -34,6 +34,7 @@ use crate::{
     plan::PlanHandle,
     report::Reporter,
     state::State,
+    sweep::Sweeper,
     syslog::send::Kept,
 };
 
@@ -148,6 +149,7 @@ pub struct Listener {
     pub links: Links,
     pub agent: ActorRef<Agent>,
     pub deputies: Deputies,
+    pub sweeper: Sweeper,
     pub state: State,
     pub plan: PlanHandle,
     pub fetcher: Fetcher,
@@ -193,7 +195,11 @@ impl Listener {
     async fn heard(&self, link: LinkId, trace: TraceId, message: ToRack) {
         match message {
             ToRack::Plan(update) => self.plan(link, *update).await,
-            ToRack::Order(order) => self.deputies.order(order, trace).await,
+            ToRack::Order(order) => {
+                self.sweeper.stand_aside(order.machine);
+                self.deputies.order(order, trace).await;
+            }
+            ToRack::Sweep(update) => self.sweeper.update(*update),
             ToRack::CancelOrder { machine, attempt } => self.deputies.cancel(machine, attempt, trace).await,
             ToRack::Ack { through } => drop(self.links.0.acked.send_replace(through)),
             ToRack::LogsKept { run, number } => drop(self.links.0.logs_kept.send_replace((run, number))),

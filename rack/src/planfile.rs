@@ -9,7 +9,7 @@ use std::{
 };
 
 use notify::Watcher;
-use schema::plan::{Plan, Reservation};
+use schema::plan::{Plan, PlanSubnet, Reservation};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -61,13 +61,7 @@ pub struct PlanFile {
 /// [`PlanFileError`], naming file and field.
 pub fn read(path: &Path, files: Option<&Path>, bodies: &Bodies) -> Result<PlanFile, PlanFileError> {
     let parse = |why: String| PlanFileError::Parse { path: path.into(), why: why.trim().replace('\n', " ") };
-    let text = fs::read_to_string(path).map_err(|source| PlanFileError::Read { path: path.into(), source })?;
-    let json = path.extension().is_some_and(|e| e == "json");
-    let mut value: Value = if json {
-        serde_json::from_str(&text).map_err(|e| parse(e.to_string()))?
-    } else {
-        toml::from_str(&text).map_err(|e| parse(e.to_string()))?
-    };
+    let mut value = value(path)?;
     let base = files.or_else(|| path.parent()).unwrap_or(Path::new("."));
     adopt(&mut value, base, bodies).map_err(|(file, source)| PlanFileError::Body {
         path: path.into(),
@@ -83,6 +77,28 @@ pub fn read(path: &Path, files: Option<&Path>, bodies: &Bodies) -> Result<PlanFi
         return Err(parse(format!("there is no \"{unknown}\" in a plan; use {}, listen", known.join(", "))));
     }
     Ok(PlanFile { plan: field(value, "the plan").map_err(parse)?, listen })
+}
+
+/// The subnets of a plan file, without a look at its bodies.
+///
+/// # Errors
+/// [`PlanFileError`], naming file and field.
+pub fn subnets(path: &Path) -> Result<Vec<PlanSubnet>, PlanFileError> {
+    let mut value = value(path)?;
+    let subnets = value.as_object_mut().and_then(|table| table.remove("subnets"));
+    let parse = |why| PlanFileError::Parse { path: path.into(), why };
+    subnets.map_or_else(|| Ok(Vec::new()), |subnets| field(subnets, "subnets").map_err(parse))
+}
+
+/// The file as a value.
+fn value(path: &Path) -> Result<Value, PlanFileError> {
+    let parse = |why: String| PlanFileError::Parse { path: path.into(), why: why.trim().replace('\n', " ") };
+    let text = fs::read_to_string(path).map_err(|source| PlanFileError::Read { path: path.into(), source })?;
+    if path.extension().is_some_and(|e| e == "json") {
+        serde_json::from_str(&text).map_err(|e| parse(e.to_string()))
+    } else {
+        toml::from_str(&text).map_err(|e| parse(e.to_string()))
+    }
 }
 
 fn field<T: for<'de> Deserialize<'de>>(value: Value, name: &str) -> Result<T, String> {

@@ -48,6 +48,8 @@ pub struct PowerSettings {
     pub timeout: Duration,
     /// Runs at once, over all BMCs. 1 to 1,024. A silent BMC holds its place until it is given up.
     pub at_once: usize,
+    /// How often a BMC that answers is asked for the power state when nothing else goes on.
+    pub sweep: Duration,
 }
 
 impl Default for PowerSettings {
@@ -59,6 +61,7 @@ impl Default for PowerSettings {
             ipmitool: "ipmitool".into(),
             timeout: Duration::from_secs(20),
             at_once: 512,
+            sweep: Duration::from_secs(300),
         }
     }
 }

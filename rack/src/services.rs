@@ -23,9 +23,13 @@ use tokio::{sync::watch, task::AbortHandle};
 
 use crate::config::Service;
 
+mod say;
 mod start;
 
-pub use self::start::{Bound, Place, Started};
+pub use self::{
+    say::say,
+    start::{Bound, Place, Started},
+};
 
 /// How often what runs is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -260,7 +264,7 @@ impl Perform<Core> for Hands {
             return;
         }
         let core = me.snapshot();
-        say(&core);
+        log(&core);
         // Nothing is lost by a full mailbox but a line of what the rack shows; the next change brings it.
         self.0.agent.tell(AgentEvent::Service { status: core.status() }, TraceId::default()).ok();
         self.0.changed.send_replace(());
@@ -268,7 +272,7 @@ impl Perform<Core> for Hands {
 }
 
 /// A change of a service, in the log.
-fn say(core: &Core) {
+fn log(core: &Core) {
     let service = core.name;
     let error = core.last_error.as_ref();
     let (why, remedy) = error.map_or(("", ""), |e| (e.why.as_str(), e.remedy.as_str()));

@@ -12,7 +12,7 @@ use actors::{
         enrol::Token,
     },
     machine::Machine,
-    rack::Rack,
+    rack::{Duty, Rack},
     shell::{ActorRef, ArbiterHandle, AskError, Registry, spawn},
     subnet::Subnet,
 };
@@ -32,7 +32,7 @@ use tokio::sync::{Mutex, broadcast, watch};
 
 use crate::{
     bodies::{Bodies, BodyError},
-    briefs::{self, ConnectedRack},
+    briefs,
     census::Census,
     config::Config,
     directory::Directory,
@@ -43,6 +43,7 @@ use crate::{
     seal::{Seal, SealError},
     sessions::Sessions,
     store::{Change, Store, StoreError, ids, queries},
+    sweeps::Ways,
     tickets::Tickets,
     turns::Turns,
 };
@@ -76,7 +77,10 @@ pub struct Inner {
     pub sessions: Sessions,
     /// How many commissionings are under way at once.
     pub turns: Turns,
+    /// A rack's health may be another: see [`App::health_changes`].
+    pub(crate) health_changed: watch::Sender<()>,
     pub(crate) tickets: Tickets,
+    pub(crate) ways: Ways,
     pub(crate) machines: Directory<Machine>,
     pub(crate) racks: Directory<Rack>,
     pub(crate) subnets: Directory<Subnet>,
@@ -330,6 +334,7 @@ impl App {
         let changes: Vec<Change> = secrets.iter().map(seal).collect::<Result<_, _>>()?;
         if !changes.is_empty() {
             self.store.put(changes).await?;
+            self.ways.secrets_changed(id);
         }
         Ok(())
     }
@@ -365,9 +370,9 @@ impl App {
         machine: &Machine,
         options: Option<&CommissionOptions>,
     ) -> (Brief, Vec<schema::catalogue::Script>) {
-        let connected = |(id, hello): (RackId, Hello)| ConnectedRack { id, interfaces: hello.interfaces };
-        let racks: Vec<_> = self.racks().into_iter().map(connected).collect();
-        briefs::compose(&self.catalogue_content(), &racks, &machine.spec, options)
+        let boot_racks: Vec<_> = self.fit_racks(Duty::Boot).into_iter().map(|(id, _)| id).collect();
+        let bmc_racks = self.bmc_racks(machine.spec.power.address(), machine.spec.vlan);
+        briefs::compose(&self.catalogue_content(), &boot_racks, bmc_racks, &machine.spec, options)
     }
 
     /// Connected racks, with what they say of themselves.

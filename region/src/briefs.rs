@@ -4,35 +4,25 @@ use schema::{
     boot::Image,
     catalogue::{Catalogue, Script},
     id::{RackId, ResultId, SubnetId},
-    messages::{
-        link::RackInterface,
-        machine::{Brief, BriefScript, CommissionOptions, MachineSpec},
-    },
+    messages::machine::{Brief, BriefScript, CommissionOptions, MachineSpec},
     script::ScriptType,
 };
 
 use crate::plans::{self, deb_arch};
 
-/// A rack that is connected, and where its interfaces are.
-#[derive(Debug, Clone)]
-pub struct ConnectedRack {
-    pub id: RackId,
-    pub interfaces: Vec<RackInterface>,
-}
-
-/// The brief without its result ids, and the scripts that need one.
+/// The brief without its result ids, and the scripts that need one. `boot_racks` may boot machines, `bmc_racks` switch this one, best first.
 #[must_use]
 pub fn compose(
     c: &Catalogue,
-    racks: &[ConnectedRack],
+    boot_racks: &[RackId],
+    bmc_racks: Vec<RackId>,
     spec: &MachineSpec,
     options: Option<&CommissionOptions>,
 ) -> (Brief, Vec<Script>) {
     let dhcp = plans::dhcp_racks(c, spec.vlan);
-    let boot_racks: Vec<_> = racks.iter().map(|r| r.id).filter(|id| dhcp.contains(id)).collect();
     let brief = Brief {
-        bmc_racks: bmc_racks(racks, spec.power.address(), &boot_racks),
-        boot_racks,
+        bmc_racks,
+        boot_racks: boot_racks.iter().filter(|id| dhcp.contains(id)).copied().collect(),
         boot_subnets: boot_subnets(c, spec),
         image: image(c, deb_arch(&spec.architecture)),
         kernel_opts: text_setting(c, "kernel_opts"),
@@ -53,24 +43,6 @@ pub fn with_results(brief: Brief, scripts: &[Script], first: i64) -> Brief {
         may_reboot: script.may_reboot,
     });
     Brief { scripts: numbered.collect(), ..brief }
-}
-
-/// Connected racks, best first: those on the BMC's own network, those that the machine boots from, the others.
-fn bmc_racks(racks: &[ConnectedRack], address: Option<&str>, boot_racks: &[RackId]) -> Vec<RackId> {
-    let address = address.and_then(schema::power::bmc_ip);
-    let rank = |rack: &ConnectedRack| {
-        let near = |(own, cidr): &(std::net::IpAddr, schema::net::Cidr)| {
-            address.is_some_and(|a| cidr.contains(a)) && !own.is_loopback()
-        };
-        match () {
-            () if rack.interfaces.iter().flat_map(|i| &i.addresses).any(near) => 0,
-            () if boot_racks.contains(&rack.id) => 1,
-            () => 2,
-        }
-    };
-    let mut ranked: Vec<_> = racks.iter().map(|rack| (rank(rack), rack.id)).collect();
-    ranked.sort();
-    ranked.into_iter().map(|(_, id)| id).collect()
 }
 
 /// Where a machine boots is known when its VLAN is, or when only one subnet leases addresses.
@@ -172,20 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn the_rack_on_the_bmcs_network_comes_first() {
-        let rack = |n: u8, address: &str| ConnectedRack {
-            id: format!("rack0{n}").parse().unwrap(),
-            interfaces: vec![RackInterface {
-                name: "eth0".into(),
-                mac: None,
-                addresses: vec![(address.parse().unwrap(), format!("{address}/24").parse().unwrap())],
-            }],
-        };
-        let racks = [rack(1, "10.1.0.2"), rack(2, "10.2.0.2"), rack(3, "10.3.0.2")];
-        let order =
-            |address| bmc_racks(&racks, address, &[racks[1].id]).iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(order(Some("10.3.0.77")), ["rack03", "rack02", "rack01"]);
-        assert_eq!(order(Some("bmc.example")), ["rack02", "rack01", "rack03"]);
+    fn a_brief_names_the_racks_that_lease_and_those_that_switch() {
+        let rack = |n: u8| format!("rack0{n}").parse().unwrap();
         let spec = MachineSpec {
             system_id: "mach01".parse().unwrap(),
             hostname: "m".into(),
@@ -198,7 +158,10 @@ mod tests {
             pool: String::new(),
             vlan: None,
         };
-        let (brief, _) = compose(&Catalogue::default(), &racks, &spec, None);
-        assert_eq!((brief.bmc_racks.len(), brief.boot_racks.len(), brief.image), (3, 0, None));
+        let mut c = actors::catalogue::Catalogue::first().content;
+        let vlan = c.vlans.values_mut().next().unwrap();
+        (vlan.dhcp_on, vlan.primary_rack) = (true, Some(rack(2)));
+        let (brief, _) = compose(&c, &[rack(1), rack(2)], vec![rack(3)], &spec, None);
+        assert_eq!((brief.bmc_racks, brief.boot_racks, brief.image), (vec![rack(3)], vec![rack(2)], None));
     }
 }

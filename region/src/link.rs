@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -36,11 +36,13 @@ use crate::{
     app::{App, Missing, new_trace},
     links::{Connected, Dirty, ToDo},
     plans::{self, Told},
+    sweeps,
 };
 
 mod derive;
 mod door;
 mod reports;
+mod services;
 
 pub use door::Door;
 
@@ -72,8 +74,13 @@ async fn serve(app: App, mut connection: Connection) {
     let rack = connection.rack;
     info!(%rack, peer = %connection.peer, "connected");
     let (queue, todo) = mpsc::unbounded_channel();
-    let connected =
-        Arc::new(Connected { number: connection.number, hello: OnceLock::new(), queue, dirty: Dirty::default() });
+    let connected = Arc::new(Connected {
+        number: connection.number,
+        hello: OnceLock::new(),
+        services: Mutex::default(),
+        queue,
+        dirty: Dirty::default(),
+    });
     app.links.put(rack, connected.clone());
     let talking = Talking { app: app.clone(), rack, connected: connected.clone(), sender: connection.sender.clone() };
     let mut tasks = JoinSet::new();
@@ -100,8 +107,19 @@ impl Talking {
     /// Reads until the connection ends; says why it did.
     async fn listen(&self, connection: &mut Connection, tasks: &mut JoinSet<()>) -> String {
         let reports = reports::Desk::new(&self.app, self.rack);
-        let mut plan: Option<AbortHandle> = None;
-        while let Some(incoming) = connection.incoming.recv().await {
+        let mut kept: Vec<AbortHandle> = Vec::new();
+        let (begun, mut look) = (clock::now(), tokio::time::interval(services::LOOK));
+        loop {
+            // What came is read before silence is spoken of.
+            let incoming = tokio::select! {
+                biased;
+                incoming = connection.incoming.recv() => incoming,
+                _ = look.tick() => {
+                    self.listen_for_silence(begun).await;
+                    continue;
+                }
+            };
+            let Some(incoming) = incoming else { break };
             match incoming {
                 Incoming::Closed { why } => return why,
                 Incoming::Bulk(request) => drop(tasks.spawn(bulk(self.app.clone(), self.rack, request))),
@@ -111,12 +129,11 @@ impl Talking {
                     }
                 }
                 Incoming::Message(trace, FromRack::Hello(hello)) => {
-                    if let Some(old) = plan.take() {
-                        old.abort();
-                    }
+                    kept.drain(..).for_each(|old| old.abort());
                     self.greet(hello.clone(), trace).await;
                     let (app, connected) = (self.app.clone(), self.connected.clone());
-                    plan = Some(tasks.spawn(keep_plan(app, self.rack, connected, self.sender.clone(), hello)));
+                    kept.push(tasks.spawn(sweeps::keep(app.clone(), self.rack, self.sender.clone())));
+                    kept.push(tasks.spawn(keep_plan(app, self.rack, connected, self.sender.clone(), hello)));
                 }
                 Incoming::Message(trace, message) => self.hear(message, trace).await,
             }
@@ -144,7 +161,7 @@ impl Talking {
         match message {
             FromRack::PlanInForce { generation } => self.tell_rack(RackEvent::PlanInForce { generation }, trace).await,
             FromRack::Leases(leases) => self.take_leases(leases, trace).await,
-            FromRack::Services(_) => {} // The rack's actor hears of its services with the health issue's events.
+            FromRack::Services(services) => self.take_services(services, trace).await,
             FromRack::Logs(batch) => self.app.logs.take(self.rack, batch),
             FromRack::Clock(clock) => self.hear_clock(&clock, trace).await,
             FromRack::Goodbye => debug!(rack = %self.rack, "the rack stops on purpose"),
@@ -193,7 +210,7 @@ async fn tell_rack(app: &App, rack: RackId, event: RackEvent, trace: TraceId) {
 
 /// Keeps a rack's plan up to date: whole first, then what changed.
 async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Sender<ToRack>, hello: Hello) {
-    let compose = |app: &App| plans::sections(&app.catalogue_content(), rack, &hello.interfaces);
+    let compose = |app: &App| app.sections(rack, &hello.interfaces);
     let wanted = app.rack(rack).await.map(|actor| actor.snapshot().plan_wanted).unwrap_or_default();
     let mut told = Told::nothing(wanted.max(hello.plan));
     let mut whole = true;

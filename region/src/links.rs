@@ -12,6 +12,7 @@ use schema::{
     id::{AttemptId, RackId, ReportSeq, SystemId},
     messages::link::{Hello, ToRack},
     power::PowerAction,
+    service::ServiceStatus,
     time::Timestamp,
 };
 use tokio::sync::{Notify, mpsc};
@@ -35,8 +36,24 @@ pub(crate) struct Connected {
     pub(crate) number: u64,
     /// What it said of itself; `None` before it did.
     pub(crate) hello: OnceLock<Hello>,
+    /// What it said last of its services, and when.
+    pub(crate) services: Mutex<Option<(Timestamp, Vec<ServiceStatus>)>>,
     pub(crate) queue: mpsc::UnboundedSender<(ToDo, TraceId)>,
     pub(crate) dirty: Dirty,
+}
+
+impl Connected {
+    pub(crate) fn heard(&self, services: Vec<ServiceStatus>, at: Timestamp) {
+        *self.services() = Some((at, services));
+    }
+
+    pub(crate) fn last_heard(&self) -> Option<Timestamp> {
+        self.services().as_ref().map(|(at, _)| *at)
+    }
+
+    fn services(&self) -> MutexGuard<'_, Option<(Timestamp, Vec<ServiceStatus>)>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What of a rack's plan may differ from what it was told.
@@ -94,6 +111,12 @@ impl Links {
     pub(crate) fn session(&self, rack: RackId, stored: ReportSeq) -> Arc<Mutex<Receiving>> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.entry(rack).or_insert_with(|| Arc::new(Mutex::new(Receiving::new(stored)))).clone()
+    }
+
+    /// What a connected rack said last of its services.
+    pub(crate) fn services(&self, rack: RackId) -> Vec<ServiceStatus> {
+        let connected = self.racks().get(&rack).cloned();
+        connected.and_then(|c| c.services().as_ref().map(|(_, services)| services.clone())).unwrap_or_default()
     }
 
     pub(crate) fn put(&self, rack: RackId, connected: Arc<Connected>) {

@@ -137,6 +137,7 @@ impl Perform<Machine> for Hands {
             self.0.links.mark(*me.id(), None);
             let spec = Some(&state.spec).filter(|_| state.life == Life::Present);
             self.0.names.change(|composer| composer.machine(*me.id(), spec));
+            self.0.ways.changed.send_replace(());
         }
         for machine in self.0.turns.note(&state) {
             let app = self.0.clone();
@@ -172,6 +173,11 @@ impl Perform<Rack> for Hands {
         let rack = *me.id();
         match effect {
             RackEffect::SendPlan => self.0.links.send_whole(rack),
+            RackEffect::HealthChanged => {
+                self.0.links.mark_sections();
+                self.0.health_changed.send_replace(());
+                self.0.ways.changed.send_replace(());
+            }
             RackEffect::TellMachines { up } => {
                 let app = self.0.clone();
                 self.spawn(async move { app.tell_machines(rack, up, trace).await });
@@ -223,6 +229,8 @@ impl Perform<Catalogue> for Hands {
                 self.0.links.mark_sections();
                 let content = self.0.catalogue_content();
                 self.0.names.change(|composer| composer.catalogue(content));
+                self.0.health_changed.send_replace(());
+                self.0.ways.changed.send_replace(());
                 let app = self.0.clone();
                 self.spawn(async move { app.size_subnets(trace).await });
             }

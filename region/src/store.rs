@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use actors::{
     core::{RecordError, TraceId},
     machine::Machine,
+    reach::Reached,
 };
 use diesel::{QueryResult, r2d2::Pool};
 use schema::{
@@ -73,6 +74,10 @@ pub enum Change {
     ReportSeen { rack: RackId, seq: ReportSeq },
     /// A value that [`crate::seal::Seal`] sealed; replaces one of that owner and name.
     Secret { owner: String, name: String, sealed: Vec<u8> },
+    /// What was learned of the way from a rack to a BMC; replaces what was.
+    Reached(Reached),
+    /// That has expired. What was learned anew since stays.
+    Unreached(Reached),
     /// The owner's secrets whose names start with `prefix` are destroyed.
     SecretsGone { owner: String, prefix: String },
 }

@@ -10,6 +10,7 @@ use schema::{
     id::{AttemptId, RackId, SystemId, VlanId},
     messages::machine::MachineSpec,
     plan::Ticket,
+    power::PowerConfig,
 };
 
 use crate::plans::{self, BootRow, MachineRow};
@@ -79,6 +80,13 @@ impl Tickets {
     #[must_use]
     pub fn vlan(&self, id: SystemId) -> Option<VlanId> {
         self.rows().get(&id)?.machine.spec.vlan
+    }
+
+    /// How every machine is switched, and where it boots, if that is known.
+    #[must_use]
+    pub fn powers(&self) -> Vec<(SystemId, PowerConfig, Option<VlanId>)> {
+        let rows = self.rows();
+        rows.iter().map(|(id, row)| (*id, row.machine.spec.power.clone(), row.machine.spec.vlan)).collect()
     }
 
     /// All tickets for that rack.

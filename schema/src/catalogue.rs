@@ -11,6 +11,7 @@ use crate::{
     net::{Cidr, IpRange, MacAddr},
     plan::Strangers,
     script::ScriptType,
+    time::Timestamp,
 };
 
 /// A fabric: a set of VLANs among which VIDs are unique.
@@ -193,6 +194,9 @@ pub struct RackEntry {
     /// SHA-256 of its certificate (DER), hexadecimal; only this one is admitted.
     pub certificate_sha256: String,
     pub revoked: bool,
+    /// Since when it gets no new work; it finishes what it has.
+    #[serde(default)]
+    pub drained: Option<Timestamp>,
 }
 
 /// A single-use enrolment token.
@@ -200,7 +204,7 @@ pub struct RackEntry {
 pub struct EnrolmentToken {
     /// SHA-256 of the token, hexadecimal.
     pub token_sha256: String,
-    pub expires: crate::time::Timestamp,
+    pub expires: Timestamp,
     pub used_by: Option<RackId>,
 }
 

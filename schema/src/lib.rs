@@ -14,6 +14,7 @@ pub mod logs;
 pub mod messages;
 pub mod net;
 pub mod plan;
+pub mod ports;
 pub mod power;
 pub mod projection;
 pub mod script;

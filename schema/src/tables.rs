@@ -57,6 +57,17 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// Which rack reaches which BMC, as it was learned last.
+    bmc_reach (bmc, rack) {
+        bmc -> Text,
+        rack -> Text,
+        reachable -> Bool,
+        at -> BigInt,
+        how -> Text,
+    }
+}
+
+diesel::table! {
     /// Sealed values; only the region's seal can open them.
     secrets (owner, name) {
         owner -> Text,

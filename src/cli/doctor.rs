@@ -87,7 +87,7 @@ fn region(path: &Path) -> Vec<Value> {
     let udp = UdpSocket::bind(config.link_listen).map(|_| ());
     let dns = UdpSocket::bind(config.dns_listen).and_then(|_| TcpListener::bind(config.dns_listen)).map(|_| ());
     let folder = std::fs::metadata(&config.data_dir);
-    vec![
+    let mut found = vec![
         line("configuration", "good", path.display().to_string(), ""),
         port("port api tcp", config.api_listen, tcp),
         port("port link udp", config.link_listen, udp),
@@ -102,7 +102,30 @@ fn region(path: &Path) -> Vec<Value> {
                 "run `hostler init`, or mend region.data_dir",
             ),
         },
-    ]
+        database(config.database.expose()),
+        line(
+            "outlook",
+            "good",
+            "the region answers racks and operators, and calls nobody on any network of machines",
+            "",
+        ),
+    ];
+    let of_host = [rack::doctor::time(actors::clock::now()), rack::doctor::disk(&config.data_dir)];
+    found.extend(of_host.iter().filter_map(|f| serde_json::to_value(f).ok()));
+    found
+}
+
+/// Whether there is a database to open. It is not opened: that would bring its tables up to date.
+fn database(url: &str) -> Value {
+    let Some(file) = url.strip_prefix("sqlite:").map(Path::new) else {
+        return line("database", "good", "PostgreSQL; it is tried when the region starts", "");
+    };
+    match std::fs::metadata(file) {
+        Ok(found) => line("database", "good", format!("{} ({} KiB)", file.display(), found.len() >> 10), ""),
+        Err(e) => {
+            line("database", "bad", format!("{}: {e}", file.display()), "run `hostler init`, or mend database.url")
+        }
+    }
 }
 
 fn port(check: &str, address: SocketAddr, tried: std::io::Result<()>) -> Value {

@@ -4,12 +4,14 @@ use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
 use rack::{config::RackConfig, enrol::EnrolError};
 use reqwest::Method;
 use schema::net::{HostName, MacAddr};
+use serde_json::{Value, json};
 
 use super::{log, misconfigured, on_threads};
 use crate::cli::{
@@ -62,6 +64,17 @@ pub enum Action {
     },
     /// List racks
     List,
+    /// Show one rack, by name or id
+    Show { rack: String },
+    /// How services stand: of one rack, or of all
+    Services {
+        rack: Option<String>,
+        /// Ask the rack that runs on this host with that state directory, without a region
+        #[arg(long, conflicts_with = "rack")]
+        state: Option<PathBuf>,
+    },
+    /// Give a rack no new work; it finishes what it has
+    Drain(Drain),
     /// Reserve an address on a rack that runs from a plan file
     Reserve {
         /// The rack's state directory
@@ -71,6 +84,22 @@ pub enum Action {
         ip: Ipv4Addr,
         name: Option<HostName>,
     },
+}
+
+/// A drain.
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// Its name or id
+    pub rack: String,
+    /// Give it work again
+    #[arg(long)]
+    pub undo: bool,
+    /// Wait until it has nothing under way
+    #[arg(long, conflicts_with = "undo")]
+    pub wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, default_value_t = 3_600)]
+    pub timeout: u64,
 }
 
 /// An enrolment.
@@ -108,16 +137,102 @@ pub fn run(global: &Global, asked: Rack) -> Result<(), Failure> {
             let columns = &[
                 ("NAME", "/hostname"),
                 ("ID", "/system_id"),
-                ("CONNECTED", "/connected"),
+                ("STATE", "/state"),
                 ("ADDRESSES", "/ip_addresses"),
                 ("VERSION", "/version"),
+                ("WHY", "/why"),
+                ("REMEDY", "/remedy"),
             ];
             let racks = Client::new(global)?.get("rackcontrollers/", &Vec::new()).await?;
             output::list(global.output, columns, "/system_id", crate::cli::machine::array(&racks))
         }),
+        Some(Action::Show { rack }) => on_threads(async move {
+            let shown = Client::new(global)?.get(&format!("rackcontrollers/{rack}/"), &Vec::new()).await?;
+            output::one(global.output, SHOWN, "/system_id", &shown)
+        }),
+        Some(Action::Services { rack, state }) => on_threads(services(global, rack, state)),
+        Some(Action::Drain(drain)) => on_threads(drain.run(global)),
         Some(Action::Reserve { state, mac, ip, name }) => on_threads(async move {
             rack::control::reserve(&state, mac, ip, name).await.map_err(|e| Failure::failed(e.to_string()))
         }),
+    }
+}
+
+/// What `rack show` prints.
+const SHOWN: &[output::Column] = &[
+    ("Name", "/hostname"),
+    ("Id", "/system_id"),
+    ("State", "/state"),
+    ("Why", "/why"),
+    ("Remedy", "/remedy"),
+    ("Drained", "/drained"),
+    ("Working for", "/machines"),
+    ("Addresses", "/ip_addresses"),
+    ("Plan", "/plan"),
+    ("Version", "/version"),
+];
+
+/// What `rack services` prints.
+const SERVICES: &[output::Column] = &[
+    ("RACK", "/rack"),
+    ("SERVICE", "/service"),
+    ("STATE", "/state"),
+    ("SINCE", "/since"),
+    ("ADDRESSES", "/addresses"),
+    ("RESTARTS", "/restarts"),
+    ("LAST ERROR", "/last_error/why"),
+    ("REMEDY", "/last_error/remedy"),
+    ("COUNTERS", "/counters"),
+];
+
+async fn services(global: &Global, rack: Option<String>, state: Option<PathBuf>) -> Result<(), Failure> {
+    let rows = match (rack, state) {
+        (_, Some(state)) => {
+            let statuses = rack::control::services(&state).map_err(|e| Failure::failed(e.to_string()))?;
+            let here = rack::agent::hostname();
+            statuses.iter().map(|status| own_status(&here, status)).collect()
+        }
+        (Some(rack), _) => {
+            let of_one = Client::new(global)?.get(&format!("rackcontrollers/{rack}/op-services"), &Vec::new()).await?;
+            crate::cli::machine::array(&of_one).to_vec()
+        }
+        (None, None) => {
+            let racks = Client::new(global)?.get("rackcontrollers/", &Vec::new()).await?;
+            let all = crate::cli::machine::array(&racks).iter();
+            all.flat_map(|rack| crate::cli::machine::array(&rack["services"]).to_vec()).collect()
+        }
+    };
+    output::list(global.output, SERVICES, "/service", &rows)
+}
+
+/// A service of the rack on this host, in the shape that the region shows.
+fn own_status(rack: &str, status: &schema::service::ServiceStatus) -> Value {
+    let counters: serde_json::Map<_, _> = status.counters.iter().map(|(n, c)| (n.clone(), json!(c))).collect();
+    let error = status.last_error.as_ref();
+    json!({
+        "rack": rack, "service": status.service, "state": status.health, "since": status.since.to_string(),
+        "addresses": status.addresses, "counters": counters, "restarts": status.restarts,
+        "last_error": error.map(|e| json!({"at": e.at.to_string(), "why": e.why, "remedy": e.remedy})),
+    })
+}
+
+impl Drain {
+    async fn run(self, global: &Global) -> Result<(), Failure> {
+        let client = Client::new(global)?;
+        let path = format!("rackcontrollers/{}/", self.rack);
+        let op = if self.undo { "undrain" } else { "drain" };
+        let mut rack = client.post(&path, &vec![("op", op.into())]).await?;
+        let end = actors::clock::tick() + Duration::from_secs(self.timeout);
+        while self.wait && !crate::cli::machine::array(&rack["machines"]).is_empty() {
+            if actors::clock::tick() > end {
+                let left = crate::cli::machine::array(&rack["machines"]).len();
+                let why = format!("{} still works for {left} machines", self.rack);
+                return Err(Failure::new(Code::TimedOut, why, "wait longer, or abort them"));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            rack = client.get(&path, &Vec::new()).await?;
+        }
+        output::one(global.output, SHOWN, "/system_id", &rack)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `hostler region`: the region with its API, until a signal.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub fn run(asked: Region) -> Result<(), Failure> {
         };
         tracing::info!(api = %api.address, link = %running.link, "the region answers");
         if let Some(path) = &asked.ready_file {
-            write_ready(path, &ready(api.address))?;
+            write_ready(path, &ready(api.address, running.link))?;
         }
         until_told().await?;
         tracing::info!("the region stops");
@@ -50,11 +50,11 @@ pub fn run(asked: Region) -> Result<(), Failure> {
 }
 
 /// What the ready file says of a region alone: keys and racks are not its to tell.
-fn ready(address: std::net::SocketAddr) -> Value {
+fn ready(address: SocketAddr, link: SocketAddr) -> Value {
     let host =
         if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() };
     json!({
         "url": format!("http://{host}/MAAS/"), "api_key": null, "admin": null,
-        "inspect": format!("http://{host}/inspect/v1/"), "racks": [], "pid": std::process::id(),
+        "inspect": format!("http://{host}/inspect/v1/"), "link": link.to_string(), "racks": [], "pid": std::process::id(),
     })
 }

@@ -10,42 +10,42 @@ use std::{
 use serde_json::Value;
 
 /// A command's end.
-struct Done {
-    code: i32,
-    out: String,
-    err: String,
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Done {
     #[track_caller]
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{}", self.err);
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}", self.out))
     }
 
     #[track_caller]
-    fn fails(&self, code: i32, part: &str) {
+    pub(crate) fn fails(&self, code: i32, part: &str) {
         assert_eq!(self.code, code, "{}{}", self.out, self.err);
         assert!(self.err.contains(part), "\"{part}\" is not in: {}", self.err);
     }
 }
 
 /// A folder for everything that the commands write.
-struct House {
+pub(crate) struct House {
     folder: tempfile::TempDir,
     region: Option<Child>,
 }
 
 impl House {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), region: None }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
         for name in ["HOSTLER_URL", "HOSTLER_KEY", "HOSTLER_PROFILE", "HOSTLER_OUTPUT", "HOSTLER_POWER_PASS"] {
             command.env_remove(name);
@@ -54,7 +54,7 @@ impl House {
         command
     }
 
-    fn run(&self, words: &[&str]) -> Done {
+    pub(crate) fn run(&self, words: &[&str]) -> Done {
         self.run_with(words, &[])
     }
 
@@ -64,14 +64,14 @@ impl House {
         Done { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    fn init(&self) -> Value {
+    pub(crate) fn init(&self) -> Value {
         let (config, data) = (self.path("region.toml"), self.path("data"));
         let words = ["init", "--config", path(&config), "--data-dir", path(&data), "--api-listen", "127.0.0.1:0"];
         self.run(&[&words[..], &["--link-listen", "127.0.0.1:0", "-o", "json"]].concat()).json()
     }
 
     /// Starts the region; its URL.
-    fn start(&mut self) -> String {
+    pub(crate) fn start(&mut self) -> String {
         let (config, ready) = (self.path("region.toml"), self.path("ready"));
         let log = std::fs::File::create(self.path("region.log")).unwrap();
         let mut command = self.command(&["region", "--config", path(&config), "--ready-file", path(&ready)]);
@@ -96,7 +96,7 @@ impl Drop for House {
     }
 }
 
-fn path(path: &Path) -> &str {
+pub(crate) fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

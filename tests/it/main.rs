@@ -4,3 +4,4 @@
 mod cli;
 mod logs;
 mod peers_proxy;
+mod racks;

@@ -76,6 +76,7 @@ impl Errand {
             attempt: order.attempt,
             run: next.progress.run,
             ended: next.progress.ended,
+            unanswered: true,
             ..Progress::default()
         };
         if order.deadline <= now {
@@ -112,6 +113,7 @@ impl Errand {
             return Step::ignored(format!("driver run {run} is over; run {running} is under way"));
         }
         let mut next = self.clone();
+        next.progress.unanswered &= matches!(result, Err(fault) if fault.kind == FaultKind::Unreachable);
         match (self.progress.phase, result) {
             (_, Ok(Ran::ByHand)) => next.conclude(Fact::PowerByHand { action: order.action }, now),
             (_, Ok(Ran::State { state })) if agrees(order.action, *state) => {
@@ -151,7 +153,7 @@ impl Errand {
         if now >= order.deadline {
             let mut next = self.clone();
             let fault = PowerFault {
-                kind: FaultKind::Other,
+                kind: if self.progress.unanswered { FaultKind::Unreachable } else { FaultKind::Other },
                 why: format!("no success before the deadline: {}", self.last_seen()),
                 remedy: "check that the BMC answers from this rack and that the machine can be switched".into(),
             };
@@ -249,6 +251,7 @@ impl Errand {
         let (why, remedy) = (fault.why.clone(), fault.remedy.clone());
         let fact = match fault.kind {
             FaultKind::Unfit => Fact::OrderRefused { why, remedy },
+            FaultKind::Unreachable => Fact::BmcUnreachable { action, why, remedy },
             _ => Fact::PowerFailed { action, why, remedy },
         };
         self.conclude(fact, now)

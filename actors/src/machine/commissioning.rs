@@ -17,7 +17,7 @@ use std::net::Ipv4Addr;
 use schema::{
     boot::BootMethod,
     commissioning::{CommissionStep, StepRecord, StepState},
-    id::RackId,
+    id::{AttemptId, RackId},
     messages::{
         machine::{Derived, MachineTimer},
         report::{Fact, FileKind, Report},
@@ -29,7 +29,11 @@ use schema::{
     time::Timestamp,
 };
 
-use super::{Attempt, Machine, MachineEffect, admission::event, power::failed_event};
+use super::{
+    Attempt, Machine, MachineEffect,
+    admission::event,
+    power::{ONE_OF_SEVERAL, failed_event},
+};
 use crate::core::Step;
 
 /// Lines of evidence that a wait carries.
@@ -43,6 +47,9 @@ impl Machine {
         }
         if let Fact::PowerSeen { state } = report.fact {
             return self.seen_power(rack, state, report.at, now);
+        }
+        if let (Fact::BmcUnreachable { why, .. }, AttemptId(0)) = (&report.fact, report.attempt) {
+            return self.power_unseen(rack, why, now);
         }
         match self.open_attempt() {
             Some(attempt) if attempt.off == Some(report.attempt) => self.off_fact(rack, report, now),
@@ -65,6 +72,7 @@ impl Machine {
             | Fact::PowerTry { .. }
             | Fact::PowerDone { .. }
             | Fact::PowerFailed { .. }
+            | Fact::BmcUnreachable { .. }
             | Fact::PowerByHand { .. }
             | Fact::PowerSeen { .. } => self.power_fact(rack, report, now),
             Fact::Offered { .. } => Step::ignored("an offer is no evidence; the machine's request is awaited"),
@@ -166,9 +174,11 @@ impl Machine {
             Fact::PowerByHand { .. } => {
                 self.with_attempt(|a| a.see(report.at, "a person must switch it on".into())).expecting(now)
             }
-            Fact::PowerFailed { why, remedy, .. } | Fact::OrderRefused { why, remedy } => {
+            // Another rack may reach the BMC, or have the tool; a wrong password is wrong everywhere.
+            Fact::BmcUnreachable { why, remedy, .. } | Fact::OrderRefused { why, remedy } => {
                 self.power_failed(rack, why, remedy, now)
             }
+            Fact::PowerFailed { why, remedy, .. } => self.power_refused(rack, why, remedy, now),
             _ => Step::ignored("no state of the power"),
         }
     }
@@ -179,11 +189,11 @@ impl Machine {
         if attempt.is_done(CommissionStep::PowerOn) {
             return self.hindered(now, format!("rack {rack}: {why}"), now);
         }
-        let text = format!("Rack {rack}: {why}");
-        let line = event(now, Level::Error, failed_event(PowerAction::NetworkBoot), format!("{text}. {remedy}"), None);
         if attempt.bmc_racks.len() <= attempt.bmc_rack + 1 {
-            return self.fail(format!("{text}. Remedy: {remedy}"), now).with([line]);
+            return self.power_refused(rack, why, remedy, now);
         }
+        let text = format!("Rack {rack}: {why}. {remedy}");
+        let line = event(now, Level::Error, failed_event(PowerAction::NetworkBoot), text, None);
         let cancel = MachineEffect::CancelOrder { rack, attempt: attempt.id };
         let mut next = self.with_attempt(|a| {
             a.bmc_rack += 1;
@@ -192,6 +202,17 @@ impl Machine {
         });
         let order = next.attempt.as_mut().and_then(|a| a.order(now));
         next.expecting(now).with([cancel, line]).with(order)
+    }
+
+    /// No rack can switch the machine: the attempt fails. Which racks tried stands in what was seen.
+    fn power_refused(&self, rack: RackId, why: &str, remedy: &str, now: Timestamp) -> Step<Self> {
+        let Some(attempt) = self.open_attempt() else { return Step::ignored("no attempt is under way") };
+        if attempt.is_done(CommissionStep::PowerOn) {
+            return self.hindered(now, format!("rack {rack}: {why}"), now);
+        }
+        let text = format!("Rack {rack}: {why}");
+        let line = event(now, Level::Error, failed_event(PowerAction::NetworkBoot), format!("{text}. {remedy}"), None);
+        self.fail(format!("{text}. Remedy: {remedy}"), now).with([line])
     }
 
     fn leased(
@@ -367,18 +388,18 @@ impl Machine {
     }
 
     pub(super) fn rack_link(&self, rack: RackId, up: bool, now: Timestamp) -> Step<Self> {
-        let Some(attempt) = self.open_attempt() else { return Step::ignored("no attempt is under way") };
+        let Some(attempt) = self.open_attempt() else { return self.errand_link(rack, up, now) };
         let in_charge = attempt.bmc_racks.get(attempt.bmc_rack) == Some(&rack);
         if up {
-            let mut again: Vec<_> = self.lost_effects(attempt).filter(|e| e.concerns(rack)).collect();
-            if let Some(errand) = &self.errand {
-                again.extend(errand.order());
-            }
+            let again: Vec<_> = self.lost_effects(attempt).filter(|e| e.concerns(rack)).collect();
             // Orders and tickets are idempotent by attempt: a rack that has them ignores them.
             return self.noted(now, format!("rack {rack} is connected again"), now).with(again);
         }
         if in_charge && attempt.ordered.is_some() && !attempt.is_done(CommissionStep::RackChosen) {
             return self.power_failed(rack, "its link was lost before it accepted the order", "check the rack", now);
+        }
+        if let Some(elsewhere) = self.off_elsewhere(rack, "its link was lost", now) {
+            return elsewhere;
         }
         if in_charge || attempt.boot_racks.contains(&rack) {
             return self.noted(now, format!("rack {rack} lost its link; it goes on alone"), now);
@@ -521,6 +542,8 @@ impl Attempt {
         let ordered = self.ordered?;
         let limit = CommissionStep::RackChosen.deadline() + CommissionStep::PowerOn.deadline();
         let rack = *self.bmc_racks.get(self.bmc_rack)?;
+        let more = self.bmc_rack + 1 < self.bmc_racks.len();
+        let limit = if more { limit.min(ONE_OF_SEVERAL) } else { limit };
         Some(MachineEffect::SendOrder {
             rack,
             attempt: self.id,

@@ -67,15 +67,36 @@ impl Machine {
             Fact::PowerDone { state: PowerState::Off, .. } => {
                 self.clone().complete(now, Some(rack), "all results are stored; the BMC says off", PowerState::Off)
             }
-            Fact::PowerFailed { why, remedy, .. } | Fact::OrderRefused { why, remedy } => {
-                let line = event(report.at, Level::Error, failed_event(PowerAction::Off), why.as_str(), None);
-                let text = format!(
-                    "The results are stored, but the machine could not be switched off: {why}. Remedy: {remedy}"
-                );
-                self.fail(text, now).with([line])
+            Fact::BmcUnreachable { why, remedy, .. } | Fact::OrderRefused { why, remedy } => {
+                let elsewhere = self.off_elsewhere(rack, why, now);
+                elsewhere.unwrap_or_else(|| self.off_failed(report.at, why, remedy, now))
             }
+            Fact::PowerFailed { why, remedy, .. } => self.off_failed(report.at, why, remedy, now),
             _ => Step::ignored("the BMC's word that the machine is off is awaited"),
         }
+    }
+
+    fn off_failed(&self, at: Timestamp, why: &str, remedy: &str, now: Timestamp) -> Step<Self> {
+        let line = event(at, Level::Error, failed_event(PowerAction::Off), why, None);
+        let text =
+            format!("The results are stored, but the machine could not be switched off: {why}. Remedy: {remedy}");
+        self.fail(text, now).with([line])
+    }
+
+    /// The next rack that may reach the BMC gets the order to switch off. `None` without one, or when another has it by now.
+    pub(super) fn off_elsewhere(&self, rack: RackId, why: &str, now: Timestamp) -> Option<Step<Self>> {
+        let attempt = self.open_attempt()?;
+        let (off, in_charge) = (attempt.off?, attempt.bmc_racks.get(attempt.bmc_rack) == Some(&rack));
+        if !in_charge || attempt.bmc_rack + 1 >= attempt.bmc_racks.len() {
+            return None;
+        }
+        let next = self.with_attempt(|a| {
+            a.bmc_rack += 1;
+            a.see(now, format!("rack {rack} did not switch it off ({why}); the next rack is tried"));
+        });
+        let order = next.open_attempt().and_then(|a| a.off_order(now));
+        let cancel = MachineEffect::CancelOrder { rack, attempt: off };
+        Some(next.expecting(now).with([cancel]).with(order))
     }
 
     /// A sweep's look at the power, which may be just what step 12 waits for.

@@ -18,6 +18,8 @@ use crate::core::Step;
 
 /// How long a power action may take: all of a rack's tries (4, 8, 16, 32 s between them) and the tool's own time.
 const POWER_LIMIT: Duration = Duration::from_secs(150);
+/// How long one rack may try while there is another that could.
+pub(super) const ONE_OF_SEVERAL: Duration = Duration::from_secs(45);
 /// How long a question may take.
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -25,7 +27,9 @@ impl PowerErrand {
     /// The order to the rack in charge.
     pub(super) fn order(&self) -> Option<MachineEffect> {
         let rack = *self.racks.get(self.rack)?;
-        Some(MachineEffect::SendOrder { rack, attempt: self.attempt, action: self.action, deadline: self.deadline() })
+        let more = self.rack + 1 < self.racks.len();
+        let deadline = if more { self.deadline().min(self.started + ONE_OF_SEVERAL) } else { self.deadline() };
+        Some(MachineEffect::SendOrder { rack, attempt: self.attempt, action: self.action, deadline })
     }
 
     pub(super) fn cancel(&self) -> MachineEffect {
@@ -64,7 +68,8 @@ impl Machine {
 
     /// The machine with that power action under way. One that runs already is given up for it.
     pub(super) fn start_errand(&self, action: PowerAction, racks: Vec<RackId>, now: Timestamp) -> Step<Self> {
-        let errand = PowerErrand { attempt: self.next_attempt, action, racks, rack: 0, started: now };
+        let errand =
+            PowerErrand { attempt: self.next_attempt, action, racks, rack: 0, started: now, tried: Vec::new() };
         let effects: Vec<_> = self.errand.iter().map(PowerErrand::cancel).chain(errand.order()).collect();
         let next = Self { next_attempt: errand.attempt.next(), errand: Some(errand), ..self.clone() };
         next.expecting(now).with(effects)
@@ -104,7 +109,9 @@ impl Machine {
                 };
                 self.errand_over(*state, now).with(line)
             }
-            Fact::PowerFailed { why, .. } | Fact::OrderRefused { why, .. } => self.next_rack(errand, rack, why, now),
+            // Another rack may reach the BMC, or have the tool; a wrong password is wrong everywhere.
+            Fact::BmcUnreachable { why, .. } | Fact::OrderRefused { why, .. } => self.next_rack(errand, rack, why, now),
+            Fact::PowerFailed { why, .. } => self.errand_failed(errand, rack, why, now),
             _ => Step::ignored("no part of a power action"),
         })
     }
@@ -114,18 +121,41 @@ impl Machine {
         if errand.racks.get(errand.rack) != Some(&rack) {
             return Step::ignored("the action is in another rack's hands by now");
         }
-        let next = PowerErrand { rack: errand.rack + 1, ..errand.clone() };
+        let mut next = PowerErrand { rack: errand.rack + 1, started: now, ..errand.clone() };
+        next.tried.push(format!("rack {rack}: {why}"));
         if let Some(order) = next.order() {
             let text = format!("Rack {rack}: {why} Trying the next rack.");
             let line = event(now, Level::Warning, failed_event(errand.action), text, None);
             return Self { errand: Some(next), ..self.clone() }.expecting(now).with([errand.cancel(), order, line]);
         }
-        let line = event(now, Level::Error, failed_event(errand.action), why, None);
+        self.errand_failed(errand, rack, why, now)
+    }
+
+    /// The errand ends in failure; what every rack said stands in the machine's error.
+    fn errand_failed(&self, errand: &PowerErrand, rack: RackId, why: &str, now: Timestamp) -> Step<Self> {
+        if errand.racks.get(errand.rack) != Some(&rack) {
+            return Step::ignored("the action is in another rack's hands by now");
+        }
+        let line = event(now, Level::Error, failed_event(errand.action), format!("Rack {rack}: {why}"), None);
+        let before = errand.tried.iter().map(|tried| format!("{tried}; "));
+        let error = format!("{} failed: {}rack {rack}: {why}", errand.action.label(), before.collect::<String>());
         let mut step = self.errand_over(PowerState::Error, now);
         if let Some(machine) = step.next.as_mut() {
-            machine.error = format!("{} failed: {why}", errand.action.label());
+            machine.error = error;
         }
         step.with([line])
+    }
+
+    /// The rack of a power action is back, or gone: it hears the order again, or another one does.
+    pub(super) fn errand_link(&self, rack: RackId, up: bool, now: Timestamp) -> Step<Self> {
+        let Some(errand) = self.errand.as_ref().filter(|e| e.racks.get(e.rack) == Some(&rack)) else {
+            return Step::ignored("that rack has no work for the machine");
+        };
+        match (up, errand.rack + 1 < errand.racks.len()) {
+            (true, _) => self.clone().expecting(now).with(errand.order()),
+            (false, true) => self.next_rack(errand, rack, "its link was lost", now),
+            (false, false) => Step::ignored("no other rack reaches the BMC; the order waits for it"),
+        }
     }
 
     fn errand_over(&self, power_state: PowerState, now: Timestamp) -> Step<Self> {
@@ -148,6 +178,16 @@ impl Machine {
             _ => event(now, Level::Warning, "NODE_POWER_QUERY_FAILED", "The BMC does not tell the power state.", None),
         };
         Step::moved(Self { power_state: state, power_asked: Some(now), ..self.clone() }).with([line])
+    }
+
+    /// A sweep got no answer. Another rack is asked to watch the machine; until it has, nothing is known.
+    pub(super) fn power_unseen(&self, rack: RackId, why: &str, now: Timestamp) -> Step<Self> {
+        if self.open_attempt().is_some() || self.errand.is_some() || self.power_state == PowerState::Unknown {
+            return Step::ignored("nothing is known of the power, or it is being switched");
+        }
+        let text = format!("Rack {rack}: {why}");
+        let line = event(now, Level::Warning, "NODE_POWER_QUERY_FAILED", text, None);
+        Step::moved(Self { power_state: PowerState::Unknown, power_asked: Some(now), ..self.clone() }).with([line])
     }
 
     pub(super) fn errand_late(&self, now: Timestamp) -> Step<Self> {

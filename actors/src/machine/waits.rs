@@ -268,7 +268,7 @@ fn errand_wait(errand: &PowerErrand) -> Wait {
         owed_by: rack.map_or(OwedBy::AnyRack, OwedBy::Rack),
         since: errand.started,
         deadline: errand.deadline(),
-        evidence: Vec::new(),
+        evidence: errand.tried.clone(),
         on_timeout: "the next rack that may reach the BMC is tried; without one the power state becomes \"error\""
             .into(),
         remedy: "check the BMC's address, user and password, and that a rack reaches it".into(),

@@ -46,7 +46,13 @@ fn range(id: i64, start: &str, end: &str) -> CatalogueItem {
 }
 
 fn rack(id: &str) -> RackEntry {
-    RackEntry { id: id.parse().unwrap(), hostname: id.into(), certificate_sha256: "ab".into(), revoked: false }
+    RackEntry {
+        id: id.parse().unwrap(),
+        hostname: id.into(),
+        certificate_sha256: "ab".into(),
+        revoked: false,
+        drained: None,
+    }
 }
 
 fn put(item: CatalogueItem) -> CatalogueEvent {

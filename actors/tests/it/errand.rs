@@ -164,7 +164,7 @@ fn the_waits_of_ipmi_are_4_8_16_32_and_then_it_fails() {
         assert_eq!(bench.now.since(before), Duration::from_secs(wait));
     }
     bench.ends(Err(fault(FaultKind::Unreachable)));
-    assert!(matches!(bench.facts.last(), Some(Fact::PowerFailed { .. })));
+    assert!(matches!(bench.facts.last(), Some(Fact::BmcUnreachable { .. })));
 }
 
 #[test]
@@ -184,7 +184,14 @@ fn the_deadline_ends_the_run_and_reports_why() {
     bench.tell(ErrandEvent::Ordered { order: order(1, PowerAction::On, 150) });
     bench.elapse();
     assert_eq!(bench.now, START + Duration::from_secs(150));
-    assert!(matches!(bench.facts.last(), Some(Fact::PowerFailed { remedy, .. }) if !remedy.is_empty()));
+    assert!(matches!(bench.facts.last(), Some(Fact::BmcUnreachable { remedy, .. }) if !remedy.is_empty()));
+    // A BMC that has answered is reached, however it goes on.
+    let mut bench = Bench::new();
+    bench.tell(ErrandEvent::Ordered { order: order(1, PowerAction::On, 8) });
+    bench.ends(Err(fault(FaultKind::Busy)));
+    bench.elapse();
+    bench.elapse();
+    assert!(matches!(bench.facts.last(), Some(Fact::PowerFailed { .. })), "{:?}", bench.facts);
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn a_power_failure_tries_the_next_rack_and_then_fails_with_the_reason() {
     let (machine, _) = after(3);
     let failed = |r| {
         let action = PowerAction::NetworkBoot;
-        fact(rack(r), 1, 20, Fact::PowerFailed { action, why: "wrong password".into(), remedy: "set it".into() })
+        fact(rack(r), 1, 20, Fact::BmcUnreachable { action, why: "no answer".into(), remedy: "look at it".into() })
     };
     let (machine, effects) = run(machine, [failed(1)], 20);
     assert_eq!(machine.status, NodeStatus::Commissioning);
@@ -111,7 +111,61 @@ fn a_power_failure_tries_the_next_rack_and_then_fails_with_the_reason() {
     assert_eq!(orders(&effects), [(1, PowerAction::NetworkBoot)]);
     let (machine, _) = run(machine, [failed(2)], 21);
     assert_eq!(machine.status, NodeStatus::FailedCommissioning);
-    assert!(machine.error.contains("wrong password") && machine.error.contains("set it"), "{}", machine.error);
+    assert!(machine.error.contains("no answer") && machine.error.contains("look at it"), "{}", machine.error);
+    let seen = machine.attempt.unwrap().seen.join("\n");
+    assert!(seen.contains(&format!("rack {} failed (no answer); the next rack is tried", rack(1))), "{seen}");
+}
+
+#[test]
+fn a_wrong_password_is_tried_at_one_rack_alone() {
+    let (machine, _) = after(3);
+    let (action, why, remedy) = (PowerAction::NetworkBoot, "wrong password".into(), "set it".into());
+    let (machine, _) = run(machine, [fact(rack(1), 1, 20, Fact::PowerFailed { action, why, remedy })], 20);
+    assert_eq!(machine.status, NodeStatus::FailedCommissioning);
+    let said = format!("Rack {}: wrong password", rack(1));
+    assert!(machine.error.contains(&said) && machine.error.contains("set it"), "{}", machine.error);
+}
+
+#[test]
+fn a_power_action_goes_from_rack_to_rack_and_its_failure_says_what_each_saw() {
+    let asked = MachineEvent::Power { by: "admin".into(), action: PowerAction::On, brief: brief() };
+    let (machine, effects) = run(created(PowerType::Ipmi), [asked], 1);
+    assert_eq!(orders(&effects), [(1, PowerAction::On)]);
+    let unreachable = |r| {
+        let (action, why, remedy) = (PowerAction::On, format!("no route {r}"), "look".into());
+        fact(rack(r), 1, 20, Fact::BmcUnreachable { action, why, remedy })
+    };
+    let (other, effects) = run(machine.clone(), [unreachable(1)], 20);
+    assert!(
+        matches!(effects[..], [MachineEffect::CancelOrder { .. }, MachineEffect::SendOrder { rack: r, .. }, ..] if r == rack(2))
+    );
+    assert!(other.wait.as_ref().unwrap().evidence[0].contains("no route 1"));
+    let (ended, _) = run(other, [unreachable(2)], 30);
+    assert_eq!((ended.power_state, &ended.errand), (PowerState::Error, &None));
+    assert!(ended.error.contains("no route 1") && ended.error.contains("no route 2"), "{}", ended.error);
+    // A rack that goes away hands its order on, and hears it again when nobody else can.
+    let (other, effects) = run(machine, [MachineEvent::RackLink { rack: rack(1), up: false }], 20);
+    assert!(effects.iter().any(|e| matches!(e, MachineEffect::SendOrder { rack: r, .. } if *r == rack(2))));
+    let (_, effects) = run(
+        other,
+        [MachineEvent::RackLink { rack: rack(2), up: false }, MachineEvent::RackLink { rack: rack(2), up: true }],
+        25,
+    );
+    assert_eq!(orders(&effects), [(1, PowerAction::On)]);
+}
+
+#[test]
+fn a_sweep_sees_what_a_hand_did_and_a_silent_bmc_leaves_the_state_unknown() {
+    let on = created(PowerType::Ipmi);
+    let (on, _) = run(on, [fact(rack(1), 0, 5, Fact::PowerSeen { state: PowerState::On })], 5);
+    assert_eq!(on.power_state, PowerState::On);
+    let silent = Fact::BmcUnreachable { action: PowerAction::Query, why: "no answer".into(), remedy: "look".into() };
+    let (unknown, _) = run(on, [fact(rack(1), 0, 9, silent.clone())], 9);
+    assert_eq!(unknown.power_state, PowerState::Unknown);
+    let (machine, _) = after(5);
+    let state = machine.power_state;
+    let (machine, _) = run(machine, [fact(rack(1), 0, 20, silent)], 20);
+    assert_eq!(machine.power_state, state, "an attempt is not disturbed");
 }
 
 #[test]

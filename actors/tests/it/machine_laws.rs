@@ -30,6 +30,8 @@ fn facts() -> impl Strategy<Value = Fact> {
         power_done(PowerAction::Off, PowerState::Off),
         power_done(PowerAction::Query, PowerState::On),
         Fact::PowerByHand { action: PowerAction::NetworkBoot },
+        Fact::BmcUnreachable { action: PowerAction::NetworkBoot, why: "silent".into(), remedy: "look".into() },
+        Fact::BmcUnreachable { action: PowerAction::Query, why: "silent".into(), remedy: "look".into() },
         Fact::PowerSeen { state: PowerState::Off },
         Fact::PowerSeen { state: PowerState::On },
         leased(Some(BootMethod::Ipxe)),

@@ -29,7 +29,7 @@ pub(super) const CLIENT_PORT: u16 = 68;
 const TTL: u8 = 64;
 
 /// A network interface with its IPv4 addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interface {
     pub name: String,
     pub index: usize,

@@ -17,6 +17,7 @@ mod peers_metadata;
 mod peers_ntp;
 mod peers_power;
 mod peers_redfish;
+mod peers_sweep;
 mod peers_syslog;
 mod peers_tftp;
 mod plan_file;

@@ -15,13 +15,13 @@ use schema::{
     status::PowerState,
 };
 
-const PASSWORD: &str = "labpass-canary";
+pub(crate) const PASSWORD: &str = "labpass-canary";
 const PORT: u16 = 6_230;
 
 /// A BMC whose chassis is a directory: `power` and `boot` hold its state, `log` what it was told.
 pub(crate) struct Bmc {
     sim: Child,
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     pub(crate) address: String,
 }
 

@@ -37,7 +37,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::state::{ticket, update};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A region's memory: one rack, one token, the last report.
 #[derive(Default)]
@@ -66,7 +66,7 @@ impl Doorkeeper for Keeper {
     }
 }
 
-struct Region {
+pub(crate) struct Region {
     server: LinkServer,
     connections: mpsc::Receiver<Connection>,
     keeper: Arc<Keeper>,
@@ -74,7 +74,7 @@ struct Region {
 }
 
 impl Region {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let keeper = Arc::<Keeper>::default();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = ServerConfig::new(listen, "regn77".parse().unwrap());
@@ -83,7 +83,12 @@ impl Region {
         Self { server, connections, keeper, bodies: tempfile::tempdir().unwrap() }
     }
 
-    async fn connected(&mut self) -> (Connection, Hello) {
+    /// The next connection, whoever dials.
+    pub(crate) async fn next(&mut self) -> Option<Connection> {
+        self.connections.recv().await
+    }
+
+    pub(crate) async fn connected(&mut self) -> (Connection, Hello) {
         let mut connection = timeout(PATIENCE, self.connections.recv()).await.unwrap().unwrap();
         match timeout(PATIENCE, connection.incoming.recv()).await.unwrap().unwrap() {
             Incoming::Message(_, FromRack::Hello(hello)) => (connection, hello),
@@ -99,7 +104,7 @@ impl Region {
     }
 
     /// Reads until a report holds what is looked for, serving bodies and acknowledging on the way.
-    async fn until(&self, rack: &mut Connection, wanted: impl Fn(&Fact) -> bool) -> Vec<Fact> {
+    pub(crate) async fn until(&self, rack: &mut Connection, wanted: impl Fn(&Fact) -> bool) -> Vec<Fact> {
         let mut facts = Vec::new();
         let reading = async {
             loop {
@@ -144,7 +149,7 @@ impl Region {
     }
 }
 
-fn config(dir: &Path, region: &Region) -> RackConfig {
+pub(crate) fn config(dir: &Path, region: &Region) -> RackConfig {
     RackConfig {
         state: dir.into(),
         regions: vec![region.server.address().to_string()],
@@ -154,7 +159,7 @@ fn config(dir: &Path, region: &Region) -> RackConfig {
     }
 }
 
-async fn enrolled(dir: &Path, region: &Region) -> Running {
+pub(crate) async fn enrolled(dir: &Path, region: &Region) -> Running {
     let token = Token::mint(region.server.ca(), [3; 24]);
     let id = enrol::enrol(dir, &region.server.address().to_string(), &token.text()).await.unwrap();
     assert_eq!(id, rack_id());

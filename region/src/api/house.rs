@@ -283,7 +283,13 @@ impl House {
         let c = self.catalogue();
         let facts = |entry: &schema::catalogue::RackEntry| {
             let hello = connected.iter().find(|(id, _)| *id == entry.id).map(|(_, hello)| hello.clone());
-            RackFacts { entry: entry.clone(), hello }
+            let (state, counted) = (self.app.rack_state(entry.id), self.app.services(entry.id));
+            let services = match &state {
+                Some(state) if counted.is_empty() => state.services.clone(),
+                _ => counted,
+            };
+            let machines = self.app.machines_of(entry.id);
+            RackFacts { entry: entry.clone(), hello, state, services, machines }
         };
         c.racks.values().map(facts).collect()
     }

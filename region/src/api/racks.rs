@@ -1,10 +1,15 @@
-//! `rackcontrollers/`, and the enrolment of racks: tokens are made here, once shown, and kept as hashes.
+//! `rackcontrollers/` with their services and their drain, and the enrolment of racks: tokens are made here, once shown, and kept as hashes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use actors::{
+    clock,
+    rack::{Duty, LinkState, Rack, Unfit},
+};
 use schema::{
     catalogue::{Catalogue, CatalogueItem, CatalogueKey, EnrolmentToken, RackEntry},
     messages::link::Hello,
+    service::ServiceStatus,
 };
 use serde_json::{Value, json};
 
@@ -14,11 +19,37 @@ use super::{
     shape::{self, ROOT},
 };
 
-/// A rack as it was enrolled, and what it said of itself if it is connected.
+/// A rack as it was enrolled, what it said of itself if it is connected, and what the region knows of it.
 #[derive(Debug, Clone)]
 pub struct RackFacts {
     pub entry: RackEntry,
     pub hello: Option<Hello>,
+    pub state: Option<Arc<Rack>>,
+    /// With counters while it is connected.
+    pub services: Vec<ServiceStatus>,
+    /// Hostnames of the machines whose present work it has a part in.
+    pub machines: Vec<String>,
+}
+
+impl RackFacts {
+    fn fit(&self, duty: Duty) -> Result<(), Unfit> {
+        let nothing = || Unfit { why: "it has never connected".into(), remedy: "start it".into() };
+        self.state.as_ref().ok_or_else(nothing)?.fit(duty, &self.entry)
+    }
+
+    /// In one word: what is to be known first.
+    fn word(&self) -> &'static str {
+        match self.state.as_ref().map(|state| (state.link, state.silent)) {
+            _ if self.entry.revoked => "revoked",
+            None | Some((LinkState::Enrolled, _)) => "enrolled",
+            Some((LinkState::Lost, _)) => "lost",
+            Some((LinkState::Disconnected, _)) => "disconnected",
+            Some((LinkState::Connected, Some(_))) => "silent",
+            Some(_) if self.entry.drained.is_some() => "drained",
+            Some(_) if Duty::ALL.iter().any(|duty| self.fit(*duty).is_err()) => "degraded",
+            Some(_) => "healthy",
+        }
+    }
 }
 
 /// `rackcontrollers/`.
@@ -61,7 +92,19 @@ pub async fn one(call: Call) -> Answer {
             let by = call.admin()?.username.clone();
             let entry = RackEntry { revoked: true, ..facts.entry.clone() };
             call.house.put(&by, vec![CatalogueItem::Rack(entry.clone())]).await?;
-            Ok(json(&rack(&call.house.catalogue(), &RackFacts { entry, hello: None })))
+            Ok(json(&rack(&call.house.catalogue(), &RackFacts { entry, hello: None, ..facts.clone() })))
+        }
+        ("GET", "services") => {
+            call.user()?;
+            Ok(json(&Value::Array(services(facts))))
+        }
+        ("POST", "drain" | "undrain") => {
+            let by = call.admin()?.username.clone();
+            let since = facts.entry.drained.unwrap_or_else(clock::now);
+            let drained = (call.wants().1 == "drain").then_some(since);
+            let entry = RackEntry { drained, ..facts.entry.clone() };
+            call.house.put(&by, vec![CatalogueItem::Rack(entry.clone())]).await?;
+            Ok(json(&rack(&call.house.catalogue(), &RackFacts { entry, ..facts.clone() })))
         }
         _ => Err(call.unknown()),
     }
@@ -69,7 +112,7 @@ pub async fn one(call: Call) -> Answer {
 
 fn rack(c: &Catalogue, facts: &RackFacts) -> Value {
     let domain = shape::dns::domain_of(c, "");
-    let RackFacts { entry, hello } = facts;
+    let RackFacts { entry, hello, machines, .. } = facts;
     let id = entry.id;
     let interfaces = hello.iter().flat_map(|h| &h.interfaces).enumerate().map(|(at, i)| {
         let addresses: Vec<_> = i.addresses.iter().map(|(ip, _)| ip).collect();
@@ -84,12 +127,8 @@ fn rack(c: &Catalogue, facts: &RackFacts) -> Value {
     let state = if hello.is_some() { "running" } else { "dead" };
     let mut services =
         vec![json!({"name": "rackd", "status": state, "status_info": if entry.revoked { "revoked" } else { "" }})];
-    services.extend(
-        hello
-            .iter()
-            .flat_map(|h| &h.listening)
-            .map(|l| json!({"name": l.service, "status": "running", "status_info": l.address.to_string()})),
-    );
+    services.extend(facts.services.iter().map(|status| maas_service(facts, status)));
+    let unfit = Duty::ALL.iter().find_map(|duty| facts.fit(*duty).err());
     let mut value = json!({
         "system_id": id, "hostname": entry.hostname, "fqdn": entry.hostname, "description": "", "hardware_uuid": null,
         "domain": domain, "zone": shape::zone(""), "architecture": "", "cpu_count": 0, "cpu_speed": 0, "memory": 0,
@@ -100,6 +139,9 @@ fn rack(c: &Catalogue, facts: &RackFacts) -> Value {
         "current_commissioning_result_id": null, "current_testing_result_id": null, "current_installation_result_id": null,
         // Hostler's own, beside MAAS's.
         "connected": hello.is_some(), "revoked": entry.revoked, "plan": hello.as_ref().map(|h| h.plan),
+        "state": facts.word(), "healthy": facts.fit(Duty::Names).is_ok(), "drained": entry.drained.map(|at| at.to_string()),
+        "why": unfit.as_ref().map(|u| &u.why), "remedy": unfit.as_ref().map(|u| &u.remedy),
+        "machines": machines, "services": self::services(facts),
         "resource_uri": format!("{ROOT}/rackcontrollers/{id}/"),
     });
     let kinds = [
@@ -117,6 +159,44 @@ fn rack(c: &Catalogue, facts: &RackFacts) -> Value {
         value[format!("{kind}_status_name")] = json!("Unknown");
     }
     value
+}
+
+/// A service as MAAS's clients know it, under MAAS's name.
+fn maas_service(facts: &RackFacts, status: &ServiceStatus) -> Value {
+    let name = match status.service.as_str() {
+        "dhcp" => "dhcpd",
+        "dns" => "dns_rack",
+        "ntp" => "ntp_rack",
+        "proxy" => "proxy_rack",
+        "syslog" => "syslog_rack",
+        own => own,
+    };
+    let addresses: Vec<_> = status.addresses.iter().map(ToString::to_string).collect();
+    let info = match &status.last_error {
+        Some(error) if addresses.is_empty() => error.why.clone(),
+        _ => addresses.join(" "),
+    };
+    json!({"name": name, "status": service_word(facts, status), "status_info": info})
+}
+
+/// A service that its rack cannot be asked about is in no known state.
+fn service_word(facts: &RackFacts, status: &ServiceStatus) -> &'static str {
+    facts.state.as_ref().map_or("unknown", |state| state.word(status))
+}
+
+/// A rack's services, as Hostler's own tools show them.
+fn services(facts: &RackFacts) -> Vec<Value> {
+    let show = |status: &ServiceStatus| {
+        let counters: serde_json::Map<_, _> = status.counters.iter().map(|(n, c)| (n.clone(), json!(c))).collect();
+        let error = status.last_error.as_ref();
+        json!({
+            "rack": facts.entry.hostname, "system_id": facts.entry.id, "service": status.service,
+            "state": service_word(facts, status), "since": status.since.to_string(), "addresses": status.addresses,
+            "counters": counters, "restarts": status.restarts,
+            "last_error": error.map(|e| json!({"at": e.at.to_string(), "why": e.why, "remedy": e.remedy})),
+        })
+    };
+    facts.services.iter().map(show).collect()
 }
 
 /// The power drivers and their fields.

@@ -92,6 +92,14 @@ impl App {
         Ok(NodeKey { consumer_key, token_key, token_secret: Secret::new(secret) })
     }
 
+    /// The machines whose present work that rack has a part in, by hostname.
+    pub(crate) fn machines_of(&self, rack: RackId) -> Vec<String> {
+        let states = self.machines.all().into_iter().map(|actor| actor.snapshot());
+        let mut names: Vec<_> = states.filter(|m| has_part(m, rack)).map(|m| m.spec.hostname.clone()).collect();
+        names.sort();
+        names
+    }
+
     /// Tells the machines that rack works for that its link is up, or down.
     pub(crate) async fn tell_machines(&self, rack: RackId, up: bool, trace: TraceId) {
         for actor in self.machines.all() {

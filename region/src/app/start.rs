@@ -31,6 +31,7 @@ use crate::{
     logs::{self, Logs},
     seal::Seal,
     store::{Store, queries},
+    sweeps,
 };
 
 /// How often overdue actors that sleep are looked for.
@@ -72,11 +73,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             dns::server::reached(config.dns_listen.ip()).into_iter().filter(|ip| !ip.is_loopback()).collect(),
         ),
         changed: broadcast::channel(4_096).0,
+        health_changed: watch::Sender::default(),
         registry: Registry::default(),
         census: Default::default(),
         sessions: Default::default(),
         turns: Default::default(),
         tickets: Default::default(),
+        ways: Default::default(),
         machines: Default::default(),
         racks: Default::default(),
         subnets: Default::default(),
@@ -103,6 +106,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tasks.spawn(sweep(app.clone()));
     tasks.spawn(prune(app.clone()));
     tasks.spawn(dns::keep(app.clone()));
+    tasks.spawn(sweeps::expire(app.clone()));
+    tasks.spawn(sweeps::assign(app.clone()));
     info!(%link, database = app.store.address(), "the region is up");
     Ok(Running { app, link, dns, arbiter: Some(arbiter), tasks })
 }
@@ -152,6 +157,7 @@ impl App {
             other => StartError::Actor(other),
         })?;
         self.keep_builtin_scripts().await?;
+        sweeps::restore(self).await?;
         for machine in self.stored_machines().await? {
             self.tickets.note(&machine);
             self.census.note(&machine, false);

@@ -61,6 +61,7 @@ impl Doorkeeper for Door {
                 hostname: rack.hostname.clone(),
                 certificate_sha256: rack.fingerprint.to_string(),
                 revoked: false,
+                drained: None,
             };
             let event = CatalogueEvent::Enrol { token_sha256: rack.token.to_string(), rack: entry };
             match self.0.change_catalogue(event, new_trace()).await {

@@ -87,6 +87,7 @@ async fn hand_over(app: &App, rack: RackId, report: Report, trace: TraceId) -> B
     let seq = report.seq;
     let machine = report.machine;
     let derived = derive::derive(app, &report).await;
+    let told = report.clone();
     let event = MachineEvent::Reported { rack, report, derived };
     let app = app.clone();
     let actor = match app.machine(machine).await {
@@ -100,6 +101,7 @@ async fn hand_over(app: &App, rack: RackId, report: Report, trace: TraceId) -> B
             None
         }
     };
+    app.learn(rack, &told);
     // `ask` takes its place in the mailbox at its first poll, which is now: later reports come after it.
     let mut first = actor.map(|actor: ActorRef<_>| actor.ask(event.clone(), trace).boxed());
     let early = match &mut first {

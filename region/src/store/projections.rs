@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ::actors::machine::Machine;
+use ::actors::{machine::Machine, reach::Reached};
 use diesel::{QueryResult, prelude::*, upsert::excluded};
 use schema::{
     id::{AttemptId, RackId, ReportSeq, ResultId, SystemId},
@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::{Change, Db, backend::each, ids, steps::allot};
 
 mod hardware;
+mod reach;
 
 /// Script sets of a machine that are kept, counted in attempts (MAAS keeps ten).
 const KEPT_ATTEMPTS: i64 = 10;
@@ -41,6 +42,8 @@ enum Other<'a> {
     Of(SystemId, &'a Projection),
     Lease(&'a Lease),
     Secret(SecretRow),
+    Reached(&'a Reached),
+    Unreached(&'a Reached),
     SecretsGone {
         owner: &'a str,
         prefix: &'a str,
@@ -72,6 +75,8 @@ impl<'a> Gathered<'a> {
                     name: name.clone(),
                     sealed: sealed.clone(),
                 })),
+                Change::Reached(learned) => self.others.push(Other::Reached(learned)),
+                Change::Unreached(learned) => self.others.push(Other::Unreached(learned)),
                 Change::SecretsGone { owner, prefix } => self.others.push(Other::SecretsGone { owner, prefix }),
             }
         }
@@ -87,6 +92,8 @@ impl<'a> Gathered<'a> {
                 Other::Of(id, projection) => put_projection(db, id, projection)?,
                 Other::Lease(lease) => put_lease(db, lease)?,
                 Other::Secret(row) => put_secret(db, &row)?,
+                Other::Reached(learned) => reach::put(db, learned)?,
+                Other::Unreached(learned) => reach::forget(db, learned)?,
                 Other::SecretsGone { owner, prefix } => drop_secrets(db, owner, prefix)?,
             }
         }

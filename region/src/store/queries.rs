@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use ::actors::reach::Reached;
 use diesel::{QueryResult, prelude::*};
 use schema::{
     id::{Generation, RackId, ReportSeq, SubnetId, SystemId},
@@ -106,6 +107,16 @@ pub fn journal_size(db: &mut Db) -> QueryResult<(i64, i64)> {
 pub fn report_seen(db: &mut Db, rack: RackId) -> QueryResult<ReportSeq> {
     let seq: Option<i64> = rack_reports::table.find(rack.as_str()).select(rack_reports::seq).first(db).optional()?;
     Ok(ReportSeq(seq.map_or(0, unsigned)))
+}
+
+/// All that is known of the ways to BMCs. A row whose rack's id cannot be read is left out.
+pub fn reach(db: &mut Db) -> QueryResult<Vec<Reached>> {
+    let rows: Vec<ReachRow> = bmc_reach::table.load(db)?;
+    let read = |row: ReachRow| {
+        let (reachable, at) = (row.reachable, Timestamp(row.at));
+        Some(Reached { bmc: row.bmc, rack: row.rack.parse().ok()?, reachable, at, how: row.how })
+    };
+    Ok(rows.into_iter().filter_map(read).collect())
 }
 
 /// A line of history with its number and the host it belongs to.

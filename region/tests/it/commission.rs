@@ -38,7 +38,7 @@ use schema::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
-const MACHINE: &str = "q7m3xd";
+pub(crate) const MACHINE: &str = "q7m3xd";
 const MAC: &str = "52:54:00:77:00:01";
 const RESOURCES: &[u8] = include_bytes!("../../../schema/tests/it/samples/resources.json");
 const LLDP: &[u8] = include_bytes!("../../../schema/tests/it/samples/lldpctl.xml");
@@ -237,7 +237,7 @@ fn boot_facts(boot: &TicketBoot) -> Vec<Fact> {
 }
 
 /// A new region in `dir`, running; its enrolment token and configuration.
-async fn new_region(dir: &Path) -> (Running, String, Config) {
+pub(crate) async fn new_region(dir: &Path) -> (Running, String, Config) {
     let made = init::init(init::Options {
         config: dir.join("region.toml"),
         data_dir: dir.join("data"),
@@ -258,7 +258,7 @@ async fn new_region(dir: &Path) -> (Running, String, Config) {
     (running, made.token.expose().clone(), config)
 }
 
-async fn furnish(app: &App, rack: SystemId) {
+pub(crate) async fn furnish(app: &App, rack: SystemId) {
     let mut vlan = app.catalogue_content().vlans[&VlanId(5_001)].clone();
     vlan.dhcp_on = true;
     vlan.primary_rack = Some(rack);
@@ -307,7 +307,7 @@ async fn furnish(app: &App, rack: SystemId) {
     assert_eq!(app.change_catalogue(put, TraceId(1)).await.unwrap(), Verdict::Moved);
 }
 
-async fn add_machine(app: &App) {
+pub(crate) async fn add_machine(app: &App) {
     let params = [("power_address".to_owned(), "10.78.0.1".to_owned()), ("power_user".to_owned(), "root".to_owned())];
     let spec = MachineSpec {
         system_id: MACHINE.parse().unwrap(),

@@ -3,4 +3,5 @@
 
 mod api;
 mod commission;
+mod health;
 mod store;

@@ -35,6 +35,8 @@ pub enum ToRack {
     SendHello,
     /// Every batch of that run up to and with `number` is kept in the region.
     LogsKept { run: u64, number: u64 },
+    /// Which machines' power to watch.
+    Sweep(Box<SweepUpdate>),
 }
 
 /// Rack to region, on the control stream.
@@ -170,6 +172,22 @@ pub struct Order {
     pub access: PowerAccess,
     /// When the rack gives up and reports.
     pub deadline: Timestamp,
+}
+
+/// A change of the machines whose BMCs a rack asks for their power state now and then.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SweepUpdate {
+    /// Whether all that were watched before are forgotten, unless they are in `put`.
+    pub replace: bool,
+    pub put: Vec<SweepTarget>,
+    pub remove: Vec<SystemId>,
+}
+
+/// One machine to watch, with the credentials of its BMC. A rack keeps them in memory alone.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SweepTarget {
+    pub machine: SystemId,
+    pub access: PowerAccess,
 }
 
 /// The head of a bulk stream; the body's bytes from `offset` follow.

@@ -91,6 +91,8 @@ pub enum Fact {
     Heartbeat,
     /// The runner's last word.
     Finished { status: SignalStatus, error: String },
+    /// Nothing answered at the BMC's address: another rack may reach it. Of a sweep, attempt 0 and action query.
+    BmcUnreachable { action: PowerAction, why: String, remedy: String },
 }
 
 /// What a boot file is for.

@@ -27,6 +27,15 @@ rows! {
         updated: i64,
     }
 
+    /// What was learned last of the way from a rack to a BMC.
+    ReachRow of bmc_reach {
+        bmc: String,
+        rack: String,
+        reachable: bool,
+        at: i64,
+        how: String,
+    }
+
     /// The read model of a machine.
     MachineRow of machines {
         system_id: String,

@@ -4,6 +4,7 @@
 mod codec;
 mod hardware;
 mod lldp;
+mod ports;
 mod samples;
 mod script;
 mod wire_variants;

@@ -9,7 +9,10 @@ use schema::{
     logs::{LogBatch, LogLine, LogSource},
     messages::{
         enrol::{EnrolAnswer, EnrolAsk},
-        link::{BulkAnswer, BulkHeader, ClockReport, FromRack, Hello, Order, PlanUpdate, RackInterface, Rows, ToRack},
+        link::{
+            BulkAnswer, BulkHeader, ClockReport, FromRack, Hello, Order, PlanUpdate, RackInterface, Rows, SweepTarget,
+            SweepUpdate, ToRack,
+        },
         report::{Fact, FileKind, Report},
     },
     net::{IpRange, MacAddr},
@@ -197,6 +200,18 @@ pub(crate) fn to_rack() -> Vec<ToRack> {
             deadline: NOW,
         }),
         ToRack::LogsKept { run: 77, number: 4 },
+        ToRack::Sweep(Box::new(SweepUpdate {
+            replace: true,
+            put: vec![SweepTarget {
+                machine: machine(),
+                access: PowerAccess {
+                    power_type: PowerType::Ipmi,
+                    params: BTreeMap::from([("power_address".into(), "10.77.1.9".into())]),
+                    secrets: BTreeMap::from([("power_pass".into(), Secret::new("hunter2".into()))]),
+                },
+            }],
+            remove: vec![rack()],
+        })),
     ]
 }
 
@@ -313,6 +328,7 @@ pub(crate) fn facts() -> Vec<Fact> {
         },
         Fact::Heartbeat,
         Fact::Finished { status: SignalStatus::Failed, error: text("20-lldp failed") },
+        Fact::BmcUnreachable { action: PowerAction::Query, why: text("no answer"), remedy: text("check the route") },
     ]
 }
 

@@ -1,0 +1,112 @@
+//! Whether a rack can be counted on now, and for what: the one answer behind plans, names, orders, tickets and every page.
+
+use schema::{
+    catalogue::RackEntry,
+    service::{Health, ServiceStatus},
+};
+use serde::Serialize;
+
+use super::{LinkState, Rack};
+
+/// What a rack may be wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Duty {
+    /// Machines are led to it by name: metadata, packages, syslog.
+    Names,
+    /// It holds tickets: boots machines and hears them.
+    Boot,
+    /// It leases addresses.
+    Dhcp,
+    /// It switches machines.
+    Power,
+}
+
+impl Duty {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Names, Self::Boot, Self::Dhcp, Self::Power];
+
+    /// Without which service it cannot do that.
+    #[must_use]
+    pub fn service(self) -> &'static str {
+        match self {
+            Self::Names | Self::Boot => "http",
+            Self::Dhcp => "dhcp",
+            Self::Power => "power",
+        }
+    }
+}
+
+/// Why a rack is not counted on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unfit {
+    pub why: String,
+    pub remedy: String,
+}
+
+impl Unfit {
+    fn new(why: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { why: why.into(), remedy: remedy.into() }
+    }
+}
+
+impl Rack {
+    /// Whether it is there and speaks: linked, enrolled still, and not silent.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn alive(&self, entry: &RackEntry) -> Result<(), Unfit> {
+        let see = "look at the rack's host and its log; what it holds goes on without the region";
+        match (self.link, self.silent) {
+            _ if entry.revoked => Err(Unfit::new("its certificate was revoked", "enrol it anew")),
+            (LinkState::Connected, None) => Ok(()),
+            (LinkState::Connected, Some(since)) => {
+                Err(Unfit::new(format!("it has said nothing of its services since {since}"), see))
+            }
+            (LinkState::Enrolled, _) => {
+                Err(Unfit::new("it has never connected", "start it, and let its UDP reach the region's port 5250"))
+            }
+            (LinkState::Disconnected | LinkState::Lost, _) => {
+                Err(Unfit::new(format!("its link is down since {}", self.since), see))
+            }
+        }
+    }
+
+    /// Whether new work of that kind may be given to it. The one definition of a healthy rack.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn fit(&self, duty: Duty, entry: &RackEntry) -> Result<(), Unfit> {
+        self.alive(entry)?;
+        if let Some(since) = entry.drained {
+            let undo = format!("hostler rack drain {} --undo", entry.hostname);
+            return Err(Unfit::new(format!("it is drained since {since}"), undo));
+        }
+        // Before its first word it is taken for what it was started as.
+        if self.services.is_empty() {
+            return Ok(());
+        }
+        let service = duty.service();
+        match self.services.iter().find(|s| s.service == service) {
+            Some(ServiceStatus { health: Health::Running | Health::Degraded, .. }) => Ok(()),
+            Some(ServiceStatus { health: Health::Off, .. }) | None => {
+                Err(Unfit::new(format!("it does not serve {service}"), format!("name {service} in its rack.only")))
+            }
+            Some(ServiceStatus { last_error: Some(error), .. }) => {
+                Err(Unfit::new(format!("its {service} is dead: {}", error.why), error.remedy.clone()))
+            }
+            Some(_) => Err(Unfit::new(format!("its {service} is dead"), "see the rack's log")),
+        }
+    }
+
+    /// A service in MAAS's words: `unknown` where the rack cannot be asked.
+    #[must_use]
+    pub fn word(&self, status: &ServiceStatus) -> &'static str {
+        match (self.link, self.silent, status.health) {
+            (LinkState::Connected, None, Health::Running) => "running",
+            (LinkState::Connected, None, Health::Degraded) => "degraded",
+            (LinkState::Connected, None, Health::Dead) => "dead",
+            (_, _, Health::Off) => "off",
+            _ => "unknown",
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Which rack watches which machine's power, and what is known of the ways to the BMCs. The choice itself is made in `actors::reach`.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use actors::{
+    clock,
+    link::stream::Sender,
+    rack::Duty,
+    reach::{Candidate, Reach, Reached},
+};
+use schema::{
+    id::{RackId, SystemId, VlanId},
+    messages::{
+        link::{Hello, SweepTarget, SweepUpdate, ToRack},
+        report::{Fact, Report},
+    },
+    power::{PowerAccess, PowerConfig},
+    time::Timestamp,
+};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::{
+    app::{App, Missing, new_trace},
+    plans,
+    store::{Change, StoreError, queries},
+};
+
+/// Changes of what racks watch gather for that long: whoever commissions a site learns of thousands of BMCs.
+const GATHER: Duration = Duration::from_secs(2);
+/// Machines in one message at most.
+const BATCH: usize = 512;
+/// How often what has expired is forgotten.
+const EXPIRE: Duration = Duration::from_secs(60);
+
+/// What is known of the ways to BMCs, and who is to be told.
+#[derive(Default)]
+pub struct Ways {
+    reach: Mutex<Reach>,
+    /// How often each machine's power secrets were changed since the start.
+    secrets: Mutex<HashMap<SystemId, u64>>,
+    /// Which rack watches what may be another.
+    pub(crate) changed: watch::Sender<()>,
+    assigned: watch::Sender<Arc<Assignment>>,
+}
+
+/// The machines that each rack watches: how they are switched, and how often their secrets changed.
+type Assignment = HashMap<RackId, BTreeMap<SystemId, (PowerConfig, u64)>>;
+
+impl Ways {
+    /// Takes what the store kept.
+    pub(crate) fn restore(&self, kept: Vec<Reached>) {
+        *self.reach() = Reach::of(kept);
+    }
+
+    /// That machine's power secrets are others.
+    pub(crate) fn secrets_changed(&self, machine: SystemId) {
+        *self.secrets().entry(machine).or_default() += 1;
+        self.changed.send_replace(());
+    }
+
+    fn reach(&self) -> MutexGuard<'_, Reach> {
+        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn secrets(&self) -> MutexGuard<'_, HashMap<SystemId, u64>> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl App {
+    /// What a report tells of the way to a BMC is kept. Nobody waits for it: what is lost with the region is learned again.
+    pub(crate) fn learn(&self, rack: RackId, report: &Report) {
+        if !matches!(report.fact, Fact::PowerDone { .. } | Fact::PowerSeen { .. } | Fact::BmcUnreachable { .. }) {
+            return;
+        }
+        let Some(machine) = self.machines.awake(&report.machine).map(|actor| actor.snapshot()) else { return };
+        let Some(bmc) = machine.spec.power.address() else { return };
+        let Some(learned) = Reached::learned(bmc, rack, &report.fact, clock::now()) else { return };
+        if !self.ways.reach().note(&learned) {
+            return;
+        }
+        self.ways.changed.send_replace(());
+        let app = self.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = app.store.put(vec![Change::Reached(learned)]).await {
+                warn!(%rack, %error, "what was learned of a BMC is known in memory alone");
+            }
+        });
+    }
+
+    /// What is known of the ways to BMCs now.
+    #[must_use]
+    pub fn reach(&self) -> Vec<Reached> {
+        let now = clock::now();
+        self.ways.reach().all().filter(|known| known.expires() > now).cloned().collect()
+    }
+
+    /// The racks that may be given that BMC's work, in the order in which they are tried. `vlan`: where the machine boots, if known.
+    #[must_use]
+    pub fn bmc_racks(&self, address: Option<&str>, vlan: Option<VlanId>) -> Vec<RackId> {
+        let boots = plans::dhcp_racks(&self.catalogue_content(), vlan);
+        in_order(&self.ways.reach(), address, &boots, &self.fit_racks(Duty::Power), clock::now())
+    }
+
+    /// Which rack is to watch which machine now: the first that would be given its work.
+    fn assignment(&self) -> Assignment {
+        let (c, racks, now) = (self.catalogue_content(), self.fit_racks(Duty::Power), clock::now());
+        let (reach, secrets) = (self.ways.reach(), self.ways.secrets());
+        let mut boots: HashMap<Option<VlanId>, HashSet<RackId>> = HashMap::new();
+        let mut assigned = Assignment::new();
+        for (machine, power, vlan) in self.tickets.powers() {
+            if !power.power_type.queryable() || power.address().is_none() {
+                continue;
+            }
+            let boots = boots.entry(vlan).or_insert_with(|| plans::dhcp_racks(&c, vlan));
+            let order = in_order(&reach, power.address(), boots, &racks, now);
+            if let Some(rack) = order.first() {
+                let version = secrets.get(&machine).copied().unwrap_or_default();
+                assigned.entry(*rack).or_default().insert(machine, (power, version));
+            }
+        }
+        assigned
+    }
+}
+
+fn in_order(
+    reach: &Reach,
+    address: Option<&str>,
+    boots: &HashSet<RackId>,
+    racks: &[(RackId, Hello)],
+    now: Timestamp,
+) -> Vec<RackId> {
+    let bmc = address.and_then(|a| a.parse::<IpAddr>().ok());
+    let candidate = |(rack, hello): &(RackId, Hello)| {
+        let own = hello.interfaces.iter().flat_map(|i| &i.addresses).filter(|(own, _)| !own.is_loopback());
+        let near = bmc.is_some_and(|bmc| own.clone().any(|(_, cidr)| cidr.contains(bmc)));
+        Candidate { rack: *rack, near, boots: boots.contains(rack) }
+    };
+    reach.order(address, &racks.iter().map(candidate).collect::<Vec<_>>(), now)
+}
+
+/// Keeps the assignment of machines to racks up to date, for all connections at once.
+pub(crate) async fn assign(app: App) {
+    let mut changed = app.ways.changed.subscribe();
+    loop {
+        let assigned = app.assignment();
+        app.ways.assigned.send_if_modified(|old| {
+            let differs = **old != assigned;
+            if differs {
+                *old = Arc::new(assigned);
+            }
+            differs
+        });
+        if changed.changed().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(GATHER).await;
+        changed.mark_unchanged();
+    }
+}
+
+/// Keeps a connected rack's list of watched machines up to date: whole first, then what changed.
+pub(crate) async fn keep(app: App, rack: RackId, sender: Sender<ToRack>) {
+    let mut assigned = app.ways.assigned.subscribe();
+    let mut told = BTreeMap::new();
+    let mut replace = true;
+    loop {
+        let all = assigned.borrow_and_update().clone();
+        let wanted = all.get(&rack).cloned().unwrap_or_default();
+        let put: Vec<_> = wanted.iter().filter(|(machine, how)| told.get(*machine) != Some(*how)).collect();
+        let remove: Vec<SystemId> = told.keys().filter(|machine| !wanted.contains_key(machine)).copied().collect();
+        let targets = match targets(&app, &put).await {
+            Ok(targets) => targets,
+            Err(error) => {
+                warn!(%rack, %error, "the power secrets of watched machines cannot be read; they are tried again");
+                tokio::time::sleep(GATHER * 5).await;
+                continue;
+            }
+        };
+        for update in updates(replace, targets, remove) {
+            if let Err(error) = sender.send(&ToRack::Sweep(Box::new(update)), new_trace()).await {
+                return warn!(%rack, %error, "the machines to watch were not sent; they are when it is back");
+            }
+        }
+        (told, replace) = (wanted, false);
+        if assigned.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn targets(app: &App, put: &[(&SystemId, &(PowerConfig, u64))]) -> Result<Vec<SweepTarget>, Missing> {
+    let mut targets = Vec::with_capacity(put.len());
+    for (machine, (power, _)) in put {
+        let secrets = app.power_secrets(**machine).await?;
+        let access = PowerAccess { power_type: power.power_type, params: power.params.clone(), secrets };
+        targets.push(SweepTarget { machine: **machine, access });
+    }
+    Ok(targets)
+}
+
+/// In messages of a bounded size; none when nothing is another.
+fn updates(replace: bool, mut targets: Vec<SweepTarget>, remove: Vec<SystemId>) -> Vec<SweepUpdate> {
+    let mut updates = Vec::new();
+    if replace || !remove.is_empty() || !targets.is_empty() {
+        let rest = targets.split_off(targets.len().min(BATCH));
+        updates.push(SweepUpdate { replace, put: targets, remove });
+        targets = rest;
+    }
+    while !targets.is_empty() {
+        let rest = targets.split_off(targets.len().min(BATCH));
+        updates.push(SweepUpdate { replace: false, put: targets, remove: Vec::new() });
+        targets = rest;
+    }
+    updates
+}
+
+/// Forgets what has expired, here and in the store.
+pub(crate) async fn expire(app: App) {
+    loop {
+        tokio::time::sleep(EXPIRE).await;
+        let gone = app.ways.reach().expire(clock::now());
+        if gone.is_empty() {
+            continue;
+        }
+        app.ways.changed.send_replace(());
+        if let Err(error) = app.store.put(gone.into_iter().map(Change::Unreached).collect()).await {
+            warn!(%error, "expired facts of BMCs stay in the store until the next start");
+        }
+    }
+}
+
+/// What the store kept of the ways to BMCs.
+pub(crate) async fn restore(app: &App) -> Result<(), StoreError> {
+    let kept = app.store.read(queries::reach).await?;
+    app.ways.restore(kept);
+    Ok(())
+}

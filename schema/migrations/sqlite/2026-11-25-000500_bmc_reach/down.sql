@@ -1,0 +1,1 @@
+DROP TABLE bmc_reach;
