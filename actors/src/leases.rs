@@ -1,12 +1,17 @@
 //! The rack's subnet: who holds which address, and who gets which next. Packets, sockets and the disk are not here.
 //!
+//! Where two racks serve a subnet, each gives new leases from its own half and knows the other's by copies ([`Shared`], `copies`); which of them
+//! answers a new client is [`watch`]'s.
+//!
 //! One event holds all packets of one wake-up ([`Batch`]), so that one step has one record: that is the group commit of a subnet's exchanges.
 //! A request that changes nothing is answered from a snapshot by [`SubnetLeases::settled`], without a step.
 
+mod copies;
 mod decide;
 mod pool;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 use std::{any::Any, fmt, net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -18,7 +23,10 @@ use schema::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::pool::{Pool, Reservations};
+pub use self::{
+    copies::{SETTLE, Shared},
+    pool::{Pool, Reservations},
+};
 use crate::{
     core::{Core, Resume, Step, View},
     sorted::Sorted,
@@ -54,18 +62,32 @@ struct Held {
     /// Nobody else is given it before; at or after `expires`.
     until: Timestamp,
     kind: Kind,
+    origin: Origin,
 }
 
 /// Why an address is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
+    /// Chosen for a client, while a probe asks the wire whether somebody uses it. Not durable.
+    Probing,
     /// Offered, not requested yet. Not durable: a restart forgets it, and the client asks again.
     Offered,
     /// Leased.
     Bound,
-    /// A client found it in use by somebody else.
+    /// A client or a probe found it in use by somebody else.
     Declined,
+}
+
+/// Who granted a lease.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// This rack.
+    #[default]
+    Own,
+    /// Another rack; it came here as a copy.
+    Copied,
 }
 
 /// The addresses a MAC was last offered and leased.
@@ -80,6 +102,8 @@ struct Last {
 pub struct Row {
     pub lease: Lease,
     pub kind: Kind,
+    #[serde(default)]
+    pub origin: Origin,
 }
 
 /// What holds on the subnet while a batch is decided: from one snapshot of the plan.
@@ -89,6 +113,8 @@ pub struct Rules {
     pub version: u64,
     pub pool: Arc<Pool>,
     pub reservations: Arc<dyn Reservations>,
+    /// `None`: this rack serves the subnet alone.
+    pub shared: Option<Shared>,
 }
 
 impl fmt::Debug for Rules {
@@ -124,10 +150,16 @@ pub struct Ask {
 pub enum Want {
     /// DHCPDISCOVER, with the address it would like.
     Offer { requested: Option<Ipv4Addr> },
-    /// DHCPREQUEST for that address.
+    /// DHCPREQUEST for the address that this server offered (SELECTING).
     Take { ip: Ipv4Addr },
+    /// DHCPREQUEST of a client that uses the address (RENEWING, REBINDING).
+    Renew { ip: Ipv4Addr },
+    /// DHCPREQUEST of a client that remembers the address (INIT-REBOOT).
+    Reboot { ip: Ipv4Addr },
     /// DHCPREQUEST that names another server: what was offered here is free again.
     Elsewhere,
+    /// DHCPREQUEST that names the other rack of the subnet: as [`Want::Elsewhere`], and nobody else has the address any more.
+    Chosen { ip: Ipv4Addr },
     /// DHCPRELEASE.
     Release { ip: Ipv4Addr },
     /// DHCPDECLINE.
@@ -145,6 +177,15 @@ pub struct Batch {
 #[derive(Debug, Clone)]
 pub enum LeaseEvent {
     Asked(Arc<Batch>),
+    /// A probe has ended: `user` answered for the address, or nobody did.
+    Probed {
+        rules: Rules,
+        ask: Ask,
+        ip: Ipv4Addr,
+        user: Option<MacAddr>,
+    },
+    /// Leases that other racks granted, renewed or ended; also this rack's own, as the region has them.
+    Copied(Arc<Vec<Lease>>),
 }
 
 /// A decision about one client.
@@ -160,6 +201,8 @@ pub enum Outcome {
     Silent { why: &'static str },
     /// No address is left for it.
     Full { why: String, remedy: String },
+    /// Ask the wire whether somebody uses the address, then come back with [`LeaseEvent::Probed`].
+    Probe { ip: Ipv4Addr },
 }
 
 /// What a step asks the hands to do.
@@ -167,6 +210,8 @@ pub enum Outcome {
 pub enum LeaseEffect {
     /// Durable before the effects of the step are carried out; then put into the lease table and reported.
     Keep(Row),
+    /// As `Keep`, but told to nobody: another rack's lease.
+    Copy(Row),
     /// Answer that client.
     Answer { mac: MacAddr, to: ReplyTo, outcome: Outcome },
 }
@@ -192,11 +237,11 @@ impl SubnetLeases {
             fresh: 0,
             searched: None,
         };
-        for Row { lease, kind } in rows {
+        for Row { lease, kind, origin } in rows {
             let ip = u32::from(lease.ip);
             let (mac, hostname) = (lease.mac, lease.hostname.map(Arc::from));
             let (granted, expires, until) = (lease.granted, lease.expires, lease.expires);
-            leases.hold(ip, Held { mac, hostname, granted, expires, until, kind });
+            leases.hold(ip, Held { mac, hostname, granted, expires, until, kind, origin });
         }
         leases
     }
@@ -216,6 +261,13 @@ impl SubnetLeases {
         self.by_ip.iter().filter(|(_, held)| runs(held)).map(|(ip, held)| self.row(*ip, held).lease).collect()
     }
 
+    /// Every lease that runs at `now` and was granted or renewed last by this rack.
+    #[must_use]
+    pub fn granted_here(&self, now: Timestamp) -> Vec<Lease> {
+        let own = |held: &Held| held.kind == Kind::Bound && held.expires > now && held.origin == Origin::Own;
+        self.by_ip.iter().filter(|(_, held)| own(held)).map(|(ip, held)| self.row(*ip, held).lease).collect()
+    }
+
     /// How much it holds.
     #[must_use]
     pub fn counts(&self) -> LeaseCounts {
@@ -226,7 +278,7 @@ impl SubnetLeases {
         let hostname = held.hostname.as_deref().map(str::to_owned);
         let (granted, expires) = (held.granted, held.expires);
         let lease = Lease { subnet: self.subnet, ip: ip.into(), mac: held.mac, hostname, granted, expires };
-        Row { lease, kind: held.kind }
+        Row { lease, kind: held.kind, origin: held.origin }
     }
 }
 
@@ -254,12 +306,21 @@ impl Core for SubnetLeases {
     }
 
     fn step(&self, event: &LeaseEvent, now: Timestamp) -> Step<Self> {
-        let LeaseEvent::Asked(batch) = event;
         let mut next = self.clone();
-        let mut effects = Vec::with_capacity(2 * batch.asks.len());
-        for ask in &batch.asks {
-            let outcome = next.decide(ask, &batch.rules, now, &mut effects);
-            effects.push(LeaseEffect::Answer { mac: ask.mac, to: ask.to.clone(), outcome });
+        let mut effects = Vec::new();
+        match event {
+            LeaseEvent::Asked(batch) => {
+                effects.reserve(2 * batch.asks.len());
+                for ask in &batch.asks {
+                    let outcome = next.decide(ask, &batch.rules, now, &mut effects);
+                    effects.push(LeaseEffect::Answer { mac: ask.mac, to: ask.to.clone(), outcome });
+                }
+            }
+            LeaseEvent::Probed { rules, ask, ip, user } => {
+                let outcome = next.probed(ask, u32::from(*ip), *user, rules, now, &mut effects);
+                effects.push(LeaseEffect::Answer { mac: ask.mac, to: ask.to.clone(), outcome });
+            }
+            LeaseEvent::Copied(leases) => leases.iter().for_each(|lease| next.copied(lease, now, &mut effects)),
         }
         Step::moved(next).with(effects)
     }
@@ -270,7 +331,7 @@ impl Core for SubnetLeases {
 
     fn elapsed((): ()) -> LeaseEvent {
         // There are no timers; an empty batch changes nothing.
-        let rules = Rules { version: 0, pool: Arc::default(), reservations: Arc::new(Nobody) };
+        let rules = Rules { version: 0, pool: Arc::default(), reservations: Arc::new(Nobody), shared: None };
         LeaseEvent::Asked(Arc::new(Batch { rules, asks: Vec::new() }))
     }
 

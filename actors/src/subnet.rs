@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
-use schema::{id::SubnetId, plan::Lease, time::Timestamp};
+use schema::{
+    id::{RackId, SubnetId},
+    plan::Lease,
+    time::Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::core::{Core, Resume, Step, TimerOp, View};
@@ -31,6 +35,8 @@ pub enum SubnetEvent {
     /// A rack reports leases: granted, renewed, or ended (`expires` = `granted`).
     Leases {
         leases: Vec<Lease>,
+        #[serde(default)]
+        from: Option<RackId>,
     },
     /// The catalogue gives it that many addresses.
     Sized {
@@ -49,10 +55,15 @@ pub enum SubnetTimer {
     Sweep,
 }
 
-/// Written with the journal row, in its transaction.
+/// Leases are written with the journal row, in its transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SubnetEffect {
     StoreLease(Lease),
+    /// To the other racks that serve the subnet's DHCP, once the leases are durable.
+    Copy {
+        leases: Vec<Lease>,
+        from: Option<RackId>,
+    },
 }
 
 impl Subnet {
@@ -104,10 +115,10 @@ impl Core for Subnet {
 
     fn step(&self, event: &SubnetEvent, now: Timestamp) -> Step<Self> {
         match event {
-            SubnetEvent::Leases { leases } => {
+            SubnetEvent::Leases { leases, from } => {
                 let news = |lease: &&Lease| match self.leases.get(&lease.ip) {
                     // Racks send again what was not acknowledged: an older word on an address is no news.
-                    Some(known) => *known != **lease && known.granted <= lease.granted,
+                    Some(known) => lease.supersedes(known),
                     None => lease.expires > now,
                 };
                 let news: Vec<_> = leases.iter().filter(news).cloned().collect();
@@ -116,7 +127,8 @@ impl Core for Subnet {
                 }
                 let mut next = self.clone();
                 next.leases.extend(news.iter().map(|l| (l.ip, l.clone())));
-                next.counted(now).with(news.into_iter().map(SubnetEffect::StoreLease))
+                let copy = SubnetEffect::Copy { leases: news.clone(), from: *from };
+                next.counted(now).with(news.into_iter().map(SubnetEffect::StoreLease).chain([copy]))
             }
             SubnetEvent::Sized { size, reserved } if (self.size, self.reserved) == (*size, *reserved) => {
                 Step::ignored("the subnet has that size already")
@@ -165,15 +177,15 @@ mod tests {
     #[test]
     fn leases_are_counted_once_and_forgotten_when_they_expire() {
         let subnet = Subnet { size: 2, ..Subnet::empty(SubnetId(1)) };
-        let both = SubnetEvent::Leases { leases: vec![lease(1, 0, 100), lease(2, 0, 600)] };
+        let both = SubnetEvent::Leases { leases: vec![lease(1, 0, 100), lease(2, 0, 600)], from: None };
         let step = subnet.step(&both, at(1));
-        assert_eq!(step.effects.len(), 2);
+        assert_eq!(step.effects.len(), 3, "two rows, and one word to the other racks");
         let subnet = step.next.unwrap();
         assert_eq!((subnet.free(), subnet.view().state.as_str()), (0, "full"));
         assert!(subnet.step(&both, at(2)).next.is_none(), "a repeat is harmless");
         let swept = subnet.step(&SubnetEvent::Elapsed { timer: SubnetTimer::Sweep }, at(101)).next.unwrap();
         assert_eq!((swept.used, swept.free()), (1, 1));
-        let released = SubnetEvent::Leases { leases: vec![lease(2, 200, 200)] };
+        let released = SubnetEvent::Leases { leases: vec![lease(2, 200, 200)], from: None };
         assert_eq!(swept.step(&released, at(200)).next.unwrap().used, 0);
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     config::{RackConfig, Service},
     control::Control,
     deputies::Deputies,
-    dhcp::Listen,
+    dhcp::{Listen, Neighbours},
     dns,
     fetch::Fetcher,
     kernel,
@@ -104,6 +104,7 @@ struct Handles {
     drivers: Drivers,
     /// The machines' lines, for the region.
     lines: Queue,
+    neighbours: Neighbours,
 }
 
 /// The rack.
@@ -153,6 +154,7 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
     let agent = shell::spawn(&arbiter.handle(), core, Generation(0), hands.clone(), &registry, true);
 
     let drivers = Drivers::new(&config.power);
+    let neighbours = Neighbours::default();
     let place = Place {
         config: config.clone(),
         plan: plan.clone(),
@@ -163,6 +165,7 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
         drivers: drivers.clone(),
         proxy: Default::default(),
         lines: lines.clone(),
+        neighbours: neighbours.clone(),
         bound: Default::default(),
     };
     let services = Services::start(place, rack, &arbiter.handle(), agent.clone()).await;
@@ -198,7 +201,7 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
     let failed = |source| AppError::Control { dir: config.state.clone(), source };
     let socket = Control::bind(&config.state).map_err(failed)?;
     running.tasks.push(tokio::spawn(control.run(socket)));
-    let handles = Handles { plan, bodies, reporter, drivers, lines: lines.region };
+    let handles = Handles { plan, bodies, reporter, drivers, lines: lines.region, neighbours };
     match identity {
         Some(identity) => dial(&mut running, &config, &identity, handles, seen, &hands)?,
         None => follow_file(&mut running, &config, handles, seen),
@@ -238,15 +241,14 @@ fn dial(
     seen: mpsc::UnboundedReceiver<Seen>,
     hands: &agent::Hands,
 ) -> Result<(), AppError> {
-    let Handles { plan, bodies, reporter, drivers, lines } = handles;
+    let Handles { plan, bodies, reporter, drivers, lines, neighbours } = handles;
     let sweeper = Sweeper::new(config.power.sweep, drivers, running.deputies.clone(), reporter.clone());
     let state = running.state.clone();
     let (client, events) = LinkClient::start(ClientConfig::new(config.regions.clone()), identity, rand::random::<f64>)?;
     let links = Links::new(client.clone(), config.regions.clone());
     hands.linked(links.clone());
     let leases = outbox::Leases::default();
-    let (granted, fresh) = mpsc::channel(256);
-    running.gather = tokio::spawn(outbox::gather(seen, state.clone(), leases.clone(), granted));
+    running.gather = tokio::spawn(outbox::gather(seen, state.clone(), leases.clone()));
     let (fetcher, fetching) =
         Fetcher::new(client.clone(), config.regions.len(), plan.clone(), bodies.clone(), reporter.clone());
     let listener = Listener {
@@ -258,11 +260,13 @@ fn dial(
         plan,
         fetcher,
         reporter,
+        neighbours: neighbours.clone(),
     };
     running.tasks.extend([
         tokio::spawn(fetching),
         tokio::spawn(outbox::send(client.clone(), state, bodies, links.ready(), links.acked())),
-        tokio::spawn(outbox::send_leases(client, leases, links.ready(), fresh)),
+        tokio::spawn(outbox::send_foreign(client.clone(), neighbours.foreign(), links.ready())),
+        tokio::spawn(outbox::send_leases(client, leases, links.ready())),
         tokio::spawn(listener.run(events)),
         tokio::spawn(link::tell_clock(links.clone())),
         tokio::spawn(syslog::send::to_region(lines, links.client().clone(), links.ready(), links.logs_kept())),
@@ -280,7 +284,7 @@ fn follow_file(running: &mut Running, config: &RackConfig, handles: Handles, mut
         while let Some(seen) = seen.recv().await {
             match seen {
                 Seen::Fact { machine, fact, .. } => tracing::info!(%machine, ?fact, "seen"),
-                Seen::Settle(_) => {}
+                Seen::Settle(_) | Seen::LeasesThrough(_) => {}
                 Seen::Lease(lease) => {
                     tracing::info!(mac = %lease.mac, ip = %lease.ip, until = %lease.expires, "leased")
                 }

@@ -37,6 +37,8 @@ pub struct RackConfig {
     pub dhcp: Listen,
     /// Other racks' addresses on the served subnets.
     pub dhcp_peers: Vec<Ipv4Addr>,
+    /// Whether DHCP looks for other servers on the wire.
+    pub dhcp_seek: bool,
     pub tftp: SocketAddrV4,
     pub http: SocketAddr,
     pub dns: DnsConfig,
@@ -111,6 +113,7 @@ impl Default for RackConfig {
             services: Service::ALL.into(),
             dhcp: Listen::Interfaces,
             dhcp_peers: Vec::new(),
+            dhcp_seek: true,
             tftp: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, ports::TFTP.number),
             http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, ports::HTTP.number)),
             dns: DnsConfig::default(),
@@ -155,7 +158,7 @@ impl std::error::Error for ConfigError {}
 const KEYS: &[(&str, &[&str])] = &[
     ("rack", &["state", "only", "plan", "files"]),
     ("region", &["addresses"]),
-    ("dhcp", &["listen", "peers"]),
+    ("dhcp", &["listen", "peers", "seek_foreign"]),
     ("tftp", &["listen"]),
     ("http", &["listen"]),
     ("power", &["ipmi", "redfish_tls", "ipmitool", "timeout_s", "at_once", "sweep_s"]),
@@ -278,6 +281,7 @@ impl Reader {
             services: if services.is_empty() { base.services } else { services.into_iter().collect() },
             dhcp: listen,
             dhcp_peers: self.list("dhcp", "peers", "give IPv4 addresses of other racks"),
+            dhcp_seek: self.one("dhcp", "seek_foreign", true, "write true or false"),
             tftp: self.one("tftp", "listen", tftp, "write ADDRESS:PORT as in 0.0.0.0:69"),
             http: self.one("http", "listen", http, "write ADDRESS:PORT as in 0.0.0.0:5248"),
             dns: self.dns(),

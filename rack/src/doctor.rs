@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{SocketAddr, SocketAddrV4, TcpListener, UdpSocket},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use actors::clock;
@@ -18,7 +19,7 @@ use crate::{
     app::IDENTITY,
     config::{RackConfig, Service},
     control,
-    dhcp::Listen,
+    dhcp::{Listen, seek},
     dns,
     ntp::{self, chrony},
     places,
@@ -52,6 +53,8 @@ pub enum Verdict {
 
 /// Room for one image and what comes with it.
 const DISK: u64 = 4 << 30;
+/// How long other DHCP servers have to answer; dnsmasq pings an address for 3 s before it offers it.
+const LOOK: Duration = Duration::from_secs(4);
 /// Before this no clock is right: 2026-01-01.
 const PAST: i64 = 1_767_225_600;
 /// Linux capabilities by number (capabilities(7)).
@@ -76,6 +79,9 @@ pub fn checks(config: &RackConfig) -> Vec<Finding> {
     if config.services.contains(&Service::Proxy) {
         found.push(cache(config));
     }
+    if config.services.contains(&Service::Dhcp) && config.dhcp == Listen::Interfaces && config.dhcp_seek {
+        found.extend(other_servers(config));
+    }
     found.extend([time(clock::now()), disk(&config.state), interfaces(), source(config)]);
     found.extend(network::outlook(config));
     found
@@ -91,6 +97,32 @@ fn running(status: &ServiceStatus) -> Finding {
         Health::Running | Health::Off => good(&check, format!("runs since {} {}", status.since, addresses.join(" "))),
         Health::Degraded => finding(&check, Verdict::Warning, why, remedy),
         Health::Dead => finding(&check, Verdict::Bad, why, remedy),
+    }
+}
+
+/// What answers a DISCOVER on this host's links, before anything of ours does. Nothing is taken of what is offered.
+fn other_servers(config: &RackConfig) -> Vec<Finding> {
+    let check = "other DHCP servers";
+    let remedy = "turn that server off, or set beside_foreign_dhcp on the subnet if both shall serve; until then a rack offers nothing there";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let looked = runtime.and_then(|runtime| {
+        // Of its own thread: the caller may be in a runtime already.
+        let look = move || runtime.block_on(seek::look(LOOK));
+        std::thread::spawn(look).join().unwrap_or_else(|_| Err(std::io::Error::other("the search ended by a fault")))
+    });
+    match looked {
+        Err(e) => {
+            let remedy = "run as root or with CAP_NET_RAW, or set dhcp.seek_foreign = false";
+            vec![finding(check, Verdict::Warning, format!("could not be looked for: {e}"), remedy)]
+        }
+        Ok(found) => {
+            let found: Vec<_> = found.into_iter().filter(|f| !config.dhcp_peers.contains(&f.server)).collect();
+            if found.is_empty() {
+                return vec![good(check, format!("none answered within {} s", LOOK.as_secs()))];
+            }
+            let seen = |f: seek::Found| format!("{} ({}) answers on {}", f.server, f.mac, f.interface);
+            found.into_iter().map(|f| finding(check, Verdict::Bad, seen(f), remedy)).collect()
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     deputies::Deputies,
+    dhcp::Neighbours,
     fetch::Fetcher,
     kernel,
     outbox::{Ready, Session},
@@ -154,6 +155,7 @@ pub struct Listener {
     pub plan: PlanHandle,
     pub fetcher: Fetcher,
     pub reporter: Reporter,
+    pub neighbours: Neighbours,
 }
 
 impl Listener {
@@ -204,6 +206,8 @@ impl Listener {
             ToRack::Ack { through } => drop(self.links.0.acked.send_replace(through)),
             ToRack::LogsKept { run, number } => drop(self.links.0.logs_kept.send_replace((run, number))),
             ToRack::SendHello => self.tell(AgentEvent::HelloAsked { address: self.links.address(link) }).await,
+            ToRack::Leases(leases) => self.neighbours.leases(leases),
+            ToRack::LeasesThrough { rack, through } => self.neighbours.through(rack, through),
             ToRack::Welcome { .. } | ToRack::Refused { .. } => {} // The link's own words.
         }
     }

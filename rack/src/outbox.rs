@@ -1,16 +1,12 @@
 //! From what the servers saw to the region: into the store at once, over the first link that is up, again until acknowledged.
 //!
-//! Leases are not kept here: the subnets' store has them, and every new link is told those that run.
+//! Leases are not kept here: the subnets' store has them ([`leases`]).
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+mod leases;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use actors::{
-    clock,
     core::TraceId,
     link::{
         bulk::BulkError,
@@ -25,17 +21,17 @@ use schema::{
         link::FromRack,
         report::{Fact, Report},
     },
-    plan::Lease,
 };
 use tokio::sync::{mpsc, watch};
 
+pub use self::leases::{Leases, send_foreign, send_leases};
 use crate::{
     bodies::Bodies,
     report::Seen,
     state::{NewReport, State},
 };
 
-/// Reports in one record, and leases in one message.
+/// Reports in one record.
 const BATCH: usize = 512;
 /// Bytes read from the store in one go.
 const READ: usize = 512 * 1024;
@@ -58,52 +54,20 @@ pub struct Session {
 /// The links that are ready for reports.
 pub type Ready = watch::Sender<BTreeMap<LinkId, Session>>;
 
-/// The leases that run, as the region is to know them.
-#[derive(Debug, Clone, Default)]
-pub struct Leases(Arc<Mutex<BTreeMap<Ipv4Addr, Lease>>>);
-
-impl Leases {
-    fn put(&self, lease: &Lease) {
-        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lease.expires > clock::now() {
-            leases.insert(lease.ip, lease.clone());
-        } else {
-            leases.remove(&lease.ip);
-        }
-    }
-
-    fn running(&self) -> Vec<Lease> {
-        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = clock::now();
-        leases.retain(|_, lease| lease.expires > now);
-        leases.values().cloned().collect()
-    }
-}
-
 /// Puts what the servers saw into the store, until the last server is gone.
-pub async fn gather(
-    mut seen: mpsc::UnboundedReceiver<Seen>,
-    state: State,
-    leases: Leases,
-    fresh: mpsc::Sender<Vec<Lease>>,
-) {
+pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, leases: Leases) {
     let mut batch = Vec::with_capacity(BATCH);
     while seen.recv_many(&mut batch, BATCH).await > 0 {
-        let (mut reports, mut granted, mut settling) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut reports, mut settling) = (Vec::new(), Vec::new());
         for one in batch.drain(..) {
             match one {
                 Seen::Fact { machine, attempt, at, fact } => {
                     reports.push(NewReport { machine, attempt, at, fact, trace: TraceId::default() });
                 }
-                Seen::Lease(lease) => {
-                    leases.put(&lease);
-                    granted.push(lease);
-                }
+                Seen::Lease(lease) => leases.put(lease),
+                Seen::LeasesThrough(through) => leases.through(through),
                 Seen::Settle(done) => settling.push(done),
             }
-        }
-        if !granted.is_empty() {
-            fresh.try_send(granted).ok(); // Full or unread: a new link is told all that run.
         }
         let mut pause = Duration::from_millis(100);
         while !reports.is_empty()
@@ -232,33 +196,5 @@ impl Sending {
             }
         }
         Ok(())
-    }
-}
-
-/// Tells the region of leases: new ones as they come, all that run when a link has come up.
-pub async fn send_leases(client: LinkClient, leases: Leases, ready: Ready, mut fresh: mpsc::Receiver<Vec<Lease>>) {
-    let mut links = ready.subscribe();
-    let mut told: Vec<LinkId> = Vec::new();
-    loop {
-        let batch = tokio::select! {
-            changed = links.changed() => {
-                let up: Vec<_> = links.borrow_and_update().keys().copied().collect();
-                let new = up.iter().any(|link| !told.contains(link));
-                told = up;
-                if changed.is_err() { return }
-                if !new { continue }
-                leases.running()
-            }
-            granted = fresh.recv() => match granted {
-                Some(granted) => granted,
-                None => return,
-            },
-        };
-        for part in batch.chunks(BATCH) {
-            for link in &told {
-                let message = FromRack::Leases(part.to_vec());
-                client.send(*link, &message, TraceId::default()).await.ok(); // Down: told anew when it is up.
-            }
-        }
     }
 }

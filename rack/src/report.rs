@@ -15,6 +15,8 @@ pub enum Seen {
     Fact { machine: SystemId, attempt: AttemptId, at: Timestamp, fact: Fact },
     /// A lease that is durable (`expires` = `granted` of the report: released).
     Lease(Lease),
+    /// Every lease that was granted, renewed or ended before that moment was reported before this.
+    LeasesThrough(Timestamp),
     /// Somebody waits until all that came before is durable; a word, or the end of this sender, tells it so.
     Settle(mpsc::UnboundedSender<()>),
 }
@@ -65,5 +67,10 @@ impl Reporter {
     /// Reports a durable lease.
     pub fn lease(&self, lease: Lease) {
         self.sender.send(Seen::Lease(lease)).ok(); // As above.
+    }
+
+    /// Says that every lease of before `through` was reported.
+    pub fn leases_through(&self, through: Timestamp) {
+        self.sender.send(Seen::LeasesThrough(through)).ok(); // As above.
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use actors::{clock, dns::Zones};
+use actors::{clock, dns::Zones, rack::Duty};
 use arc_swap::ArcSwap;
 use schema::{
     dns::{DnsName, RecordKey, RecordSet, Zone},
@@ -205,17 +205,12 @@ fn pages(mut delta: Delta) -> Vec<Delta> {
     pages
 }
 
-/// The racks that a machine may be sent to by the internal name: those that are connected.
-fn healthy(app: &App) -> Vec<(RackId, Vec<RackInterface>)> {
-    let mut racks: Vec<_> = app.racks().into_iter().map(|(rack, hello)| (rack, hello.interfaces)).collect();
-    racks.sort_by_key(|(rack, _)| *rack);
-    racks
-}
-
 impl App {
     /// A rack came, went, or is not what it was: the internal domain follows.
     pub fn racks_changed(&self) {
-        let racks = healthy(self);
+        let mut racks: Vec<_> =
+            self.fit_racks(Duty::Names).into_iter().map(|(rack, hello)| (rack, hello.interfaces)).collect();
+        racks.sort_by_key(|(rack, _)| *rack);
         self.names.change(|composer| composer.racks(racks));
     }
 

@@ -39,6 +39,7 @@ use crate::{
     sweeps,
 };
 
+mod copies;
 mod derive;
 mod door;
 mod reports;
@@ -80,6 +81,7 @@ async fn serve(app: App, mut connection: Connection) {
         services: Mutex::default(),
         queue,
         dirty: Dirty::default(),
+        copies: Default::default(),
     });
     app.links.put(rack, connected.clone());
     let talking = Talking { app: app.clone(), rack, connected: connected.clone(), sender: connection.sender.clone() };
@@ -150,17 +152,25 @@ impl Talking {
             orders: hello.orders.clone(),
         };
         let plan = hello.plan;
+        let moved = |known: &RackFacts| known.interfaces != facts.interfaces;
+        let known = self.app.rack(self.rack).await.ok().and_then(|actor| actor.snapshot().facts.clone());
+        let moved = known.as_ref().is_none_or(moved);
         // A second Hello on the same connection tells the rack's actor; the first stays for the briefs.
         self.connected.hello.set(hello).ok();
         self.app.racks_changed();
         let last_report = self.app.links.seen(self.rack).unwrap_or_default();
         self.tell_rack(RackEvent::Connected { facts, plan, last_report }, trace).await;
+        if moved {
+            self.app.links.mark_sections(); // Its neighbours know its addresses.
+        }
     }
 
     async fn hear(&self, message: FromRack, trace: TraceId) {
         match message {
             FromRack::PlanInForce { generation } => self.tell_rack(RackEvent::PlanInForce { generation }, trace).await,
             FromRack::Leases(leases) => self.take_leases(leases, trace).await,
+            FromRack::LeasesThrough { through } => self.app.links.told_through(self.rack, through, trace),
+            FromRack::ForeignDhcp(foreign) => self.app.links.heard_foreign(self.rack, foreign),
             FromRack::Services(services) => self.take_services(services, trace).await,
             FromRack::Logs(batch) => self.app.logs.take(self.rack, batch),
             FromRack::Clock(clock) => self.hear_clock(&clock, trace).await,
@@ -188,10 +198,18 @@ impl Talking {
             let Some(subnet) = leases.first().map(|l| l.subnet) else { continue };
             let told = async {
                 let actor = self.app.subnet(subnet).await?;
-                Ok::<_, Missing>(actor.ask(SubnetEvent::Leases { leases: leases.to_vec() }, trace).await?)
+                Ok::<_, Missing>(
+                    actor.ask(SubnetEvent::Leases { leases: leases.to_vec(), from: Some(self.rack) }, trace).await?,
+                )
             };
-            if let Err(error) = told.await {
-                warn!(rack = %self.rack, %subnet, %error, "leases were not kept; the rack has them, and says them again when they are renewed");
+            match told.await {
+                Ok(_) => {}
+                Err(Missing::NotThere { .. }) => debug!(rack = %self.rack, %subnet, "leases of a subnet that is gone"),
+                Err(error) => {
+                    // On its next connection the rack says all that run; until then nothing may count as told.
+                    warn!(rack = %self.rack, %subnet, %error, "leases were not kept; the rack is asked to dial again and say them");
+                    self.app.links.close(self.rack, "its leases could not be kept");
+                }
             }
         }
     }
@@ -210,7 +228,13 @@ async fn tell_rack(app: &App, rack: RackId, event: RackEvent, trace: TraceId) {
 
 /// Keeps a rack's plan up to date: whole first, then what changed.
 async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Sender<ToRack>, hello: Hello) {
-    let compose = |app: &App| app.sections(rack, &hello.interfaces);
+    let compose = async |app: &App| {
+        let mut sections = app.sections(rack, &hello.interfaces);
+        let peers = copies::addresses(app, &sections).await;
+        plans::with_peers(&mut sections, |peer| peers.get(&peer).cloned().unwrap_or_default());
+        sections
+    };
+    let mut copied = copies::Copied::default();
     let wanted = app.rack(rack).await.map(|actor| actor.snapshot().plan_wanted).unwrap_or_default();
     let mut told = Told::nothing(wanted.max(hello.plan));
     let mut whole = true;
@@ -226,13 +250,14 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
         let mut updates = Vec::new();
         if whole || marks.whole {
             let tickets = app.tickets.all(rack, &served);
-            let (anew, update) = Told::whole(told.generation.next(), compose(&app), tickets);
+            let (anew, update) = Told::whole(told.generation.next(), compose(&app).await, tickets);
             told = anew;
             updates.push(update);
         } else {
             let tickets: Vec<_> =
                 marks.machines.iter().map(|id| (*id, app.tickets.ticket(*id, rack, &served))).collect();
-            updates.extend(told.update(marks.sections.then(|| compose(&app)), tickets));
+            let sections = if marks.sections { Some(compose(&app).await) } else { None };
+            updates.extend(told.update(sections, tickets));
         }
         if whole || marks.whole || marks.names {
             let (version, pages) = app.names.since(told.names);
@@ -244,8 +269,13 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
             let trace = new_trace();
             let generation = update.generation;
             tell_rack(&app, rack, RackEvent::PlanWanted { generation }, trace).await;
+            copied.hold(&connected, told.subnets());
             if let Err(error) = sender.send(&ToRack::Plan(Box::new(update)), trace).await {
                 warn!(%rack, %generation, %error, "the plan was not sent");
+            }
+            if let Err(why) = copied.send(&app, &connected, &sender, told.subnets(), trace).await {
+                warn!(%rack, why, "the rack was not told of its neighbour's leases; it is asked to dial again");
+                app.links.close(rack, "its neighbour's leases could not be said");
             }
         }
         connected.dirty.woken.notified().await;

@@ -9,8 +9,9 @@ use std::{
 use actors::{core::TraceId, link::server::LinkServer, machine::Machine, session::Receiving};
 use arc_swap::ArcSwapOption;
 use schema::{
-    id::{AttemptId, RackId, ReportSeq, SystemId},
-    messages::link::{Hello, ToRack},
+    id::{AttemptId, RackId, ReportSeq, SubnetId, SystemId},
+    messages::link::{ForeignDhcp, Hello, ToRack},
+    plan::Lease,
     power::PowerAction,
     service::ServiceStatus,
     time::Timestamp,
@@ -40,6 +41,22 @@ pub(crate) struct Connected {
     pub(crate) services: Mutex<Option<(Timestamp, Vec<ServiceStatus>)>>,
     pub(crate) queue: mpsc::UnboundedSender<(ToDo, TraceId)>,
     pub(crate) dirty: Dirty,
+    pub(crate) copies: Mutex<Copies>,
+}
+
+/// What a connection is told of other racks' leases.
+#[derive(Default)]
+pub(crate) struct Copies {
+    /// What is new of these subnets is told as it comes.
+    pub(crate) subnets: HashSet<SubnetId>,
+    /// Whether the whole tables of all of them were said.
+    pub(crate) complete: bool,
+}
+
+impl Connected {
+    pub(crate) fn copies(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Connected {
@@ -90,6 +107,10 @@ pub struct Links {
     sessions: Mutex<HashMap<RackId, Arc<Mutex<Receiving>>>>,
     /// None before the start and after the stop.
     pub(crate) server: ArcSwapOption<LinkServer>,
+    /// Up to when each rack has told all its leases, by its own clock.
+    told: Mutex<HashMap<RackId, Timestamp>>,
+    /// Other DHCP servers that each rack hears.
+    foreign: Mutex<HashMap<RackId, Vec<ForeignDhcp>>>,
 }
 
 impl Links {
@@ -174,6 +195,46 @@ impl Links {
         if let Some(server) = self.server.load_full() {
             server.disconnect(rack, why);
         }
+    }
+
+    /// Tells racks of leases that another one granted. One that is not told whole yet has them in its table.
+    pub(crate) fn copy(&self, racks: &[RackId], leases: &[Lease], trace: TraceId) {
+        let Some(subnet) = leases.first().map(|l| l.subnet) else { return };
+        let connected = self.racks();
+        for to in racks.iter().filter_map(|rack| connected.get(rack)) {
+            if to.copies().subnets.contains(&subnet) {
+                to.queue.send((ToDo::Say(Box::new(ToRack::Leases(leases.to_vec()))), trace)).ok(); // Its end was noticed elsewhere.
+            }
+        }
+    }
+
+    /// A rack has told all its leases up to there, and they are durable: the others are told so.
+    pub(crate) fn told_through(&self, rack: RackId, through: Timestamp, trace: TraceId) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(rack, through);
+        for (_, to) in self.racks().iter().filter(|(id, _)| **id != rack) {
+            if to.copies().complete {
+                to.queue.send((ToDo::Say(Box::new(ToRack::LeasesThrough { rack, through })), trace)).ok(); // As above.
+            }
+        }
+    }
+
+    /// Up to when that rack has told all its leases.
+    #[must_use]
+    pub fn through(&self, rack: RackId) -> Option<Timestamp> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&rack).copied()
+    }
+
+    /// Other DHCP servers that a rack hears, all of them.
+    pub(crate) fn heard_foreign(&self, rack: RackId, foreign: Vec<ForeignDhcp>) {
+        self.foreign.lock().unwrap_or_else(PoisonError::into_inner).insert(rack, foreign);
+    }
+
+    /// Other DHCP servers that racks hear, with the rack that does.
+    #[must_use]
+    pub fn foreign(&self) -> Vec<(RackId, ForeignDhcp)> {
+        let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        foreign.iter().flat_map(|(rack, all)| all.iter().map(|f| (*rack, f.clone()))).collect()
     }
 
     fn racks(&self) -> MutexGuard<'_, HashMap<RackId, Arc<Connected>>> {

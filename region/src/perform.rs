@@ -22,6 +22,7 @@ use tracing::{Instrument, error};
 use crate::{
     app::{App, new_trace},
     links::ToDo,
+    plans,
     store::{Change, Write},
 };
 
@@ -175,6 +176,7 @@ impl Perform<Rack> for Hands {
             RackEffect::SendPlan => self.0.links.send_whole(rack),
             RackEffect::HealthChanged => {
                 self.0.links.mark_sections();
+                self.0.racks_changed();
                 self.0.health_changed.send_replace(());
                 self.0.ways.changed.send_replace(());
             }
@@ -201,14 +203,24 @@ impl Perform<Subnet> for Hands {
     }
 
     fn record(&self, moved: Moved<Subnet>) -> Kept {
-        let rows = moved.effects.iter().map(|SubnetEffect::StoreLease(lease)| Change::Lease(lease.clone()));
-        let rows = rows.collect();
+        let row = |effect: &SubnetEffect| match effect {
+            SubnetEffect::StoreLease(lease) => Some(Change::Lease(lease.clone())),
+            SubnetEffect::Copy { .. } => None,
+        };
+        let rows = moved.effects.iter().filter_map(row).collect();
         self.keep(&moved, None, rows)
     }
 
-    fn perform(&self, _: &ActorRef<Subnet>, SubnetEffect::StoreLease(lease): SubnetEffect, _: TraceId) {
-        // The row went with the record.
-        self.0.names.change(|composer| composer.leases([lease], clock::now()));
+    fn perform(&self, me: &ActorRef<Subnet>, effect: SubnetEffect, trace: TraceId) {
+        match effect {
+            // The row went with the record.
+            SubnetEffect::StoreLease(lease) => self.0.names.change(|composer| composer.leases([lease], clock::now())),
+            SubnetEffect::Copy { leases, from } => {
+                let mut racks = plans::serving_racks(&self.0.catalogue_content(), *me.id());
+                racks.retain(|rack| Some(*rack) != from);
+                leases.chunks(512).for_each(|part| self.0.links.copy(&racks, part, trace));
+            }
+        }
     }
 }
 
@@ -229,6 +241,7 @@ impl Perform<Catalogue> for Hands {
                 self.0.links.mark_sections();
                 let content = self.0.catalogue_content();
                 self.0.names.change(|composer| composer.catalogue(content));
+                self.0.racks_changed(); // One may have been drained.
                 self.0.health_changed.send_replace(());
                 self.0.ways.changed.send_replace(());
                 let app = self.0.clone();

@@ -7,14 +7,14 @@ use std::{
 
 use schema::{
     boot::BootFile,
-    catalogue::{Catalogue, RangeType, Subnet, Vlan},
-    id::{AttemptId, Generation, RackId, SystemId, VlanId},
+    catalogue::{Catalogue, Range, RangeType, Subnet, Vlan},
+    id::{AttemptId, Generation, RackId, SubnetId, SystemId, VlanId},
     messages::{
         link::{PlanUpdate, RackInterface, Rows},
         machine::MachineSpec,
     },
     net::{IpRange, MacAddr},
-    plan::{BootPurpose, Plan, PlanSettings, PlanSubnet, Reservation, Ticket, TicketBoot},
+    plan::{BootPurpose, Failover, Plan, PlanSettings, PlanSubnet, Reservation, Ticket, TicketBoot},
     time::Timestamp,
 };
 
@@ -108,13 +108,20 @@ fn plan_subnet(c: &Catalogue, subnet: &Subnet, rack: RackId, interfaces: &[RackI
     };
     let ranges = c.ranges.values().filter(|r| r.subnet == subnet.id);
     let (dynamic, reserved): (Vec<_>, Vec<_>) = ranges.partition(|r| r.range_type == RangeType::Dynamic);
-    let dynamic = dynamic.iter().filter_map(|r| share(&r.range, server, rack)).collect();
     // MAAS's order: the rack first, since it alone knows the internal names, then what the operator names.
     let rack_address = own.or_else(|| relay_address(c, server, interfaces));
     let names = rack_address.filter(|_| subnet.allow_dns).map(IpAddr::V4);
     let named = subnet.dns_servers.iter().copied().filter(|ip| Some(*ip) != names);
     let dns_servers = names.into_iter().chain(named).collect();
     let domain = c.main_domain().name.to_string();
+    let shares = |rack| dynamic.iter().filter_map(|r| share(r, server, rack)).collect();
+    let failover = peer(server, rack).filter(|_| serves).map(|peer| Failover {
+        peer,
+        peer_addresses: Vec::new(),
+        secondary: server.secondary_rack == Some(rack),
+        others: shares(peer),
+    });
+    let dynamic = shares(rack);
     Some(PlanSubnet {
         id: subnet.id,
         vlan: subnet.vlan,
@@ -135,6 +142,7 @@ fn plan_subnet(c: &Catalogue, subnet: &Subnet, rack: RackId, interfaces: &[RackI
         allow_dns: subnet.allow_dns,
         allow_proxy: subnet.allow_proxy,
         racks: Vec::new(),
+        failover,
     })
 }
 
@@ -153,6 +161,30 @@ fn external_time(c: &Catalogue) -> Vec<IpAddr> {
     only.filter_map(|server| server.parse().ok()).collect()
 }
 
+/// The racks that serve a subnet's DHCP.
+#[must_use]
+pub fn serving_racks(c: &Catalogue, subnet: SubnetId) -> Vec<RackId> {
+    let vlan = c.subnets.get(&subnet).and_then(|s| c.vlans.get(&s.vlan));
+    let server = vlan.map(|vlan| serving(c, vlan));
+    server.into_iter().flat_map(|s| [s.primary_rack, s.secondary_rack]).flatten().collect()
+}
+
+/// The other rack that serves that VLAN.
+fn peer(vlan: &Vlan, rack: RackId) -> Option<RackId> {
+    match (vlan.primary_rack?, vlan.secondary_rack?) {
+        (first, second) if first == rack => Some(second).filter(|second| *second != rack),
+        (first, second) if second == rack => Some(first),
+        _ => None,
+    }
+}
+
+/// Puts in where the other racks are: a server at one of those addresses is none that harms.
+pub fn with_peers(sections: &mut Sections, addresses_of: impl Fn(RackId) -> Vec<Ipv4Addr>) {
+    for failover in sections.subnets.iter_mut().filter_map(|s| s.failover.as_mut()) {
+        failover.peer_addresses = addresses_of(failover.peer);
+    }
+}
+
 /// A rack without an address in a relayed subnet answers with the one it has where the relay sends to.
 fn relay_address(c: &Catalogue, server: &Vlan, interfaces: &[RackInterface]) -> Option<Ipv4Addr> {
     let near = c.subnets.values().filter(|s| s.vlan == server.id);
@@ -168,14 +200,21 @@ pub(crate) fn addresses(interfaces: &[RackInterface]) -> impl Iterator<Item = Ip
 }
 
 /// That rack's part of a dynamic range. Two racks that serve the same VLAN lease from halves of their own, so that they
-/// never give out the same address without a word between them.
-fn share(range: &IpRange, vlan: &Vlan, rack: RackId) -> Option<IpRange> {
-    let (IpAddr::V4(start), IpAddr::V4(end)) = (range.start, range.end) else { return None };
-    let (start, end) = (u32::from(start), u32::from(end));
-    let (Some(_), Some(second)) = (vlan.primary_rack, vlan.secondary_rack) else { return Some(*range) };
-    let middle = start + (end - start) / 2;
-    let (start, end) = if second == rack { (middle + 1, end) } else { (start, middle) };
-    let half = IpRange { start: Ipv4Addr::from(start).into(), end: Ipv4Addr::from(end).into() };
+/// never give out the same address without a word between them. Each range is halved by itself, so that one more moves no address from
+/// one rack to the other; the odd address goes to the first rack or to the second by the range's number.
+fn share(range: &Range, vlan: &Vlan, rack: RackId) -> Option<IpRange> {
+    let (IpAddr::V4(start), IpAddr::V4(end)) = (range.range.start, range.range.end) else { return None };
+    let (start, end) = (u64::from(u32::from(start)), u64::from(u32::from(end)));
+    let (Some(first), Some(second)) = (vlan.primary_rack, vlan.secondary_rack) else { return Some(range.range) };
+    if first == second {
+        return Some(range.range);
+    }
+    let odd = u64::from(range.id.0 % 2 == 0);
+    // The second's half begins there.
+    let middle = start + (end + 1 - start + 1 - odd) / 2;
+    let (start, end) = if second == rack { (middle, end) } else { (start, middle.checked_sub(1)?) };
+    let at = |ip: u64| u32::try_from(ip).map(|ip| IpAddr::from(Ipv4Addr::from(ip))).ok();
+    let half = IpRange { start: at(start)?, end: at(end)? };
     (start <= end).then_some(half)
 }
 
@@ -208,7 +247,7 @@ pub struct Told {
     /// How far the names are told, as [`crate::dns::Names::since`] counts.
     pub names: u64,
     sections: Sections,
-    reservations: HashMap<(schema::id::SubnetId, MacAddr), Reservation>,
+    reservations: HashMap<(SubnetId, MacAddr), Reservation>,
     tickets: BTreeMap<SystemId, Ticket>,
 }
 
@@ -217,6 +256,12 @@ impl Told {
     #[must_use]
     pub fn nothing(generation: Generation) -> Self {
         Self { generation, ..Self::default() }
+    }
+
+    /// The subnets as it was told of them.
+    #[must_use]
+    pub fn subnets(&self) -> &[PlanSubnet] {
+        &self.sections.subnets
     }
 
     /// The whole plan, as a rack gets it first on a connection.
@@ -287,7 +332,7 @@ impl Told {
     }
 }
 
-fn index(reservations: &[Reservation]) -> HashMap<(schema::id::SubnetId, MacAddr), Reservation> {
+fn index(reservations: &[Reservation]) -> HashMap<(SubnetId, MacAddr), Reservation> {
     reservations.iter().map(|r| ((r.subnet, r.mac), r.clone())).collect()
 }
 
@@ -296,7 +341,7 @@ mod tests {
     use super::*;
     use schema::{
         catalogue::{Range, ReservedIp},
-        id::{RangeId, SubnetId},
+        id::{RangeId, SubnetId, VlanId},
         plan::Strangers,
         power::PowerConfig,
     };
@@ -391,6 +436,33 @@ mod tests {
         let half = |n| sections(&c, rack(n), &[]).subnets[0].dynamic[0];
         assert_eq!(half(1).end.to_string(), "10.77.0.149");
         assert_eq!(half(2).start.to_string(), "10.77.0.150");
+        let shared = |n| sections(&c, rack(n), &[]).subnets[0].failover.clone().unwrap();
+        assert_eq!((shared(1).peer, shared(1).secondary, shared(1).others), (rack(2), false, vec![half(2)]));
+        assert_eq!((shared(2).peer, shared(2).secondary, shared(2).others), (rack(1), true, vec![half(1)]));
+        assert_eq!(serving_racks(&c, SubnetId(1)), [rack(1), rack(2)]);
+        c.vlans.get_mut(&VlanId(5_001)).unwrap().secondary_rack = Some(rack(1));
+        assert_eq!(sections(&c, rack(1), &[]).subnets[0].dynamic[0].end.to_string(), "10.77.0.199", "one rack twice");
+    }
+
+    #[test]
+    fn every_range_is_shared_out_whole_and_once_whatever_its_size() {
+        let mut c = house();
+        c.vlans.get_mut(&VlanId(5_001)).unwrap().secondary_rack = Some(rack(2));
+        c.ranges.clear();
+        let ranges = [(1, 10, 10), (2, 20, 20), (3, 30, 36), (4, 40, 46), (5, 50, 51), (6, 0, 255)];
+        for (id, start, end) in ranges {
+            let at = |last: u8| std::net::IpAddr::from([10, 77, u8::from(id == 6), last]);
+            let (range, subnet, range_type) =
+                (IpRange { start: at(start), end: at(end) }, SubnetId(1), RangeType::Dynamic);
+            let range = Range { id: RangeId(id), subnet, range_type, range, comment: String::new(), user: None };
+            c.ranges.insert(range.id, range);
+        }
+        let of = |n| sections(&c, rack(n), &[]).subnets[0].dynamic.clone();
+        let sizes = |n| of(n).iter().map(IpRange::len).sum::<u64>();
+        assert_eq!((sizes(1), sizes(2)), (1 + 4 + 3 + 1 + 128, 1 + 3 + 4 + 1 + 128));
+        for one in of(1) {
+            assert!(of(2).iter().all(|two| two.end < one.start || two.start > one.end), "{one:?} meets the other half");
+        }
     }
 
     #[test]

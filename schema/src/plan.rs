@@ -149,6 +149,23 @@ pub struct PlanSubnet {
     /// The racks with an address here that are healthy, this one included. Empty until the region knows their health.
     #[serde(default)]
     pub racks: Vec<SubnetRack>,
+    /// The other rack that serves its DHCP; `None`: this one serves it alone.
+    #[serde(default)]
+    pub failover: Option<Failover>,
+}
+
+/// How two racks share a subnet's DHCP.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Failover {
+    pub peer: RackId,
+    /// Every address the other rack was seen with on the link: it is no foreign server.
+    #[serde(default)]
+    pub peer_addresses: Vec<Ipv4Addr>,
+    /// Whether this rack is the second: it answers new clients when the first does not.
+    #[serde(default)]
+    pub secondary: bool,
+    /// What the other rack gives to new clients. (`dynamic` is this rack's own share.)
+    pub others: Vec<IpRange>,
 }
 
 /// A rack as its neighbours on a subnet know it.
@@ -241,6 +258,14 @@ pub struct Lease {
     pub hostname: Option<String>,
     pub granted: Timestamp,
     pub expires: Timestamp,
+}
+
+impl Lease {
+    /// Whether this word on an address is newer than that one: the later grant wins, of one grant the later end.
+    #[must_use]
+    pub fn supersedes(&self, known: &Self) -> bool {
+        (self.granted, self.expires) > (known.granted, known.expires)
+    }
 }
 
 /// Where one rack serves one thing; what a rack says of itself.

@@ -35,7 +35,7 @@ fn rules(version: u64, from: u8, to: u8, reserved: &[(u8, u8)]) -> Rules {
     }))
     .unwrap();
     let reserved = reserved.iter().map(|(m, i)| (mac(*m), ip(*i))).collect();
-    Rules { version, pool: Arc::new(Pool::of(&subnet, &[])), reservations: Arc::new(Kept(reserved)) }
+    Rules { version, pool: Arc::new(Pool::of(&subnet, &[])), reservations: Arc::new(Kept(reserved)), shared: None }
 }
 
 fn ask(who: u8, want: Want) -> Ask {
@@ -69,7 +69,7 @@ impl Yard {
         let mut outcome = None;
         for effect in step.effects {
             match effect {
-                LeaseEffect::Keep(row) => drop(self.disk.insert(row.lease.ip, row)),
+                LeaseEffect::Keep(row) | LeaseEffect::Copy(row) => drop(self.disk.insert(row.lease.ip, row)),
                 LeaseEffect::Answer { outcome: said, .. } => outcome = Some(said),
             }
         }

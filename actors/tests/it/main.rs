@@ -5,6 +5,7 @@ mod agent;
 mod catalogue;
 mod dns;
 mod errand;
+mod failover;
 mod link;
 mod machine;
 mod machine_laws;

@@ -18,7 +18,7 @@ use benches::relayed;
 use nix::sys::socket::{setsockopt, sockopt};
 use rack::{
     dhcp::{
-        self, DhcpConfig, DhcpHandles, Listen, answer,
+        self, DhcpConfig, DhcpHandles, Listen, Neighbours, answer,
         journal::{LeaseStore, RedbStore},
         packet::{self, Packet, Request},
         route::{self, Action, Reserved},
@@ -60,7 +60,12 @@ impl Pure {
         let plan = Arc::new(Snapshot::new(plan()));
         let subnet = &plan.plan.subnets[0];
         let reserved = Reserved { plan: plan.clone(), subnet: subnet.id, cidr: subnet.cidr };
-        let rules = Rules { version: 1, pool: Arc::new(Pool::of(subnet, &HERE)), reservations: Arc::new(reserved) };
+        let rules = Rules {
+            version: 1,
+            pool: Arc::new(Pool::of(subnet, &HERE)),
+            reservations: Arc::new(reserved),
+            shared: None,
+        };
         Self { rules, leases: SubnetLeases::load(SubnetId(1), []), plan, now: Timestamp::from_seconds(1_000_000) }
     }
 
@@ -87,7 +92,7 @@ impl Pure {
         let (mut answers, mut rows) = (Vec::new(), Vec::new());
         for effect in step.effects {
             match effect {
-                LeaseEffect::Keep(row) => rows.push(row),
+                LeaseEffect::Keep(row) | LeaseEffect::Copy(row) => rows.push(row),
                 LeaseEffect::Answer { outcome, .. } => {
                     let (request, routed, _) = &read[answers.len()];
                     answers.push(self.write(request, *routed, &outcome));
@@ -191,9 +196,10 @@ fn exchanges(clients: u32, window: usize) {
         leases: LeaseTable::default(),
         reporter,
         registry: Registry::default(),
+        neighbours: Neighbours::default(),
     };
     let listen = Listen::At(vec![std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)]);
-    let config = DhcpConfig { listen, http_port: 5248, state: dir.path().to_owned(), peers: Vec::new() };
+    let config = DhcpConfig { listen, http_port: 5248, state: dir.path().to_owned(), peers: Vec::new(), seek: false };
     let server = dhcp::start(config, handles).unwrap_or_else(|e| panic!("{e}"));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("{e}"));
     // A gust of answers must fit here as it must there: the default of 208 KiB holds about 170 of them.

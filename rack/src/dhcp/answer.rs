@@ -62,7 +62,7 @@ pub fn reply(request: &Request, outcome: &Outcome, around: &Around<'_>) -> Optio
         Outcome::Offer { ip, lease_s } => (MessageType::Offer, *ip, *lease_s),
         Outcome::Ack { ip, lease_s } => (MessageType::Ack, *ip, *lease_s),
         Outcome::Nak { why } => return Some(nak(request, why, around.server)),
-        Outcome::Silent { .. } | Outcome::Full { .. } => return None,
+        Outcome::Silent { .. } | Outcome::Full { .. } | Outcome::Probe { .. } => return None,
     };
     let mut writer = Writer::new(request, kind, around.server);
     writer.address(16, ip);

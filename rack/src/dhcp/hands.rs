@@ -2,21 +2,26 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{Ipv4Addr, SocketAddrV4},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use actors::{
     clock,
     core::{Moved, RecordError, TraceId},
-    leases::{Ask, Batch, LeaseEffect, LeaseEvent, Outcome, Pool, ReplyTo, Row, Rules, SubnetLeases, Want, shared},
+    leases::{
+        Ask, Batch, LeaseEffect, LeaseEvent, Outcome, Pool, ReplyTo, Row, Rules, SubnetLeases, Want, shared,
+        watch::{Turn, Watch},
+    },
     shell::{ActorRef, LocalBoxFuture, Perform, Registry, spawn_here},
 };
 use schema::{
     id::{Generation, SubnetId},
     messages::report::Fact,
+    net::MacAddr,
     plan::{Lease, PlanSubnet},
     time::Timestamp,
 };
@@ -24,10 +29,13 @@ use schema::{
 use super::{
     answer::{self, Reply},
     journal::Journal,
+    neighbours::Neighbours,
     packet::{self, MessageType, Packet, Request},
     route::{self, Action, Passed, Reserved, Routed},
+    seek,
+    shares::{Shares, is_peer},
     socket::Port,
-    status::{Counters, Shortage},
+    status::{Counters, Shortage, Sighting},
 };
 use crate::{
     leases::LeaseTable,
@@ -38,6 +46,9 @@ use crate::{
 
 /// Packets that wait for one subnet's disk; beyond it clients are left to ask again.
 const MOST_WAITING: usize = 8_192;
+
+/// A machine that waits is told of a foreign server this often.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// All that a packet needs, on the DHCP thread.
 pub(super) struct Hands {
@@ -57,6 +68,15 @@ pub(super) struct Hands {
     pub(super) subnets: RefCell<HashMap<SubnetId, Rc<Subnet>>>,
     /// Subnets that got asks in this round.
     pub(super) dirty: RefCell<Vec<Rc<Subnet>>>,
+    pub(super) neighbours: Neighbours,
+    pub(super) shares: RefCell<Shares>,
+    /// Whether ports look for other servers.
+    pub(super) seek: bool,
+    /// Steps that were asked for and are not carried out yet, by number: since when.
+    pub(super) flights: RefCell<BTreeMap<u64, Timestamp>>,
+    pub(super) probing: Cell<usize>,
+    /// Which machine was told last, and when, that this rack stands aside.
+    pub(super) told: RefCell<HashMap<MacAddr, Timestamp>>,
 }
 
 /// The plan as this round of packets sees it.
@@ -71,21 +91,23 @@ pub(super) struct View {
 
 /// One subnet's actor, and the asks that wait while its last batch is on its way to the disk.
 pub(super) struct Subnet {
-    actor: ActorRef<SubnetLeases>,
+    pub(super) actor: ActorRef<SubnetLeases>,
     waiting: RefCell<Vec<Ask>>,
     busy: Cell<bool>,
     /// Releases and declines on their way: the snapshot must not answer before them.
     ending: Cell<usize>,
+    watch: RefCell<Watch>,
 }
 
 /// A client that waits for its answer.
-struct Pending {
-    request: Box<Request>,
-    routed: Routed,
-    subnet: SubnetId,
+pub(super) struct Pending {
+    pub(super) request: Box<Request>,
+    pub(super) routed: Routed,
+    pub(super) subnet: SubnetId,
     plan: Arc<Snapshot>,
-    port: Arc<Port>,
+    pub(super) port: Arc<Port>,
     source: SocketAddrV4,
+    pub(super) want: Option<Want>,
 }
 
 impl Hands {
@@ -94,6 +116,7 @@ impl Hands {
         let plan = self.plan.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(&plan, &view.plan) {
+            self.shares.borrow_mut().plan_changed(&plan.plan.subnets, clock::now());
             view.plan = plan;
             view.version += 1;
             view.rules.clear();
@@ -110,16 +133,17 @@ impl Hands {
         }
     }
 
-    fn rules(&self, subnet: &PlanSubnet) -> Rules {
+    pub(super) fn rules(&self, plan: &PlanSubnet, subnet: &Subnet) -> Rules {
+        let shared = self.shares.borrow().of(plan, subnet.watch.borrow().lost());
         let mut view = self.view.borrow_mut();
-        if let Some(rules) = view.rules.get(&subnet.id) {
-            return rules.clone();
+        if let Some(rules) = view.rules.get(&plan.id) {
+            return Rules { shared, ..rules.clone() };
         }
-        let pool = Arc::new(Pool::of(subnet, &view.own));
-        let reserved = Reserved { plan: view.plan.clone(), subnet: subnet.id, cidr: subnet.cidr };
-        let rules = Rules { version: view.version, pool, reservations: Arc::new(reserved) };
-        view.rules.insert(subnet.id, rules.clone());
-        rules
+        let pool = Arc::new(Pool::of(plan, &view.own));
+        let reserved = Reserved { plan: view.plan.clone(), subnet: plan.id, cidr: plan.cidr };
+        let rules = Rules { version: view.version, pool, reservations: Arc::new(reserved), shared: None };
+        view.rules.insert(plan.id, rules.clone());
+        Rules { shared, ..rules }
     }
 
     /// One packet. Nothing in it can stop the service.
@@ -138,10 +162,19 @@ impl Hands {
             Err(passed) => return self.counters.complain("passed", &passed.to_string(), now, Some(request.mac)),
         };
         let Some(subnet) = plan.plan.subnets.get(routed.subnet) else { return };
-        let pending = Pending { request, routed, subnet: subnet.id, plan: plan.clone(), port: port.clone(), source };
+        let (id, port) = (subnet.id, port.clone());
+        let mut pending = Pending { request, routed, subnet: id, plan: plan.clone(), port, source, want: None };
         match routed.action {
             Action::Inform => self.inform(&pending, now),
-            Action::Ask(want) => self.ask(subnet, want, pending, now),
+            Action::Ask(want) => {
+                let at = self.subnet(id);
+                let want = self.heard(subnet, &at, want, &pending.request, now);
+                pending.want = Some(want);
+                match self.passed(subnet, &at, want, &pending, now) {
+                    Some(passed) => self.pass(passed, &pending, now),
+                    None => self.ask(subnet, at, want, pending, now),
+                }
+            }
         }
     }
 
@@ -152,23 +185,92 @@ impl Hands {
         }
     }
 
-    fn ask(self: &Rc<Self>, plan: &PlanSubnet, want: Want, pending: Pending, now: Timestamp) {
-        if want == Want::Elsewhere {
-            self.note_elsewhere(plan, &pending.request, now);
+    /// What a packet tells of other servers: a REQUEST that names the other rack is a word to this one, too.
+    fn heard(&self, plan: &PlanSubnet, subnet: &Subnet, want: Want, request: &Request, now: Timestamp) -> Want {
+        match (want, request.server_id) {
+            (Want::Elsewhere, Some(server)) if is_peer(plan, server) => {
+                subnet.watch.borrow_mut().other_lives();
+                request.requested.map_or(want, |ip| Want::Chosen { ip })
+            }
+            (Want::Elsewhere, Some(server)) => {
+                let evidence = "a client's REQUEST names it as its server";
+                self.note_foreign(plan, &Sighting { server, mac: None, evidence, certain: false }, now);
+                want
+            }
+            (Want::Take { .. }, _) => {
+                subnet.watch.borrow_mut().chosen(request.mac);
+                want
+            }
+            _ => want,
         }
-        let subnet = self.subnet(plan.id);
+    }
+
+    /// Why a client of this subnet is not answered now, if it is not.
+    fn passed(
+        &self,
+        plan: &PlanSubnet,
+        subnet: &Subnet,
+        want: Want,
+        pending: &Pending,
+        now: Timestamp,
+    ) -> Option<Passed> {
+        let mac = pending.request.mac;
+        let takes = matches!(want, Want::Take { .. } | Want::Renew { .. } | Want::Reboot { .. });
+        let offer = matches!(want, Want::Offer { .. });
+        if (takes || offer) && !plan.beside_foreign_dhcp && self.counters.has_foreign(plan.id) {
+            // Who has a lease keeps it; nobody gets a new one.
+            let held = takes && subnet.actor.snapshot().lease_of(mac, now).is_some();
+            return (!held).then_some(Passed::Halted);
+        }
+        if !offer {
+            return None;
+        }
+        let port = &pending.port;
+        if self.seek && port.interface.is_some() && now.since(port.opened) < seek::LISTEN {
+            return Some(Passed::Looking);
+        }
+        let secs = pending.request.secs;
+        match self.shares.borrow().turn(plan, &mut subnet.watch.borrow_mut(), mac, secs, now) {
+            Turn::Answer => None,
+            Turn::Leave => Some(Passed::OtherRack),
+            Turn::Copies => Some(Passed::Copies),
+        }
+    }
+
+    fn pass(&self, passed: Passed, pending: &Pending, now: Timestamp) {
+        match passed {
+            Passed::OtherRack => self.counters.count("left_to_other_rack"),
+            Passed::Copies => self.counters.count("awaits_copies"),
+            Passed::Looking => self.counters.count("looks_for_servers"),
+            Passed::Halted => self.halted(pending, now),
+            other => self.counters.complain("passed", &other.to_string(), now, Some(pending.request.mac)),
+        }
+    }
+
+    /// A client is left to a foreign server. A machine under orders is told so, for somebody waits for it.
+    fn halted(&self, pending: &Pending, now: Timestamp) {
+        let mac = pending.request.mac;
+        self.counters.complain("halted", &Passed::Halted.to_string(), now, Some(mac));
+        let (Some(foreign), Some(ticket)) =
+            (self.counters.foreign_of(pending.subnet), route::orders(&pending.plan, mac, now))
+        else {
+            return;
+        };
+        let mut told = self.told.borrow_mut();
+        if told.get(&mac).is_none_or(|at| now.since(*at) >= SAY_AGAIN) {
+            told.retain(|_, at| now.since(*at) < SAY_AGAIN);
+            told.insert(mac, now);
+            let (subnet, why, remedy) = (pending.subnet, foreign.to_string(), foreign.remedy);
+            self.reporter.fact(ticket, now, Fact::NoAddress { mac, subnet, why, remedy });
+        }
+    }
+
+    fn ask(self: &Rc<Self>, plan: &PlanSubnet, subnet: Rc<Subnet>, want: Want, pending: Pending, now: Timestamp) {
         let mac = pending.request.mac;
         let leases = subnet.actor.snapshot();
-        if self.counters.has_foreign(plan.id) && !plan.beside_foreign_dhcp {
-            // Who has a lease keeps it; nobody gets a new one.
-            let held = matches!(want, Want::Take { .. }) && leases.lease_of(mac, now).is_some();
-            if !held && matches!(want, Want::Offer { .. } | Want::Take { .. }) {
-                return self.counters.complain("halted", &Passed::Halted.to_string(), now, Some(mac));
-            }
-        }
         let hostname = pending.request.hostname.as_ref().map(|h| shared(h.as_str()));
         let to = ReplyTo(Arc::new(pending));
-        let (rules, lease_s) = (self.rules(plan), self.lease_s(&to));
+        let (rules, lease_s) = (self.rules(plan, &subnet), self.lease_s(&to));
         let ask = Ask { mac, hostname, lease_s, want, to };
         if subnet.ending.get() == 0
             && let Some(outcome) = leases.settled(&ask, &rules, now)
@@ -199,15 +301,16 @@ impl Hands {
     }
 
     /// The subnet's actor, started with what the disk has of it.
-    fn subnet(self: &Rc<Self>, id: SubnetId) -> Rc<Subnet> {
+    pub(super) fn subnet(self: &Rc<Self>, id: SubnetId) -> Rc<Subnet> {
         if let Some(subnet) = self.subnets.borrow().get(&id) {
             return subnet.clone();
         }
         let rows = self.kept.borrow_mut().remove(&id).unwrap_or_default();
         let core = SubnetLeases::load(id, rows);
         let actor = spawn_here(core, Generation::default(), LeaseHands(self.clone()), &self.registry, false);
-        let subnet =
-            Rc::new(Subnet { actor, waiting: RefCell::default(), busy: Cell::new(false), ending: Cell::new(0) });
+        let watch = RefCell::new(Watch::new(clock::now()));
+        let (waiting, busy, ending) = (RefCell::default(), Cell::new(false), Cell::new(0));
+        let subnet = Rc::new(Subnet { actor, waiting, busy, ending, watch });
         self.subnets.borrow_mut().insert(id, subnet.clone());
         subnet
     }
@@ -228,8 +331,9 @@ impl Hands {
         let Some(planned) = plan.plan.subnets.iter().find(|s| s.id == *subnet.actor.id()) else {
             return; // The subnet went out of the plan while they waited.
         };
-        let rules = self.rules(planned);
+        let rules = self.rules(planned, &subnet);
         let ending = subnet.ending.get();
+        let flight = self.flight();
         let asked = subnet.actor.ask(LeaseEvent::Asked(Arc::new(Batch { rules, asks })), TraceId::default());
         subnet.busy.set(true);
         let hands = self.clone();
@@ -237,6 +341,7 @@ impl Hands {
             if let Err(error) = asked.await {
                 hands.counters.complain("unrecorded", &error.to_string(), clock::now(), None);
             }
+            drop(flight);
             subnet.busy.set(false);
             subnet.ending.set(subnet.ending.get().saturating_sub(ending));
             if !subnet.waiting.borrow().is_empty() {
@@ -296,29 +401,33 @@ impl Hands {
         }
     }
 
-    fn note_elsewhere(&self, subnet: &PlanSubnet, request: &Request, now: Timestamp) {
-        if let Some(server) = request.server_id {
-            self.note_foreign(subnet, server, "a client's REQUEST names it as its server", false, now);
-        }
-    }
-
     /// Another server, unless it is this host or a rack of ours.
-    pub(super) fn note_foreign(
-        &self,
-        subnet: &PlanSubnet,
-        server: Ipv4Addr,
-        evidence: &str,
-        certain: bool,
-        now: Timestamp,
-    ) {
+    pub(super) fn note_foreign(&self, subnet: &PlanSubnet, seen: &Sighting<'_>, now: Timestamp) {
+        let server = seen.server;
+        if is_peer(subnet, server) {
+            if let Some(subnet) = self.subnets.borrow().get(&subnet.id) {
+                subnet.watch.borrow_mut().other_lives();
+            }
+            return;
+        }
         let ours = self.peers.contains(&server) || self.view.borrow().own.contains(&server);
         if ours || subnet.rack_address == Some(server) {
             return;
         }
-        if self.counters.foreign(subnet.id, server, now, evidence, certain) {
+        if self.counters.foreign(subnet.id, seen, now) {
+            let (mac, evidence) = (seen.mac.map(|mac| mac.to_string()).unwrap_or_default(), seen.evidence);
             let goes_on = subnet.beside_foreign_dhcp;
-            tracing::warn!(subnet = %subnet.id, %server, evidence, goes_on, "another DHCP server is on this subnet; without beside_foreign_dhcp nothing more is offered there");
+            tracing::warn!(subnet = %subnet.id, %server, mac, evidence, goes_on, "another DHCP server is on this subnet; without beside_foreign_dhcp nothing more is offered there");
         }
+        self.neighbours.heard(self.counters.foreign_now());
+    }
+
+    /// Servers that answer nobody any more are forgotten.
+    pub(super) fn forget_gone(&self, now: Timestamp) {
+        for (subnet, gone) in self.counters.forget_gone(now) {
+            tracing::info!(%subnet, server = %gone.server, "the other DHCP server is silent; this rack serves there again");
+        }
+        self.neighbours.heard(self.counters.foreign_now());
     }
 }
 
@@ -346,7 +455,7 @@ impl Perform<SubnetLeases> for LeaseHands {
 
     fn record(&self, moved: Moved<SubnetLeases>) -> LocalBoxFuture<'static, Result<(), RecordError>> {
         let keep = |effect: &LeaseEffect| match effect {
-            LeaseEffect::Keep(row) => Some(row.clone()),
+            LeaseEffect::Keep(row) | LeaseEffect::Copy(row) => Some(row.clone()),
             LeaseEffect::Answer { .. } => None,
         };
         let rows: Vec<Row> = moved.effects.iter().filter_map(keep).collect();
@@ -364,6 +473,8 @@ impl Perform<SubnetLeases> for LeaseHands {
                 self.0.table.put(lease.clone());
                 self.0.reporter.lease(lease);
             }
+            LeaseEffect::Copy(row) => self.0.table.put(reported(row)),
+            LeaseEffect::Answer { to, outcome: Outcome::Probe { ip }, .. } => self.0.probe(to, ip),
             LeaseEffect::Answer { to, outcome, .. } => self.0.deliver(&to, &outcome, clock::now()),
         }
     }

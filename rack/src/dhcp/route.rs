@@ -53,6 +53,12 @@ pub enum Passed {
     OtherServer,
     #[error("this rack does not offer here while another DHCP server does")]
     Halted,
+    #[error("this rack has just begun to serve here and looks for other DHCP servers first")]
+    Looking,
+    #[error("the other rack of the subnet answers new clients")]
+    OtherRack,
+    #[error("the other rack's leases are not here yet")]
+    Copies,
 }
 
 /// Finds the subnet, the client and the wish. `here`: this host's addresses on the link that the packet came by.
@@ -113,7 +119,12 @@ fn action(request: &Request, ours: impl Fn(Ipv4Addr) -> bool) -> Result<Action, 
         MessageType::Discover => Want::Offer { requested: request.requested },
         MessageType::Request if elsewhere => Want::Elsewhere,
         // SELECTING and INIT-REBOOT name it in option 50, RENEWING and REBINDING in ciaddr.
-        MessageType::Request => Want::Take { ip: request.requested.or(some(request.ciaddr)).ok_or(Passed::NoAddress)? },
+        MessageType::Request => match (request.requested, some(request.ciaddr)) {
+            (Some(ip), _) if request.server_id.is_some() => Want::Take { ip },
+            (Some(ip), None) => Want::Reboot { ip },
+            (Some(ip), Some(_)) | (None, Some(ip)) => Want::Renew { ip },
+            (None, None) => return Err(Passed::NoAddress),
+        },
         MessageType::Release | MessageType::Decline if elsewhere => return Err(Passed::OtherServer),
         MessageType::Release => Want::Release { ip: some(request.ciaddr).ok_or(Passed::NoAddress)? },
         MessageType::Decline => Want::Decline { ip: request.requested.ok_or(Passed::NoAddress)? },

@@ -11,16 +11,18 @@ use std::{
     time::Duration,
 };
 
-use actors::{clock, service::ServiceFault, shell::Registry};
+use actors::{clock, leases::Origin, service::ServiceFault, shell::Registry};
 use schema::{plan::PlanSubnet, service::Health};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
     hands::{Hands, reported},
     journal::{Journal, LeaseStore, RedbStore, StoreError},
+    neighbours::Neighbours,
     packet::{self, Packet},
+    seek,
     socket::{Ear, Interface, Overheard, Port, PortError, SERVER_PORT, interfaces},
-    status::{Counters, DhcpStatus},
+    status::{Counters, DhcpStatus, Sighting},
 };
 use crate::{
     leases::LeaseTable,
@@ -55,6 +57,8 @@ pub struct DhcpConfig {
     pub state: PathBuf,
     /// Other racks' addresses on the served subnets: not foreign servers.
     pub peers: Vec<Ipv4Addr>,
+    /// Whether to look for other DHCP servers, at the start and from time to time. Only with [`Listen::Interfaces`].
+    pub seek: bool,
 }
 
 /// What the service works with.
@@ -64,6 +68,7 @@ pub struct DhcpHandles {
     pub leases: LeaseTable,
     pub reporter: Reporter,
     pub registry: Registry,
+    pub neighbours: Neighbours,
 }
 
 /// Why the service did not start.
@@ -106,8 +111,13 @@ pub fn start(config: DhcpConfig, handles: DhcpHandles) -> Result<Running, DhcpSt
 /// As [`start`].
 pub fn start_with(config: DhcpConfig, handles: DhcpHandles, store: impl LeaseStore) -> Result<Running, DhcpStartError> {
     let mut kept: HashMap<_, Vec<_>> = HashMap::new();
+    let now = clock::now();
     for row in store.load()? {
-        handles.leases.put(reported(row.clone()));
+        let lease = reported(row.clone());
+        handles.leases.put(lease.clone());
+        if row.origin == Origin::Own && lease.expires > now {
+            handles.reporter.lease(lease); // A region may not have heard of it before this process began.
+        }
         kept.entry(row.lease.subnet).or_default().push(row);
     }
     let counters = Counters::default();
@@ -132,6 +142,12 @@ pub fn start_with(config: DhcpConfig, handles: DhcpHandles, store: impl LeaseSto
                 view: Default::default(),
                 subnets: Default::default(),
                 dirty: Default::default(),
+                neighbours: handles.neighbours,
+                shares: Default::default(),
+                seek: config.seek && config.listen == Listen::Interfaces,
+                flights: Default::default(),
+                probing: Default::default(),
+                told: Default::default(),
             });
             serve(hands, config.listen, ready, stopped).await;
         });
@@ -226,18 +242,29 @@ async fn serve(hands: Rc<Hands>, listen: Listen, ready: Ready, mut stopped: ones
         return;
     }
     let ear = listen_for_others(&hands, &listen);
+    let copies = tokio::task::spawn_local(hands.clone().take_copies());
+    let mut sought = clock::tick();
+    ports.seek();
     loop {
         tokio::select! {
             _ = &mut stopped => break,
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
         hands.refresh();
+        hands.say_through();
+        hands.forget_gone(clock::now());
+        let every = if hands.counters.foreign_now().is_empty() { seek::EVERY } else { seek::EVERY_BESIDE };
+        if sought.elapsed() >= every {
+            sought = clock::tick();
+            ports.seek();
+        }
         if listen == Listen::Interfaces
             && let Err(error) = ports.follow()
         {
             hands.counters.complain("problem", &error.to_string(), clock::now(), None);
         }
     }
+    copies.abort();
     if let Some(ear) = ear {
         ear.abort();
     }
@@ -286,6 +313,9 @@ impl Ports {
                 match Port::on(interface) {
                     Ok(port) => {
                         tracing::info!(interface = name, "DHCP is served");
+                        if self.hands.seek {
+                            ask_servers(&self.hands, &port);
+                        }
                         self.read(port);
                     }
                     Err(error) => {
@@ -303,6 +333,13 @@ impl Ports {
         let port = Arc::new(port);
         let task = tokio::task::spawn_local(read(self.hands.clone(), port.clone()));
         self.open.insert(port.name.clone(), (port, task));
+    }
+
+    /// Asks every link for other servers. What answers is overheard.
+    fn seek(&self) {
+        if self.hands.seek {
+            self.open.values().for_each(|(port, _)| ask_servers(&self.hands, port));
+        }
     }
 
     fn published(&self) {
@@ -325,6 +362,14 @@ impl Ports {
         let mut all: Vec<SocketAddr> = all.collect();
         all.sort_unstable();
         all
+    }
+}
+
+fn ask_servers(hands: &Hands, port: &Port) {
+    let Some(interface) = &port.interface else { return };
+    if let Err(why) = port.ask_servers(&seek::discover(interface.mac, rand::random())) {
+        let complaint = format!("other DHCP servers cannot be looked for on {}: {why}", port.name);
+        hands.counters.complain("unsought", &complaint, clock::now(), None);
     }
 }
 
@@ -387,6 +432,7 @@ fn overheard(hands: &Hands, heard: Overheard, buffer: &[u8]) {
     let server = answer.server_id.unwrap_or(heard.source);
     let on_link = |s: &&PlanSubnet| s.dhcp && link.addresses.iter().any(|(ip, _)| s.cidr.contains((*ip).into()));
     for subnet in plan.plan.subnets.iter().filter(on_link) {
-        hands.note_foreign(subnet, server, "its answer to a client was heard", true, clock::now());
+        let evidence = "its answer to a client was heard";
+        hands.note_foreign(subnet, &Sighting { server, mac: Some(heard.mac), evidence, certain: true }, clock::now());
     }
 }

@@ -7,6 +7,7 @@ use std::{
     os::fd::AsRawFd,
 };
 
+use actors::clock;
 use etherparse::PacketBuilder;
 use nix::{
     ifaddrs::getifaddrs,
@@ -16,7 +17,7 @@ use nix::{
         self, ControlMessage, LinkAddr, MsgFlags, SockaddrIn, SockaddrLike, recvfrom, sendmsg, setsockopt, sockopt,
     },
 };
-use schema::net::MacAddr;
+use schema::{net::MacAddr, time::Timestamp};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
 
@@ -76,6 +77,8 @@ pub struct Port {
     pub interface: Option<Interface>,
     /// Addresses of this host on that link.
     pub addresses: Vec<Ipv4Addr>,
+    /// Since when it is open.
+    pub opened: Timestamp,
     udp: UdpSocket,
     frames: Option<Frames>,
 }
@@ -112,7 +115,7 @@ impl Port {
         let udp = udp(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVER_PORT), Some(&name)).map_err(failed)?;
         let frames = interface.link.map(Frames::open).transpose().map_err(failed)?;
         let addresses = interface.addresses.iter().map(|(ip, _)| *ip).collect();
-        Ok(Self { name: name.clone(), interface: Some(interface), addresses, udp, frames })
+        Ok(Self { name: name.clone(), interface: Some(interface), addresses, opened: clock::now(), udp, frames })
     }
 
     /// A port on one address, for relays and for tests without root. Answers go to where a packet came from.
@@ -123,7 +126,7 @@ impl Port {
         let failed = |why| PortError::open(&address.to_string(), why);
         let udp = udp(address, None).map_err(failed)?;
         let name = local(&udp).map_err(failed)?.to_string();
-        Ok(Self { name, interface: None, addresses: vec![*address.ip()], udp, frames: None })
+        Ok(Self { name, interface: None, addresses: vec![*address.ip()], opened: clock::now(), udp, frames: None })
     }
 
     /// Where it listens.
@@ -177,6 +180,31 @@ impl Port {
         self.send_from(interface.index, server, to, &reply.bytes)
     }
 
+    /// Sends a client's message to every server on the link, from this host's hardware address.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn ask_servers(&self, message: &[u8]) -> io::Result<()> {
+        match &self.frames {
+            Some(frames) => frames.ask(message),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The way to send frames on an interface, without a port there.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW, or on an interface that carries no frames.
+    pub(super) fn frames(interface: &Interface) -> io::Result<Frames> {
+        Frames::open(interface.link.ok_or(io::ErrorKind::Unsupported)?)
+    }
+
+    /// The link that it is on; `None` for a port on an address alone.
+    #[must_use]
+    pub fn link(&self) -> Option<LinkAddr> {
+        self.interface.as_ref().and_then(|i| i.link)
+    }
+
     fn send_from(&self, index: usize, server: Ipv4Addr, to: SocketAddrV4, bytes: &[u8]) -> io::Result<()> {
         let info = libc::in_pktinfo {
             // A relay may be behind a router on another interface; the link's own clients are not.
@@ -214,7 +242,7 @@ fn udp(address: SocketAddrV4, device: Option<&str>) -> io::Result<UdpSocket> {
 
 /// Ethernet frames on one interface, for clients that cannot answer ARP yet.
 #[derive(Debug)]
-struct Frames {
+pub(super) struct Frames {
     socket: Socket,
     mac: MacAddr,
 }
@@ -237,6 +265,17 @@ impl Frames {
         self.socket.send(&frame)?;
         Ok(())
     }
+
+    /// Sends a client's message to every server on the link.
+    pub(super) fn ask(&self, payload: &[u8]) -> io::Result<()> {
+        let builder = PacketBuilder::ethernet2(self.mac.0, [0xff; 6])
+            .ipv4([0; 4], Ipv4Addr::BROADCAST.octets(), TTL)
+            .udp(CLIENT_PORT, SERVER_PORT);
+        let mut frame = Vec::with_capacity(builder.size(payload.len()));
+        builder.write(&mut frame, payload).map_err(io::Error::other)?;
+        self.socket.send(&frame)?;
+        Ok(())
+    }
 }
 
 /// An ear for answers of other DHCP servers on every interface of this host. (tokio only watches the descriptor: it is a packet socket.)
@@ -247,6 +286,7 @@ pub struct Ear(UdpSocket);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overheard {
     pub interface: usize,
+    pub mac: MacAddr,
     pub source: Ipv4Addr,
     /// Where the DHCP message begins in the buffer.
     pub at: usize,
@@ -298,7 +338,8 @@ impl Ear {
         let Some(link) = from.filter(|l| l.len() > 0) else { return Ok(None) };
         let Some(header) = buffer.get(..20).filter(|_| len > 28) else { return Ok(None) };
         let at = usize::from(header[0] & 15) * 4 + 8;
+        let mac = MacAddr(link.addr().unwrap_or_default());
         let source = Ipv4Addr::new(header[12], header[13], header[14], header[15]);
-        Ok((at < len).then_some(Overheard { interface: link.ifindex(), source, at, len: len - at }))
+        Ok((at < len).then_some(Overheard { interface: link.ifindex(), mac, source, at, len: len - at }))
     }
 }

@@ -2,18 +2,21 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use schema::{id::SubnetId, net::MacAddr, time::Timestamp};
+use schema::{id::SubnetId, messages::link::ForeignDhcp, net::MacAddr, time::Timestamp};
 use serde::Serialize;
 
 /// The same complaint is logged at most this often.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 /// Two requests for the same other server within this time prove it; a single one may be a broken packet.
 const PROOF: Duration = Duration::from_secs(600);
+/// A server that answers nobody for so long, though it is asked every minute, is gone.
+pub const GONE: Duration = Duration::from_secs(300);
 
 /// A snapshot of the service, for status pages, metrics and `doctor`.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -36,6 +39,8 @@ pub struct DhcpStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ForeignServer {
     pub server: Ipv4Addr,
+    /// Its hardware address, where a packet of it was heard.
+    pub mac: Option<MacAddr>,
     pub first: Timestamp,
     pub last: Timestamp,
     /// What gave it away.
@@ -43,6 +48,23 @@ pub struct ForeignServer {
     /// Whether it is certain enough to stop offering.
     pub proven: bool,
     pub remedy: String,
+}
+
+/// What gave another server away.
+#[derive(Debug, Clone, Copy)]
+pub struct Sighting<'a> {
+    pub server: Ipv4Addr,
+    pub mac: Option<MacAddr>,
+    pub evidence: &'a str,
+    /// Its own word was heard.
+    pub certain: bool,
+}
+
+impl fmt::Display for ForeignServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mac = self.mac.map_or_else(|| "hardware address unknown".to_owned(), |mac| mac.to_string());
+        write!(f, "another DHCP server, {} ({mac}), answers on this wire", self.server)
+    }
 }
 
 /// A client that got no address.
@@ -94,30 +116,57 @@ impl Counters {
     }
 
     /// Notes another server. Returns whether it is proven now for the first time.
-    pub fn foreign(&self, subnet: SubnetId, server: Ipv4Addr, now: Timestamp, evidence: &str, certain: bool) -> bool {
+    pub fn foreign(&self, subnet: SubnetId, seen: &Sighting<'_>, now: Timestamp) -> bool {
         let mut inner = self.inner();
-        let known = inner.status.foreign.get(&subnet.0).filter(|f| f.server == server || f.proven).cloned();
-        let repeated = known.as_ref().is_some_and(|f| f.server == server && now.since(f.last) <= PROOF);
+        let known = inner.status.foreign.get(&subnet.0).filter(|f| f.server == seen.server || f.proven).cloned();
+        let repeated = known.as_ref().is_some_and(|f| f.server == seen.server && now.since(f.last) <= PROOF);
         let was = known.as_ref().is_some_and(|f| f.proven);
-        let proven = was || certain || repeated;
+        let proven = was || seen.certain || repeated;
+        let server = seen.server;
         let remedy = format!(
-            "turn the DHCP server {server} off and restart the rack, or set beside_foreign_dhcp on subnet {subnet} if both shall serve"
+            "turn the DHCP server {server} off (offers begin again {} min after its last word), or set beside_foreign_dhcp on subnet {subnet} if both shall serve",
+            GONE.as_secs() / 60
         );
-        let first = known.map_or(now, |f| f.first);
-        let entry = ForeignServer { server, first, last: now, evidence: evidence.to_owned(), proven, remedy };
+        let first = known.as_ref().map_or(now, |f| f.first);
+        let mac = seen.mac.or_else(|| known.filter(|f| f.server == server)?.mac);
+        let entry = ForeignServer { server, mac, first, last: now, evidence: seen.evidence.to_owned(), proven, remedy };
         inner.status.foreign.insert(subnet.0, entry);
         proven && !was
+    }
+
+    /// Forgets servers that have been silent for long although they were asked; returns the subnets they were on.
+    pub fn forget_gone(&self, now: Timestamp) -> Vec<(SubnetId, ForeignServer)> {
+        let gone = |f: &mut ForeignServer| now.since(f.last) >= GONE;
+        let gone = self.inner().status.foreign.extract_if(.., |_, f| gone(f)).collect::<Vec<_>>();
+        gone.into_iter().map(|(subnet, server)| (SubnetId(subnet), server)).collect()
+    }
+
+    /// The other servers, as the region is to know them. (To the minute: who goes on being there is no news.)
+    #[must_use]
+    pub fn foreign_now(&self) -> Vec<ForeignDhcp> {
+        let inner = self.inner();
+        let said = |(subnet, f): (&i64, &ForeignServer)| ForeignDhcp {
+            subnet: SubnetId(*subnet),
+            server: f.server,
+            mac: f.mac,
+            evidence: f.evidence.clone(),
+            proven: f.proven,
+            first: f.first,
+            last: Timestamp::from_seconds(f.last.seconds() / 60 * 60),
+        };
+        inner.status.foreign.iter().map(said).collect()
+    }
+
+    /// The other server of that subnet for whose sake nothing is offered there.
+    #[must_use]
+    pub fn foreign_of(&self, subnet: SubnetId) -> Option<ForeignServer> {
+        self.inner().status.foreign.get(&subnet.0).filter(|f| f.proven).cloned()
     }
 
     /// Whether another server on that subnet is proven.
     #[must_use]
     pub fn has_foreign(&self, subnet: SubnetId) -> bool {
         self.inner().status.foreign.get(&subnet.0).is_some_and(|f| f.proven)
-    }
-
-    /// Forgets the other servers of that subnet: the operator says that they are gone.
-    pub fn forget_foreign(&self, subnet: SubnetId) {
-        self.inner().status.foreign.remove(&subnet.0);
     }
 
     /// Notes a client without an address.

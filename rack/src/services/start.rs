@@ -12,7 +12,7 @@ use crate::{
     bodies::Bodies,
     boot::desk::BootDesk,
     config::{RackConfig, Service},
-    dhcp::{self, DhcpConfig, DhcpHandles, Listen},
+    dhcp::{self, DhcpConfig, DhcpHandles, Listen, Neighbours},
     dns::{self, DnsConfig},
     http::{self, HttpState},
     leases::LeaseTable,
@@ -62,6 +62,8 @@ pub struct Place {
     pub proxy: Whereabouts,
     /// Where the machines' log lines wait.
     pub lines: Lines,
+    /// What DHCP exchanges with the region.
+    pub neighbours: Neighbours,
     /// Where each listened last: who is started again takes the same port, for others name it.
     pub bound: Bound,
 }
@@ -152,12 +154,14 @@ fn dhcp(place: &Place) -> Result<Started, ServiceFault> {
         http_port: place.http_port(),
         state: place.config.state.clone(),
         peers: place.config.dhcp_peers.clone(),
+        seek: place.config.dhcp_seek,
     };
     let handles = DhcpHandles {
         plan: place.plan.clone(),
         leases: place.leases.clone(),
         reporter: place.reporter.clone(),
         registry: place.registry.clone(),
+        neighbours: place.neighbours.clone(),
     };
     Ok(Box::new(dhcp::start(settings, handles)?))
 }

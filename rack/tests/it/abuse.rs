@@ -9,7 +9,7 @@ use std::{
 
 use actors::{clock::tick, shell::Registry};
 use rack::{
-    dhcp::{self, DhcpConfig, DhcpHandles, Listen},
+    dhcp::{self, DhcpConfig, DhcpHandles, Listen, Neighbours},
     http::{self, HttpConfig, HttpState},
     tftp::{
         self, TftpConfig,
@@ -187,9 +187,11 @@ fn a_dhcp_flood_is_counted_and_a_machine_has_its_offer() {
         leases: yard.desk.leases.clone(),
         reporter: yard.desk.reporter.clone(),
         registry: Registry::default(),
+        neighbours: Neighbours::default(),
     };
     let listen = Listen::At(vec![SocketAddrV4::new(Ipv4Addr::new(127, 77, 9, 1), 0)]);
-    let config = DhcpConfig { listen, http_port: 5_248, state: state.path().to_owned(), peers: Vec::new() };
+    let config =
+        DhcpConfig { listen, http_port: 5_248, state: state.path().to_owned(), peers: Vec::new(), seek: false };
     let server = dhcp::start(config, handles).unwrap();
     let at = server.addresses()[0];
     let (flood, machine) = (client("127.77.12.66"), client("127.77.9.2"));

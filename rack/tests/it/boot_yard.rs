@@ -95,6 +95,7 @@ impl Yard {
                 allow_dns: true,
                 allow_proxy: true,
                 racks: vec![],
+                failover: None,
             }],
             reservations: vec![],
             tickets: vec![ordered, ticket("def456", AT_REST, BootPurpose::Local)],

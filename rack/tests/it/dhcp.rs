@@ -12,7 +12,7 @@ use dhcproto::{
     v4::{DhcpOption, Message, MessageType, OptionCode},
 };
 use rack::{
-    dhcp::{self, DhcpConfig, DhcpHandles, Listen, Running},
+    dhcp::{self, DhcpConfig, DhcpHandles, Listen, Neighbours, Running},
     leases::LeaseTable,
     plan::PlanHandle,
     report::{Reporter, Seen},
@@ -62,8 +62,15 @@ fn serve(plan: Plan, state: &Path) -> Served {
         http_port: 5248,
         state: state.to_owned(),
         peers: Vec::new(),
+        seek: false,
     };
-    let handles = DhcpHandles { plan: plan.clone(), leases: leases.clone(), reporter, registry: Registry::default() };
+    let handles = DhcpHandles {
+        plan: plan.clone(),
+        leases: leases.clone(),
+        reporter,
+        registry: Registry::default(),
+        neighbours: Neighbours::default(),
+    };
     let running = dhcp::start(config, handles).unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -237,6 +244,28 @@ fn mutated_packets_never_stop_the_service() {
     served.dora(mac(2), &[]);
     assert!(served.count("malformed") > 100);
     assert!(served.running.as_ref().unwrap().status().foreign.values().all(|f| !f.proven), "noise is no DHCP server");
+}
+
+#[test]
+fn a_flood_of_invented_clients_takes_nothing_from_the_known() {
+    for strangers in ["ignore", "local"] {
+        let state = tempfile::tempdir().unwrap();
+        let mut plan = lab();
+        plan.subnets[0].strangers = serde_json::from_value(strangers.into()).unwrap();
+        let served = serve(plan, state.path());
+        let (held, _) = served.dora(mac(1), &[]);
+        for invented in 0..2_000_u32 {
+            let [_, b, c, d] = invented.to_be_bytes();
+            served.client.send_to(&packet(1, [2, 66, 66, b, c, d], &[]), served.server).unwrap();
+        }
+        served.client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        while served.client.recv(&mut [0; 2_048]).is_ok() {}
+        served.client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(served.dora(mac(1), &[]).0, held, "who has a lease keeps it");
+        assert_eq!(served.dora(mac(9), &[]).0, Ipv4Addr::new(10, 77, 0, 9), "a reservation is nobody else's");
+        // Every invented client is counted: as a stranger, or as one for whom no address is left.
+        assert!(served.count(if strangers == "ignore" { "stranger" } else { "full" }) > 100);
+    }
 }
 
 #[test]

@@ -261,8 +261,8 @@ fn rfc_2131_4_3_what_clients_want() {
     let selecting = Request { requested: Some(ip), server_id: Some(HERE[0]), ..base.clone() };
     assert_eq!(want(&selecting), Ok(Action::Ask(Want::Take { ip })));
     assert_eq!(want(&Request { server_id: other, ..selecting.clone() }), Ok(Action::Ask(Want::Elsewhere)));
-    assert_eq!(want(&Request { server_id: None, ..selecting }), Ok(Action::Ask(Want::Take { ip })));
-    assert_eq!(want(&Request { ciaddr: ip, ..base.clone() }), Ok(Action::Ask(Want::Take { ip })));
+    assert_eq!(want(&Request { server_id: None, ..selecting }), Ok(Action::Ask(Want::Reboot { ip })));
+    assert_eq!(want(&Request { ciaddr: ip, ..base.clone() }), Ok(Action::Ask(Want::Renew { ip })));
     assert_eq!(want(&base), Err(Passed::NoAddress));
     let release = Request { kind: MessageType::Release, ciaddr: ip, server_id: Some(HERE[0]), ..base.clone() };
     assert_eq!(want(&release), Ok(Action::Ask(Want::Release { ip })));

@@ -10,7 +10,7 @@ use std::{
 
 use actors::{clock, shell::Registry};
 use rack::{
-    dhcp::{self, DhcpConfig, DhcpHandles, Listen},
+    dhcp::{self, DhcpConfig, DhcpHandles, Listen, Neighbours},
     leases::LeaseTable,
     plan::PlanHandle,
     report::Reporter,
@@ -27,14 +27,15 @@ struct Wire {
 }
 
 /// Whether the test can run. Without its tools it fails, unless skipping was asked for.
-fn ready(tools: &[&str]) -> bool {
+pub(crate) fn ready(tools: &[&str]) -> bool {
     let missing: Vec<_> = tools.iter().filter(|t| !found(t)).copied().collect();
     let root = nix::unistd::geteuid().is_root();
     if missing.is_empty() && root {
         return true;
     }
-    let why =
-        format!("needs root ({root}) and {missing:?}; install isc-dhcp-client udhcpc dhcping kea-admin dnsmasq-base");
+    let why = format!(
+        "needs root ({root}) and {missing:?}; install isc-dhcp-client isc-dhcp-relay udhcpc dhcping kea-admin dnsmasq-base tcpdump"
+    );
     assert!(std::env::var_os("HOSTLER_TEST_SKIP").is_some(), "{why}");
     println!("SKIPPED: {why}");
     false
@@ -44,13 +45,13 @@ fn found(tool: &str) -> bool {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(tool).is_file())
 }
 
-fn run(program: &str, arguments: &[&str]) -> Output {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Output {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
-fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     run("ip", &arguments.split_whitespace().collect::<Vec<_>>());
 }
 
@@ -74,25 +75,8 @@ impl Wire {
         wire
     }
 
-    /// The service in a process of its own inside the server's namespace.
     fn serve(&self, plan: &Value) -> Server {
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &self.server])
-            .arg(std::env::current_exe().unwrap())
-            .args(["peers_dhcp::server_process", "--exact", "--nocapture"])
-            .env("HX_DHCP_PLAN", plan.to_string())
-            .env("HX_DHCP_STATE", self.state.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("serving") {
-            line.clear();
-            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the server process ended");
-        }
-        Server { child, lines }
+        Server::start(&self.server, plan, self.state.path())
     }
 
     fn client(&self, program: &str, arguments: &str) -> Output {
@@ -110,14 +94,35 @@ impl Drop for Wire {
     }
 }
 
-struct Server {
+pub(crate) struct Server {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
 }
 
 impl Server {
+    /// The service in a process of its own inside a namespace.
+    pub(crate) fn start(namespace: &str, plan: &Value, state: &Path) -> Self {
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", namespace])
+            .arg(std::env::current_exe().unwrap())
+            .args(["peers_dhcp::server_process", "--exact", "--nocapture"])
+            .env("HX_DHCP_PLAN", plan.to_string())
+            .env("HX_DHCP_STATE", state)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("serving") {
+            line.clear();
+            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the server process ended");
+        }
+        Self { child, lines }
+    }
+
     /// What the service says of itself now.
-    fn status(&mut self) -> Value {
+    pub(crate) fn status(&mut self) -> Value {
         self.child.stdin.as_mut().unwrap().write_all(b"status\n").unwrap();
         let mut line = String::new();
         while !line.starts_with('{') {
@@ -127,11 +132,11 @@ impl Server {
         serde_json::from_str(&line).unwrap()
     }
 
-    fn count(&mut self, what: &str) -> u64 {
+    pub(crate) fn count(&mut self, what: &str) -> u64 {
         self.status()["counts"][what].as_u64().unwrap_or_default()
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -144,17 +149,39 @@ impl Drop for Server {
     }
 }
 
+/// What `doctor` finds on the links of that namespace.
+fn rack_doctor(namespace: &str) -> String {
+    let output = Command::new("ip")
+        .args(["netns", "exec", namespace])
+        .arg(std::env::current_exe().unwrap())
+        .args(["peers_dhcp::doctor_process", "--exact", "--nocapture"])
+        .env("HX_DHCP_DOCTOR", "1")
+        .output()
+        .unwrap();
+    said(&output)
+}
+
+/// Not a test: the process that [`rack_doctor`] starts.
+#[test]
+fn doctor_process() {
+    if std::env::var_os("HX_DHCP_DOCTOR").is_some() {
+        rack::doctor::checks(&rack::config::RackConfig::default()).iter().for_each(|f| println!("{f:?}"));
+    }
+}
+
 /// Not a test: the process that [`Wire::serve`] starts. One line on stdin asks for the status; the end of stdin ends it.
 #[test]
 fn server_process() {
     let (Ok(plan), Ok(state)) = (std::env::var("HX_DHCP_PLAN"), std::env::var("HX_DHCP_STATE")) else { return };
-    let config = DhcpConfig { listen: Listen::Interfaces, http_port: 5248, state: state.into(), peers: Vec::new() };
+    let config =
+        DhcpConfig { listen: Listen::Interfaces, http_port: 5248, state: state.into(), peers: Vec::new(), seek: true };
     let (reporter, _seen) = Reporter::channel();
     let handles = DhcpHandles {
         plan: PlanHandle::new(serde_json::from_str(&plan).unwrap()),
         leases: LeaseTable::default(),
         reporter,
         registry: Registry::default(),
+        neighbours: Neighbours::default(),
     };
     let running = dhcp::start(config, handles).unwrap();
     println!("serving");
@@ -187,7 +214,7 @@ fn pid_written_to(path: &Path) -> String {
     }
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -289,7 +316,6 @@ fn another_server_on_the_wire_stops_the_offers() {
     }
     let wire = Wire::new();
     let mut server = wire.serve(&plan("local"));
-    // The other server and its client: on a second link into the same segment.
     ip(&format!("-n {} addr add 10.88.0.3/16 dev cli", wire.client));
     let mut other = Command::new("ip")
         .args([
@@ -319,35 +345,19 @@ fn another_server_on_the_wire_stops_the_offers() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    // A broadcast request from the server's side of the wire reaches dnsmasq; its broadcast answer is heard.
-    let asked = Command::new("ip")
-        .args([
-            "netns",
-            "exec",
-            &wire.server,
-            "busybox",
-            "udhcpc",
-            "-B",
-            "-f",
-            "-q",
-            "-n",
-            "-t",
-            "3",
-            "-T",
-            "1",
-            "-i",
-            "srv",
-        ])
-        .args(["-s", "/bin/true"])
-        .output()
-        .unwrap();
-    let until = clock::tick() + Duration::from_secs(5);
+    pid_written_to(&wire.state.path().join("other.pid"));
+    // Nobody asks but the service itself, at its start.
+    drop(server);
+    server = wire.serve(&plan("local"));
+    let until = clock::tick() + Duration::from_secs(10);
     while server.status()["foreign"]["1"]["proven"] != json!(true) {
-        assert!(clock::tick() < until, "{} {}", said(&asked), server.status());
+        assert!(clock::tick() < until, "{}", server.status());
         std::thread::sleep(Duration::from_millis(100));
     }
-    assert_eq!(server.status()["foreign"]["1"]["server"], json!("10.88.0.3"));
+    let foreign = server.status()["foreign"]["1"].clone();
+    assert_eq!((&foreign["server"], &foreign["mac"]), (&json!("10.88.0.3"), &json!("52:54:00:88:00:01")));
+    let found = rack_doctor(&wire.server);
+    assert!(found.contains("10.88.0.3 (52:54:00:88:00:01) answers on srv"), "{found}");
     other.kill().unwrap();
     other.wait().unwrap();
     ip(&format!("-n {} link set cli down", wire.client));

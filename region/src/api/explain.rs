@@ -5,6 +5,8 @@ use std::{fmt::Write, time::Duration};
 use actors::machine::Machine;
 use schema::{
     commissioning::{CommissionStep, StepRecord, StepState},
+    id::RackId,
+    messages::link::ForeignDhcp,
     status::NodeStatus,
     time::Timestamp,
     wait::Wait,
@@ -21,8 +23,10 @@ use super::{
 pub async fn show(Own(call): Own) -> OwnAnswer {
     call.user()?;
     let id = super::machines::id(&call).map_err(|_| Fault::NotFound("There is no machine of that id.".into()))?;
-    let clocks = call.house.clocks_off().await;
-    Ok(json(&with(&*call.house.state(id).await?, &clocks)))
+    let (machine, clocks) = (call.house.state(id).await?, call.house.clocks_off().await);
+    let mut explained = with(&machine, &clocks);
+    explained["foreign_dhcp"] = foreign(&machine, &call.house.app.links.foreign());
+    Ok(json(&explained))
 }
 
 /// The explanation, with what is known of the racks' clocks among the evidence of its wait.
@@ -33,6 +37,20 @@ fn with(m: &Machine, clocks: &[String]) -> Value {
     let mut m = m.clone();
     m.wait.iter_mut().for_each(|wait| wait.evidence.extend(clocks.iter().cloned()));
     of(&m)
+}
+
+/// Other DHCP servers on the wires where the machine may ask: one of them may have answered it instead of us.
+fn foreign(m: &Machine, heard: &[(RackId, ForeignDhcp)]) -> Value {
+    let racks = m.open_attempt().map(|attempt| attempt.boot_racks.as_slice()).unwrap_or_default();
+    let near = heard.iter().filter(|(rack, f)| f.proven && racks.contains(rack));
+    let shown = near.map(|(rack, f)| {
+        json!({
+            "rack": rack, "subnet": f.subnet, "server": f.server, "mac": f.mac, "evidence": f.evidence,
+            "first": f.first.to_string(), "last": f.last.to_string(),
+            "remedy": "turn that server off, or set beside_foreign_dhcp on the subnet if both shall serve",
+        })
+    });
+    shown.collect()
 }
 
 /// The explanation as JSON; `text` is the same for reading.

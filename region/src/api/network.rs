@@ -8,8 +8,9 @@ use actors::catalogue::Table;
 use schema::{
     catalogue::{Catalogue, CatalogueItem, CatalogueKey, Fabric, Vlan},
     id::{FabricId, VlanId},
+    messages::link::ForeignDhcp,
 };
-use serde_json::Value;
+use serde_json::{Value, json as object};
 
 use super::{
     call::{Answer, Call, gone, json},
@@ -101,7 +102,7 @@ pub async fn vlans(call: Call) -> Answer {
         ("GET", "") => {
             call.user()?;
             let of = c.vlans.values().filter(|v| v.fabric == fabric);
-            Ok(json(&Value::Array(of.map(|v| shape::vlan(&c, v)).collect())))
+            Ok(json(&Value::Array(of.map(|v| shown(&call, &c, v)).collect())))
         }
         ("POST", "") => {
             let by = call.admin()?.username.clone();
@@ -126,7 +127,7 @@ pub async fn vlan(call: Call) -> Answer {
     match call.wants() {
         ("GET", "") => {
             call.user()?;
-            Ok(json(&shape::vlan(&c, &vlan)))
+            Ok(json(&shown(&call, &c, &vlan)))
         }
         ("PUT", "") => {
             let by = call.admin()?.username.clone();
@@ -147,9 +148,18 @@ pub async fn vlan(call: Call) -> Answer {
     }
 }
 
+/// A VLAN with the DHCP server that is none of ours (MAAS: `external_dhcp`), if a rack hears one there.
+fn shown(call: &Call, c: &Catalogue, vlan: &Vlan) -> Value {
+    let mut shown = shape::vlan(c, vlan);
+    let here = |f: &ForeignDhcp| c.subnets.get(&f.subnet).is_some_and(|s| s.vlan == vlan.id);
+    let foreign = call.house.app.links.foreign().into_iter().map(|(_, f)| f).find(|f| f.proven && here(f));
+    shown["external_dhcp"] = object!(foreign.map(|f| f.server));
+    shown
+}
+
 fn show_vlan(call: &Call, id: VlanId) -> Answer {
     let c = call.house.catalogue();
-    c.vlans.get(&id).map(|v| json(&shape::vlan(&c, v))).ok_or_else(|| Fault::no("VLAN"))
+    c.vlans.get(&id).map(|v| json(&shown(call, &c, v))).ok_or_else(|| Fault::no("VLAN"))
 }
 
 /// The VLAN with the given fields changed, all faults at once.

@@ -3,5 +3,6 @@
 
 mod api;
 mod commission;
+mod copies;
 mod health;
 mod store;

@@ -1,12 +1,14 @@
 //! What region and rack say to each other over the link. Bodies of bulk streams are not here: they are raw bytes after a [`BulkHeader`].
 
+use std::net::Ipv4Addr;
+
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     boot::{BodyRef, BootFile},
     dns::{DnsName, RecordKey, RecordSet, Zone},
-    id::{AttemptId, Generation, RackId, ReportSeq, SystemId},
+    id::{AttemptId, Generation, RackId, ReportSeq, SubnetId, SystemId},
     logs::LogBatch,
     messages::report::Report,
     net::{Cidr, MacAddr},
@@ -37,6 +39,11 @@ pub enum ToRack {
     LogsKept { run: u64, number: u64 },
     /// Which machines' power to watch.
     Sweep(Box<SweepUpdate>),
+    /// Leases of subnets whose DHCP this rack shares, as the region has them: new ones of the other rack as they come, all of a subnet's when
+    /// the link came up and when the rack became a member.
+    Leases(Vec<Lease>),
+    /// Every lease that rack granted, renewed or ended before `through`, by its own clock, is among the leases said before.
+    LeasesThrough { rack: RackId, through: Timestamp },
 }
 
 /// Rack to region, on the control stream.
@@ -52,12 +59,16 @@ pub enum FromRack {
     Leases(Vec<Lease>),
     /// The rack stops on purpose.
     Goodbye,
-    /// How the rack's services stand, all of them. Not said yet by racks of this version.
+    /// How the rack's services stand: all of them, when one changed and every few seconds.
     Services(Vec<ServiceStatus>),
     /// Lines of the machines' logs, sent again until they are kept.
     Logs(LogBatch),
     /// How the rack's clock stands: on every connection, every minute, and when that changes.
     Clock(ClockReport),
+    /// Every lease granted, renewed or ended here before `through` is among the leases said before on this link.
+    LeasesThrough { through: Timestamp },
+    /// Other DHCP servers on the links of this rack's subnets: all that are known now. Said when that changes and on every new link.
+    ForeignDhcp(Vec<ForeignDhcp>),
 }
 
 /// A rack's clock.
@@ -67,6 +78,21 @@ pub struct ClockReport {
     pub now: Timestamp,
     /// Somebody on the rack keeps its clock and says that it is right.
     pub synchronised: bool,
+}
+
+/// A DHCP server that is none of ours, on a subnet's link.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct ForeignDhcp {
+    pub subnet: SubnetId,
+    pub server: Ipv4Addr,
+    /// The sender's hardware address, where a packet of it was heard.
+    pub mac: Option<MacAddr>,
+    /// What gave it away.
+    pub evidence: String,
+    /// Certain enough for the rack to stand aside, unless the subnet says `beside_foreign_dhcp`.
+    pub proven: bool,
+    pub first: Timestamp,
+    pub last: Timestamp,
 }
 
 /// What a rack is, said once per connection.

@@ -10,15 +10,15 @@ use schema::{
     messages::{
         enrol::{EnrolAnswer, EnrolAsk},
         link::{
-            BulkAnswer, BulkHeader, ClockReport, FromRack, Hello, Order, PlanUpdate, RackInterface, Rows, SweepTarget,
-            SweepUpdate, ToRack,
+            BulkAnswer, BulkHeader, ClockReport, ForeignDhcp, FromRack, Hello, Order, PlanUpdate, RackInterface, Rows,
+            SweepTarget, SweepUpdate, ToRack,
         },
         report::{Fact, FileKind, Report},
     },
     net::{IpRange, MacAddr},
     plan::{
-        BootPurpose, Lease, Listening, NodeKey, PlanSettings, PlanSubnet, Reservation, Strangers, SubnetRack, Ticket,
-        TicketBoot,
+        BootPurpose, Failover, Lease, Listening, NodeKey, PlanSettings, PlanSubnet, Reservation, Strangers, SubnetRack,
+        Ticket, TicketBoot,
     },
     power::{PowerAccess, PowerAction, PowerType},
     script::{Content, ScriptOutput, ScriptRef, ScriptType, SignalStatus},
@@ -108,6 +108,12 @@ fn subnet() -> PlanSubnet {
         allow_dns: true,
         allow_proxy: false,
         racks: vec![SubnetRack { rack: rack(), address: Ipv4Addr::new(10, 77, 0, 2) }],
+        failover: Some(Failover {
+            peer: machine(),
+            peer_addresses: vec![Ipv4Addr::new(10, 77, 0, 3)],
+            secondary: true,
+            others: vec![IpRange { start: "10.77.0.200".parse().unwrap(), end: "10.77.0.249".parse().unwrap() }],
+        }),
     }
 }
 
@@ -212,6 +218,8 @@ pub(crate) fn to_rack() -> Vec<ToRack> {
             }],
             remove: vec![rack()],
         })),
+        ToRack::Leases(vec![lease()]),
+        ToRack::LeasesThrough { rack: rack(), through: NOW },
     ]
 }
 
@@ -232,14 +240,7 @@ pub(crate) fn from_rack() -> Vec<FromRack> {
         }),
         FromRack::PlanInForce { generation: Generation(5) },
         FromRack::Report(report(Fact::Heartbeat)),
-        FromRack::Leases(vec![Lease {
-            subnet: SubnetId(1),
-            ip: Ipv4Addr::new(10, 77, 0, 100),
-            mac: MAC,
-            hostname: None,
-            granted: NOW,
-            expires: Timestamp(NOW.0 + 600_000_000),
-        }]),
+        FromRack::Leases(vec![lease()]),
         FromRack::Goodbye,
         FromRack::Services(vec![ServiceStatus {
             service: "dns".into(),
@@ -268,7 +269,28 @@ pub(crate) fn from_rack() -> Vec<FromRack> {
             ],
         }),
         FromRack::Clock(ClockReport { now: NOW, synchronised: true }),
+        FromRack::LeasesThrough { through: NOW },
+        FromRack::ForeignDhcp(vec![ForeignDhcp {
+            subnet: SubnetId(1),
+            server: Ipv4Addr::new(10, 77, 0, 9),
+            mac: Some(MAC),
+            evidence: "its answer to a client was heard".into(),
+            proven: true,
+            first: NOW,
+            last: NOW,
+        }]),
     ]
+}
+
+fn lease() -> Lease {
+    Lease {
+        subnet: SubnetId(1),
+        ip: Ipv4Addr::new(10, 77, 0, 100),
+        mac: MAC,
+        hostname: None,
+        granted: NOW,
+        expires: Timestamp(NOW.0 + 600_000_000),
+    }
 }
 
 pub(crate) fn report(fact: Fact) -> Report {
