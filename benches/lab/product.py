@@ -98,12 +98,19 @@ class Product:
 
     def get(self, path):
         """GET with the operator's key, from inside the namespace."""
+        return self.api("GET", path)
+
+    def api(self, verb, path, **form):
+        """A request with the operator's key; what came back as JSON."""
         key, token, secret = self.key.split(":")
         auth = (f'OAuth oauth_version="1.0", oauth_signature_method="PLAINTEXT", oauth_consumer_key="{key}", oauth_token="{token}", '
                 f'oauth_signature="%26{secret}", oauth_nonce="{time.monotonic_ns()}", oauth_timestamp="{int(time.time())}"')
-        out = subprocess.run(["ip", "netns", "exec", self.lab.region_ns, "curl", "-sS", "-m", "20", "-H", f"Authorization: {auth}",
-                              f"http://{API}{path}"], capture_output=True, text=True, check=True).stdout
-        return json.loads(out)
+        fields = [word for name, value in form.items() for word in ("--data-urlencode", f"{name}={value}")]
+        out = subprocess.run(["ip", "netns", "exec", self.lab.region_ns, "curl", "-sS", "--fail-with-body", "-m", "20", "-X", verb,
+                              "-H", f"Authorization: {auth}", *fields, f"http://{API}{path}"], capture_output=True, text=True, check=False)
+        if out.returncode != 0:
+            raise Failed(f"{verb} {path}: {out.stdout}{out.stderr}")
+        return json.loads(out.stdout)
 
     # What an operator does ----------------------------------------------------------------------------------------
 

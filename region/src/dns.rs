@@ -15,8 +15,8 @@ use arc_swap::ArcSwap;
 use schema::{
     dns::{DnsName, RecordKey, RecordSet, Zone},
     hardware::HardwareInterface,
-    id::{RackId, SystemId},
-    messages::link::{RackInterface, Rows},
+    id::SystemId,
+    messages::link::Rows,
     net::MacAddr,
 };
 use tokio::sync::Notify;
