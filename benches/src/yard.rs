@@ -174,13 +174,15 @@ pub fn furniture_sizes() -> serde_json::Map<String, serde_json::Value> {
     furniture::BODIES.iter().map(|(name, size)| ((*name).to_owned(), (*size).into())).collect()
 }
 
-/// Enrols and starts a rack.
+/// Enrols and starts a rack, named by the last part of its state directory: all racks of a yard stand on one host.
 ///
 /// # Errors
 /// What did not start.
 pub async fn start_rack(config: RackConfig, token: &str) -> Result<(RackId, rack::app::Running), Trouble> {
     let region = config.regions.first().cloned().unwrap_or_default();
-    let id = rack::enrol::enrol(&config.state, &region, token).await.map_err(trouble("a rack was not enrolled"))?;
+    let name = config.state.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let enrolled = rack::enrol::enrol_as(&name, &config.state, &region, token).await;
+    let id = enrolled.map_err(trouble("a rack was not enrolled"))?;
     let running = rack::app::App::start(config).await.map_err(trouble("a rack did not start"))?;
     Ok((id, running))
 }

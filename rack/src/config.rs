@@ -271,10 +271,6 @@ impl Reader {
         let listen = self.listen("dhcp", 67);
         let state: PathBuf = self.one("rack", "state", base.state, "give a directory");
         let config = RackConfig {
-            ntp: self.ntp(&state),
-            syslog: self.syslog(),
-            power: self.power(base.power, &state),
-            state,
             regions: self.regions(),
             plan: self.optional("rack", "plan"),
             files: self.optional("rack", "files"),
@@ -286,6 +282,10 @@ impl Reader {
             http: self.one("http", "listen", http, "write ADDRESS:PORT as in 0.0.0.0:5248"),
             dns: self.dns(),
             proxy: self.proxy(base.proxy),
+            power: self.power(base.power, &state),
+            ntp: self.ntp(&state),
+            syslog: self.syslog(),
+            state,
             outbox: OutboxLimits {
                 reports: usize::try_from(self.number(
                     "outbox",

@@ -33,7 +33,7 @@ pub fn plan(c: &Catalogue) -> PlanSettings {
         ntp_external_only: yes("ntp_external_only", false),
         remote_syslog: text("remote_syslog").and_then(|t| syslog(&t)),
         proxy: ProxySettings {
-            enabled: yes("enable_http_proxy", false),
+            enabled: yes("enable_http_proxy", true),
             url: text("http_proxy"),
             peer: yes("use_peer_proxy", false),
         },
@@ -100,14 +100,14 @@ mod tests {
             ("upstream_dns", "\"10.0.0.1, 10.0.0.2\""),
             ("dns_trusted_acl", "\"10.9.0.0/16 10.1.1.1\""),
             ("remote_syslog", "\"10.0.0.9\""),
-            ("enable_http_proxy", "true"),
+            ("enable_http_proxy", "false"),
         ];
         c.settings.extend(set.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let plan = plan(&c);
         assert_eq!(plan.upstream_dns.len(), 2);
         assert_eq!(plan.dns_trusted, ["10.9.0.0/16".parse().unwrap(), "10.1.1.1/32".parse().unwrap()]);
         assert_eq!(plan.remote_syslog, Some("10.0.0.9:514".parse().unwrap()));
-        assert!(plan.proxy.enabled);
+        assert!(!plan.proxy.enabled);
         for (name, text) in [("upstream_dns", "dns.example"), ("http_proxy", "ftp://x"), ("ntp_servers", "a b_c")] {
             assert!(check(name, text).is_err_and(|w| w.to_string().contains(name)), "{name}");
             assert!(check(name, "").is_ok());

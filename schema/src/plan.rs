@@ -44,7 +44,7 @@ pub struct PlanSettings {
     pub lease_s: u32,
     /// Limit of TFTP transfers under way.
     pub tftp_transfers: u32,
-    // What follows is for services that this version does not have yet: DNS, NTP, syslog, the package proxy.
+    // What follows is for services that this version does not have yet: DNS, NTP, syslog.
     /// MAAS's `maas_internal_domain`: where each managed subnet has a name that leads to its racks.
     pub internal_domain: String,
     /// Where names that are none of ours are asked for (MAAS: `upstream_dns`). Empty: the rack's own resolv.conf.
@@ -84,7 +84,7 @@ impl Default for PlanSettings {
             ntp_servers: Vec::new(),
             ntp_external_only: false,
             remote_syslog: None,
-            proxy: ProxySettings::default(),
+            proxy: ProxySettings { enabled: true, ..ProxySettings::default() },
         }
     }
 }

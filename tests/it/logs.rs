@@ -25,7 +25,7 @@ impl Dev {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ready");
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let mut command = hostler(&["dev", "--port", "0", "--data-dir"]);
+        let mut command = hostler(&["dev", "--simulate", "0", "--racks", "1", "--port", "0", "--data-dir"]);
         command.arg(folder.path().join("data")).arg("--ready-file").arg(&file).stdout(Stdio::null()).stderr(log);
         let mut child = command.spawn().unwrap();
         for _ in 0..600 {
@@ -103,7 +103,6 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 async fn a_machines_lines_reach_its_operator_and_go_on() {
     let dev = Dev::start().await;
     assert!(dev.text("/racks/0/ntp").starts_with("127.77.0.2:"));
-    dev.run(&["subnet", "add", "127.77.0.0/24", "--dynamic", "127.77.0.50-127.77.0.199"]);
     dev.run(&["machine", "add", "fox", "--mac", "52:54:00:77:00:01"]);
     dev.reserve("52:54:00:77:00:01", "127.77.0.20").await;
     assert_eq!(dev.run(&["machine", "logs", "fox"]), "");

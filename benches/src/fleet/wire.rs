@@ -7,6 +7,7 @@ use std::{
 };
 
 use rack::tftp::packet::MAX_REQUEST;
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 
 use super::{
@@ -67,7 +68,7 @@ impl<'a> Wire<'a> {
             Action::TftpSay(bytes) => {
                 self.counts.tftp(bytes.len());
                 if let Some((udp, peer)) = self.udp.as_ref().and_then(|udp| Some((udp, udp.peer?))) {
-                    udp.socket.try_send_to(&bytes, peer).ok(); // As above.
+                    send(&udp.socket, &bytes, peer).ok(); // As above.
                 }
             }
             Action::Http(request) => {
@@ -85,7 +86,7 @@ impl<'a> Wire<'a> {
             self.udp = Some(Udp { socket: bind(Ipv4Addr::UNSPECIFIED)?, peer: None });
         }
         if let Some(udp) = &self.udp {
-            udp.socket.try_send_to(bytes, self.door.dhcp.into())?;
+            send(&udp.socket, bytes, self.door.dhcp.into())?;
         }
         Ok(())
     }
@@ -93,7 +94,7 @@ impl<'a> Wire<'a> {
     fn ask_tftp(&mut self, bytes: &[u8]) -> io::Result<()> {
         let socket = bind(self.ip)?;
         let server = SocketAddrV4::new(*self.door.dhcp.ip(), self.door.tftp_port);
-        socket.try_send_to(bytes, server.into())?;
+        send(&socket, bytes, server.into())?;
         self.udp = Some(Udp { socket, peer: None });
         Ok(())
     }
@@ -133,6 +134,11 @@ impl<'a> Wire<'a> {
             }
         }
     }
+}
+
+/// Past tokio, which takes a new socket for one that cannot be written to until its driver has seen it.
+fn send(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+    SockRef::from(socket).send_to(bytes, &to.into()).map(|_| ())
 }
 
 fn bind(ip: Ipv4Addr) -> io::Result<UdpSocket> {

@@ -122,18 +122,18 @@ pub(super) fn cloud_init(booted: &Booted, metadata_url: &str) -> Vec<Step> {
         get(booted.preseed.clone(), Agent::CloudInit, Use::Metadata),
         item("meta-data/instance-id", Agent::CloudInitSigned, Use::Identity),
     ]);
-    // The look into the cache, then the crawl inside search-MAAS, then what is made of it.
-    let mut network: Vec<_> = status("init-network").collect();
-    let after = network.split_off(3.min(network.len()));
-    steps.extend(network);
+    // The look into the cache, then the crawl, then what is made of it. The crawl's first request overtakes the event that announces it.
+    let mut network = status("init-network");
+    steps.extend(network.by_ref().take(2));
+    steps.push(item("meta-data/instance-id", Agent::Requests, Use::Identity));
+    steps.extend(network.by_ref().take(1));
     steps.extend([
-        item("meta-data/instance-id", Agent::Requests, Use::Identity),
         item("meta-data/local-hostname", Agent::Requests, Use::Identity),
         item("meta-data/public-keys", Agent::Requests, Use::Metadata),
         item("meta-data/vendor-data", Agent::Requests, Use::Metadata),
         item("user-data", Agent::Requests, Use::UserData),
     ]);
-    steps.extend(after);
+    steps.extend(network);
     steps.push(pause(8.0));
     steps.extend(status("modules-config"));
     steps.push(pause(4.0));

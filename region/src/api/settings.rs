@@ -17,7 +17,7 @@ fn defaults() -> Value {
         "maas_name": "hostler", "kernel_opts": null, "default_osystem": "debian", "default_distro_series": "bookworm",
         "commissioning_distro_series": "bookworm", "default_min_hwe_kernel": "", "main_archive": null, "ports_archive": null,
         "maas_internal_domain": "maas-internal", "upstream_dns": null, "dns_trusted_acl": null, "dnssec_validation": "auto",
-        "enable_http_proxy": false, "http_proxy": null, "use_peer_proxy": false,
+        "enable_http_proxy": true, "http_proxy": null, "use_peer_proxy": false,
         "ntp_servers": null, "ntp_external_only": false, "remote_syslog": null, "network_discovery": "disabled", "active_discovery_interval": 0,
         "default_storage_layout": "flat", "enable_disk_erasing_on_release": false, "curtin_verbose": true,
         "enable_third_party_drivers": false, "windows_kms_host": null, "boot_images_auto_import": false,
