@@ -103,6 +103,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 async fn a_machines_lines_reach_its_operator_and_go_on() {
     let dev = Dev::start().await;
     assert!(dev.text("/racks/0/ntp").starts_with("127.77.0.2:"));
+    dev.run(&["subnet", "add", "127.77.0.0/24", "--dynamic", "127.77.0.50-127.77.0.199"]);
     dev.run(&["machine", "add", "fox", "--mac", "52:54:00:77:00:01"]);
     dev.reserve("52:54:00:77:00:01", "127.77.0.20").await;
     assert_eq!(dev.run(&["machine", "logs", "fox"]), "");

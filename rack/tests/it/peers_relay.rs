@@ -26,15 +26,15 @@ impl Road {
             ip(&format!("netns add {there}"));
             ip(&format!("-n {there} link set lo up"));
         }
-        ip(&format!("link add near netns {rack} type veth peer name up netns {relay}"));
+        ip(&format!("link add near netns {rack} type veth peer name upper netns {relay}"));
         ip(&format!("link add lower netns {relay} type veth peer name cli netns {client}"));
         ip(&format!("-n {client} link set cli address 52:54:00:91:00:01"));
         for (there, link, address) in
-            [(&rack, "near", "10.90.0.1/24"), (&relay, "up", "10.90.0.2/24"), (&relay, "lower", "10.91.0.1/24")]
+            [(&rack, "near", "10.90.0.1/24"), (&relay, "upper", "10.90.0.2/24"), (&relay, "lower", "10.91.0.1/24")]
         {
             ip(&format!("-n {there} addr add {address} dev {link}"));
         }
-        for (there, link) in [(&rack, "near"), (&relay, "up"), (&relay, "lower"), (&client, "cli")] {
+        for (there, link) in [(&rack, "near"), (&relay, "upper"), (&relay, "lower"), (&client, "cli")] {
             ip(&format!("-n {there} link set {link} up"));
         }
         ip(&format!("-n {rack} route add 10.91.0.0/24 via 10.90.0.2"));
@@ -113,7 +113,7 @@ fn a_client_behind_a_relay_is_served_and_option_82_comes_back() {
     std::fs::create_dir_all(&state).unwrap();
     let mut server = Server::start(&road.namespace("r"), &plan, &state);
     let pid = road.state.path().join("relay.pid").display().to_string();
-    let _relay = road.start("y", "dhcrelay", &["-4", "-d", "-a", "-pf", &pid, "-id", "lower", "-iu", "up", "10.90.0.1"]);
+    let _relay = road.start("y", "dhcrelay", &["-4", "-d", "-a", "-pf", &pid, "-id", "lower", "-iu", "upper", "10.90.0.1"]);
     let until = clock::tick() + Duration::from_secs(40);
     let leased = loop {
         let client = Command::new("ip")
