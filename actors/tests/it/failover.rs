@@ -147,13 +147,13 @@ enum Act {
 fn acts() -> impl Strategy<Value = Act> {
     let (who, rack, flags) = (0_usize..8, 0_usize..2, any::<[bool; 2]>());
     prop_oneof![
-        12 => (who.clone(), flags.clone(), any::<bool>(), flags.clone())
+        12 => (who.clone(), flags, any::<bool>(), flags)
             .prop_map(|(who, answer, second, lost)| Act::Dora { who, answer, second, lost }),
-        12 => (who.clone(), flags.clone(), flags.clone()).prop_map(|(who, answer, lost)| Act::Renew { who, answer, lost }),
-        3 => (who.clone(), flags.clone(), any::<bool>(), flags)
+        12 => (who.clone(), flags, flags).prop_map(|(who, answer, lost)| Act::Renew { who, answer, lost }),
+        3 => (who.clone(), flags, any::<bool>(), flags)
             .prop_map(|(who, answer, second, lost)| Act::Reboot { who, answer, second, lost }),
         1 => who.clone().prop_map(|who| Act::Release { who }),
-        1 => who.prop_map(|who| Act::Vanish { who }),
+        1 => who.clone().prop_map(|who| Act::Vanish { who }),
         8 => (0_u64..400).prop_map(Act::Later),
         1 => rack.clone().prop_map(Act::Crash),
         2 => rack.clone().prop_map(Act::Start),
