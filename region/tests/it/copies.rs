@@ -17,7 +17,7 @@ use schema::{
     catalogue::CatalogueItem,
     id::{Generation, SubnetId, VlanId},
     messages::link::{ForeignDhcp, FromRack, Hello, PlanUpdate, RackInterface, ToRack},
-    plan::Lease,
+    plan::{Failover, Lease},
     time::Timestamp,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -74,6 +74,15 @@ impl End {
             _ => None,
         };
         self.next(plan).await
+    }
+
+    /// The share in a plan that has one. Others may come before it: a rack's health is in plans, too.
+    async fn shared(&mut self) -> Failover {
+        let shared = |event| match event {
+            Event::Message { message: ToRack::Plan(update), .. } => update.subnets?.pop()?.failover,
+            _ => None,
+        };
+        self.next(shared).await
     }
 
     /// What is said of leases.
@@ -134,12 +143,12 @@ async fn leases_of_one_rack_reach_the_other_and_so_does_how_far_they_go() {
     let mut vlan = app.catalogue_content().vlans[&VlanId(5_001)].clone();
     vlan.secondary_rack = Some(second.rack);
     app.change_catalogue(put(CatalogueItem::Vlan(vlan)), TraceId(2)).await.unwrap();
-    let shared = two.plan().await.subnets.unwrap()[0].failover.clone().unwrap();
+    let shared = two.shared().await;
     assert_eq!((shared.peer, shared.secondary), (first.rack, true));
     assert_eq!(shared.peer_addresses, [Ipv4Addr::new(10, 77, 0, 2)]);
     assert_eq!(two.word().await, ToRack::Leases(vec![before.clone()]), "the whole table");
     assert_eq!(two.word().await, ToRack::LeasesThrough { rack: first.rack, through: Timestamp(7) }, "then how far");
-    let told = one.plan().await.subnets.unwrap()[0].failover.clone().unwrap();
+    let told = one.shared().await;
     assert_eq!((told.peer, told.secondary), (second.rack, false));
     assert_eq!(one.word().await, ToRack::Leases(vec![before.clone()]), "its own too: it may have lost its disk");
 
