@@ -141,6 +141,9 @@ def dump(b, m):
     for i in b.lab.machines:
         print(f"--- console {i}\n{b.lab.console(i)[-3000:]}")
     print(b.p.run("explain", m["name"], "-o", "table", check=False).stdout)
+    for result in json.loads(b.p.run("machine", "results", m["name"], "-o", "json", check=False).stdout or "[]"):
+        if result["status_name"] not in ("Passed", "Skipped"):
+            print(f"--- {result['name']}: {result['status_name']}\n{str(result)[-3000:]}")
 
 
 def commission(b, m, limit, watch=None):

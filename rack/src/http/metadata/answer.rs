@@ -1,6 +1,6 @@
 //! The answer to one metadata request, decided from a snapshot of the plan, the leases and the scripts' progress. Touches nothing.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use actix_web::http::Method;
 use schema::{
@@ -234,8 +234,8 @@ fn by_id(request: &Request<'_>, id: &str, snapshot: &Snapshot, leases: &LeaseTab
     }
     match (*request.method == Method::POST, op) {
         (false, "get_preseed") => {
-            let local = request.host.parse().map_or(request.from, |host: SocketAddr| host.ip());
-            let proxy = proxy_url(snapshot, request.from, local, request.proxy);
+            let rack = request.host.rsplit_once(':').map_or(request.host, |(rack, _)| rack);
+            let proxy = proxy_url(snapshot, request.from, rack, request.proxy);
             let body = Body::Bytes(preseed::preseed(ticket, boot, request.host, proxy.as_deref()).into_bytes());
             let response = Response { status: 200, content_type: "text/plain; charset=utf-8", body };
             with(response, ticket, vec![Fact::PreseedFetched { from: request.from }])
