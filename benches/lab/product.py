@@ -71,14 +71,13 @@ class Product:
             with open(config, "w") as f:
                 f.write(f'[rack]\nstate = "{state}"\n[region]\naddresses = ["{REGION}:5250"]\n')
             token = self.json("rack", "token")["token"]
-            self.run("rack", "enrol", "--config", config, "--region", f"{REGION}:5250", "--token", token, ns=ns)
+            self.run("rack", "enrol", "--config", config, "--region", f"{REGION}:5250", "--token", token, "--name", f"rack{n}", ns=ns)
         self.lab.spawn(f"rack{n}", [BINARY, "rack", "--config", config], ns)
         self.lab.wait(lambda: self.rack_connected(n), 30, f"connected rack {n}")
 
     def rack(self, n):
-        """What the API says of rack n; found by its address, since all racks of the lab have this host's name."""
-        address = f"{NET}.{n}"
-        return next((r for r in self.get("/MAAS/api/2.0/rackcontrollers/") if address in r.get("ip_addresses", [])), {})
+        """What the API says of rack n; found by its name."""
+        return next((r for r in self.get("/MAAS/api/2.0/rackcontrollers/") if r["hostname"] == f"rack{n}"), {})
 
     def rack_connected(self, n=1):
         self._died(f"rack{n}")

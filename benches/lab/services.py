@@ -138,8 +138,8 @@ def by_name_and_address(capture, m):
 
 def rotation(b, server, count=8):
     """The addresses of the internal name as rack `server` gives them, and which came first."""
-    answers = [run("ip", "netns", "exec", b.lab.router_ns, "dig", "+short", "+time=1", "+tries=2", f"@{NET}.{server}", NAME, "A").split()
-               for _ in range(count)]
+    dig = ["ip", "netns", "exec", b.lab.router_ns, "dig", "+short", "+time=1", "+tries=2", f"@{NET}.{server}", NAME, "A"]
+    answers = [subprocess.run(dig, capture_output=True, text=True, check=False).stdout.split() for _ in range(count)]
     return {a for answer in answers for a in answer}, {answer[0] for answer in answers if answer}
 
 
@@ -222,7 +222,7 @@ def region_away(work, image):
         dead = []
 
         def watch(step):
-            if step >= 4 and not dead:
+            if step >= 5 and not dead:
                 b.p.kill("region")
                 dead.append(time.monotonic())
                 check("the name without a region", rotation(b, 1, 2)[0], {f"{NET}.1"})

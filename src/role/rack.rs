@@ -117,6 +117,9 @@ pub struct Enrol {
     /// Where the rack keeps its state
     #[arg(long)]
     pub state: Option<PathBuf>,
+    /// Its name; left out, this host's. One that the region knows takes that rack's place
+    #[arg(long)]
+    pub name: Option<HostName>,
 }
 
 /// Runs it.
@@ -268,7 +271,9 @@ impl Enrol {
             })?,
             text => text.to_owned(),
         };
-        let id = rack::enrol::enrol(&config.state, &self.region, token.trim()).await.map_err(|e| refused(&e))?;
+        let name = self.name.map_or_else(rack::agent::hostname, |name| name.to_string());
+        let id = rack::enrol::enrol_as(&name, &config.state, &self.region, token.trim()).await;
+        let id = id.map_err(|e| refused(&e))?;
         if let (Some(path), None) = (&self.config, present) {
             let text = |s: &str| toml::Value::String(s.to_owned()).to_string();
             let state = text(&config.state.to_string_lossy());

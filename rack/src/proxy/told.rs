@@ -37,7 +37,10 @@ mod tests {
             proxy_url(&Snapshot::new(plan), [10, 77, 0, 9].into(), "10-77-0-0--24.maas-internal", own)
         };
         let set = |enabled, url: Option<&str>, peer| ProxySettings { enabled, url: url.map(str::to_owned), peer };
-        let (own, other) = (Some("http://10-77-0-0--24.maas-internal:8000/".to_owned()), Some("http://proxy.example:3128/".to_owned()));
+        let (own, other) = (
+            Some("http://10-77-0-0--24.maas-internal:8000/".to_owned()),
+            Some("http://proxy.example:3128/".to_owned()),
+        );
         assert_eq!(url(set(false, None, false), true, true), None);
         assert_eq!(url(set(true, None, false), true, true), own);
         assert_eq!(url(set(true, other.as_deref(), false), true, false), other);

@@ -11,7 +11,7 @@ use actors::{
     clock,
     core::TraceId,
     link::{
-        Timing,
+        LinkError, Timing,
         ca::RackIdentity,
         client::{ClientConfig, Event, LinkClient},
         enrol,
@@ -64,11 +64,11 @@ impl Drop for Scripted {
     }
 }
 
-async fn identity(app: &App, region: &str, name: &str) -> RackIdentity {
+async fn identity(app: &App, region: &str, name: &str) -> Result<RackIdentity, LinkError> {
     let (token, kept) = app.new_enrolment_token(Duration::from_secs(60));
     let put = CatalogueEvent::Put { by: "admin".into(), item: CatalogueItem::EnrolmentToken(kept) };
     app.change_catalogue(put, TraceId(1)).await.unwrap();
-    enrol::enrol(region, &token.parse().unwrap(), name, "0.1.0").await.unwrap()
+    enrol::enrol(region, &token.parse().unwrap(), name, "0.1.0").await
 }
 
 impl Scripted {
@@ -191,8 +191,8 @@ async fn until(what: &str, within: Duration, done: impl Fn() -> bool) {
 async fn house(dir: &std::path::Path, reaches: [bool; 2]) -> (Running, region::config::Config, [Scripted; 2]) {
     let (running, _, config) = new_region(dir).await;
     let (app, region) = (running.app.clone(), running.link.to_string());
-    let first = identity(&app, &region, "rack-1").await;
-    let second = identity(&app, &region, "rack-2").await;
+    let first = identity(&app, &region, "rack-1").await.unwrap();
+    let second = identity(&app, &region, "rack-2").await.unwrap();
     furnish(&app, first.rack).await;
     let racks = [
         Scripted::start(&first, &region, "10.77.0.2", reaches[0]),
@@ -257,6 +257,21 @@ async fn who_is_hung_dead_or_drained_leaves_and_comes_back() {
     drop(two);
     until("a rack that is gone", GONE, || named(&app) == [one.id]).await;
     drop(app);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connected_racks_name_is_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (running, _, [first, second]) = house(dir.path(), [true, true]).await;
+    let (app, region) = (running.app.clone(), running.link.to_string());
+    let refused = identity(&app, &region, "rack-1").await.err().unwrap().to_string();
+    assert!(refused.contains("connected") && refused.contains("--name"), "{refused}");
+    let id = first.id;
+    drop(first);
+    until("its end", Duration::from_secs(60), || app.racks().iter().all(|(rack, _)| *rack != id)).await;
+    assert_eq!(identity(&app, &region, "rack-1").await.unwrap().rack, id, "it takes its own place again");
+    drop(second);
     running.stop().await;
 }
 
