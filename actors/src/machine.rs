@@ -69,6 +69,9 @@ pub struct Attempt {
     /// Racks that may reach the BMC, best first; the one in charge is `bmc_racks[bmc_rack]`.
     pub bmc_racks: Vec<RackId>,
     pub bmc_rack: usize,
+    /// Racks of the attempt whose link is down.
+    #[serde(default)]
+    pub away: Vec<RackId>,
     /// Racks of the boot VLAN, which the ticket is for.
     pub boot_racks: Vec<RackId>,
     /// Those of them that hold the ticket.

@@ -189,14 +189,15 @@ impl Machine {
         if attempt.is_done(CommissionStep::PowerOn) {
             return self.hindered(now, format!("rack {rack}: {why}"), now);
         }
-        if attempt.bmc_racks.len() <= attempt.bmc_rack + 1 {
+        if !attempt.another_rack() {
             return self.power_refused(rack, why, remedy, now);
         }
         let text = format!("Rack {rack}: {why}. {remedy}");
         let line = event(now, Level::Error, failed_event(PowerAction::NetworkBoot), text, None);
         let cancel = MachineEffect::CancelOrder { rack, attempt: attempt.id };
         let mut next = self.with_attempt(|a| {
-            a.bmc_rack += 1;
+            let rest = a.bmc_racks.iter().skip(a.bmc_rack + 1);
+            a.bmc_rack += 1 + rest.clone().position(|rack| !a.away.contains(rack)).unwrap_or(0);
             a.see(now, format!("rack {rack} failed ({why}); the next rack is tried"));
             a.begin(CommissionStep::RackChosen, now);
         });
@@ -390,19 +391,24 @@ impl Machine {
     pub(super) fn rack_link(&self, rack: RackId, up: bool, now: Timestamp) -> Step<Self> {
         let Some(attempt) = self.open_attempt() else { return self.errand_link(rack, up, now) };
         let in_charge = attempt.bmc_racks.get(attempt.bmc_rack) == Some(&rack);
+        let heard = self.with_attempt(|a| {
+            a.away.retain(|away| *away != rack);
+            a.away.extend(Some(rack).filter(|_| !up));
+        });
         if up {
             let again: Vec<_> = self.lost_effects(attempt).filter(|e| e.concerns(rack)).collect();
             // Orders and tickets are idempotent by attempt: a rack that has them ignores them.
-            return self.noted(now, format!("rack {rack} is connected again"), now).with(again);
+            return heard.noted(now, format!("rack {rack} is connected again"), now).with(again);
         }
-        if in_charge && attempt.ordered.is_some() && !attempt.is_done(CommissionStep::RackChosen) {
-            return self.power_failed(rack, "its link was lost before it accepted the order", "check the rack", now);
+        let accepted = attempt.ordered.is_none() || attempt.is_done(CommissionStep::RackChosen);
+        if in_charge && !accepted && attempt.another_rack() {
+            return heard.power_failed(rack, "its link was lost before it accepted the order", "check the rack", now);
         }
-        if let Some(elsewhere) = self.off_elsewhere(rack, "its link was lost", now) {
+        if let Some(elsewhere) = heard.off_elsewhere(rack, "its link was lost", now) {
             return elsewhere;
         }
-        if in_charge || attempt.boot_racks.contains(&rack) {
-            return self.noted(now, format!("rack {rack} lost its link; it goes on alone"), now);
+        if in_charge || attempt.bmc_racks.contains(&rack) || attempt.boot_racks.contains(&rack) {
+            return heard.noted(now, format!("rack {rack} lost its link; it goes on alone"), now);
         }
         Step::ignored("that rack has no part in the attempt")
     }
@@ -423,9 +429,13 @@ impl Machine {
         let (Some(step), Some(wait)) = (attempt.current_step(), &self.wait) else {
             return Step::ignored("nothing is awaited");
         };
-        let not_accepted = step == CommissionStep::RackChosen && attempt.ordered.is_some();
-        if let (true, Some(rack)) = (not_accepted, attempt.bmc_racks.get(attempt.bmc_rack)) {
-            return self.power_failed(*rack, "it did not accept the order in time", &wait.remedy, now);
+        let why = match step {
+            CommissionStep::RackChosen if attempt.ordered.is_some() => Some("it did not accept the order in time"),
+            CommissionStep::PowerOn if attempt.another_rack() => Some("it did not report in time"),
+            _ => None,
+        };
+        if let (Some(why), Some(rack)) = (why, attempt.bmc_racks.get(attempt.bmc_rack)) {
+            return self.power_failed(*rack, why, &wait.remedy, now);
         }
         self.fail(format!("{} Remedy: {}", attempt.missed(step, &wait.what), wait.remedy), now)
     }
@@ -538,12 +548,25 @@ impl Attempt {
         self.power_on_order()
     }
 
+    /// Whether a rack is left that could try after the one in charge.
+    pub(super) fn another_rack(&self) -> bool {
+        self.bmc_rack + 1 < self.bmc_racks.len()
+    }
+
+    /// Who is to switch the machine off, best first: the rack that switched it on, the others, and last those whose link is down.
+    pub(super) fn off_racks(&self) -> Vec<RackId> {
+        let mut racks = self.bmc_racks.clone();
+        let first = self.bmc_rack.min(racks.len());
+        racks.rotate_left(first);
+        racks.sort_by_key(|rack| self.away.contains(rack));
+        racks
+    }
+
     pub(super) fn power_on_order(&self) -> Option<MachineEffect> {
         let ordered = self.ordered?;
         let limit = CommissionStep::RackChosen.deadline() + CommissionStep::PowerOn.deadline();
         let rack = *self.bmc_racks.get(self.bmc_rack)?;
-        let more = self.bmc_rack + 1 < self.bmc_racks.len();
-        let limit = if more { limit.min(ONE_OF_SEVERAL) } else { limit };
+        let limit = if self.another_rack() { limit.min(ONE_OF_SEVERAL) } else { limit };
         Some(MachineEffect::SendOrder {
             rack,
             attempt: self.id,

@@ -55,7 +55,10 @@ impl Machine {
             );
         }
         let off = self.next_attempt;
-        let mut next = self.with_attempt(|a| a.off = Some(off));
+        let mut next = self.with_attempt(|a| {
+            a.off = Some(off);
+            (a.bmc_racks, a.bmc_rack) = (a.off_racks(), 0);
+        });
         next.next_attempt = off.next();
         let order = next.open_attempt().and_then(|a| a.off_order(now));
         next.expecting(now).with(order)
@@ -87,7 +90,7 @@ impl Machine {
     pub(super) fn off_elsewhere(&self, rack: RackId, why: &str, now: Timestamp) -> Option<Step<Self>> {
         let attempt = self.open_attempt()?;
         let (off, in_charge) = (attempt.off?, attempt.bmc_racks.get(attempt.bmc_rack) == Some(&rack));
-        if !in_charge || attempt.bmc_rack + 1 >= attempt.bmc_racks.len() {
+        if !in_charge || !attempt.another_rack() {
             return None;
         }
         let next = self.with_attempt(|a| {
@@ -165,7 +168,7 @@ impl Machine {
         let cancel = attempt.orders_out().map(|(rack, attempt)| MachineEffect::CancelOrder { rack, attempt });
         let cancel: Vec<_> = cancel.collect();
         let (next, closing) = self.closed(attempt, status, error, now);
-        let racks = attempt.bmc_racks.clone();
+        let racks = attempt.off_racks();
         let step = if leave { next.resting() } else { next.start_errand(PowerAction::Off, racks, now) };
         Step { effects: cancel.into_iter().chain(closing).chain(step.effects).collect(), ..step }
     }

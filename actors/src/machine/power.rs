@@ -20,6 +20,8 @@ use crate::core::Step;
 const POWER_LIMIT: Duration = Duration::from_secs(150);
 /// How long one rack may try while there is another that could.
 pub(super) const ONE_OF_SEVERAL: Duration = Duration::from_secs(45);
+/// How long after that its word may take to come, before the next rack is tried without it.
+pub(super) const WORD: Duration = Duration::from_secs(15);
 /// How long a question may take.
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -27,8 +29,7 @@ impl PowerErrand {
     /// The order to the rack in charge.
     pub(super) fn order(&self) -> Option<MachineEffect> {
         let rack = *self.racks.get(self.rack)?;
-        let more = self.rack + 1 < self.racks.len();
-        let deadline = if more { self.deadline().min(self.started + ONE_OF_SEVERAL) } else { self.deadline() };
+        let deadline = self.started + self.limit();
         Some(MachineEffect::SendOrder { rack, attempt: self.attempt, action: self.action, deadline })
     }
 
@@ -38,7 +39,18 @@ impl PowerErrand {
     }
 
     pub(super) fn deadline(&self) -> Timestamp {
-        self.started + if self.action == PowerAction::Query { QUERY_LIMIT } else { POWER_LIMIT }
+        let word = if self.another_rack() { WORD } else { Duration::ZERO };
+        self.started + self.limit() + word
+    }
+
+    /// How long the rack in charge may try.
+    fn limit(&self) -> Duration {
+        let limit = if self.action == PowerAction::Query { QUERY_LIMIT } else { POWER_LIMIT };
+        if self.another_rack() { limit.min(ONE_OF_SEVERAL) } else { limit }
+    }
+
+    fn another_rack(&self) -> bool {
+        self.rack + 1 < self.racks.len()
     }
 }
 
@@ -151,7 +163,7 @@ impl Machine {
         let Some(errand) = self.errand.as_ref().filter(|e| e.racks.get(e.rack) == Some(&rack)) else {
             return Step::ignored("that rack has no work for the machine");
         };
-        match (up, errand.rack + 1 < errand.racks.len()) {
+        match (up, errand.another_rack()) {
             (true, _) => self.clone().expecting(now).with(errand.order()),
             (false, true) => self.next_rack(errand, rack, "its link was lost", now),
             (false, false) => Step::ignored("no other rack reaches the BMC; the order waits for it"),

@@ -12,7 +12,10 @@ use schema::{
     wait::{OwedBy, Wait},
 };
 
-use super::{Attempt, Machine, PowerErrand};
+use super::{
+    Attempt, Machine, PowerErrand,
+    power::{ONE_OF_SEVERAL, WORD},
+};
 use crate::core::{Step, TimerOp};
 
 /// What a script may take beyond its own time-out before it counts as lost (MAAS: 5 minutes).
@@ -171,6 +174,7 @@ impl Attempt {
             // Fetching bodies is part of the third step here, since the machine is switched on only when it can boot.
             CommissionStep::RackChosen if self.ordered.is_none() => since + CommissionStep::BootResources.deadline(),
             CommissionStep::RackChosen => self.ordered.unwrap_or(since) + step.deadline(),
+            CommissionStep::PowerOn if self.another_rack() => since + step.deadline().min(ONE_OF_SEVERAL + WORD),
             CommissionStep::Scripts => {
                 self.last_signal.map_or(since, |s| s.max(since)) + step.deadline().max(self.reboot_grace())
             }

@@ -226,6 +226,40 @@ fn abort_returns_to_the_status_before_withdraws_the_ticket_and_switches_off() {
 }
 
 #[test]
+fn a_rack_that_is_away_is_not_the_one_that_switches_off() {
+    let away = |r| MachineEvent::RackLink { rack: rack(r), up: false };
+    let to = |effects: &[MachineEffect]| {
+        let last = |e: &MachineEffect| match e {
+            MachineEffect::SendOrder { rack, action: PowerAction::Off, .. } => Some(*rack),
+            _ => None,
+        };
+        effects.iter().rev().find_map(last)
+    };
+    let last = good_facts().len() - 1;
+    let (machine, _) = after(last);
+    let (machine, _) = run(machine, [away(1)], 70);
+    let (ending, effects) = run(machine.clone(), [fact(rack(2), 1, 80, good_facts()[last].clone())], 80);
+    assert_eq!(to(&effects), Some(rack(2)), "at the end");
+    let (ending, effects) = run(ending, [MachineEvent::RackLink { rack: rack(1), up: true }, away(2)], 81);
+    assert_eq!((to(&effects), ending.status), (Some(rack(1)), NodeStatus::Commissioning), "and when that one goes");
+    let (_, effects) = run(machine, [MachineEvent::Abort { by: "admin".into(), comment: String::new() }], 80);
+    assert_eq!(to(&effects), Some(rack(2)), "when it is aborted");
+}
+
+#[test]
+fn a_rack_that_died_with_the_order_is_followed_by_the_next() {
+    let (machine, _) = after(3);
+    let (machine, _) = run(machine, [MachineEvent::RackLink { rack: rack(1), up: false }], 20);
+    let deadline = machine.wait.clone().unwrap().deadline;
+    let step = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, deadline);
+    assert!(
+        step.effects.iter().any(|e| matches!(e, MachineEffect::SendOrder { rack: r, .. } if *r == rack(2))),
+        "{step:?}"
+    );
+    assert_eq!(step.next.unwrap().status, NodeStatus::Commissioning);
+}
+
+#[test]
 fn what_is_missing_is_refused_with_the_command_that_brings_it() {
     let machine = created(PowerType::Ipmi);
     let refused = |change: fn(&mut Brief)| {
