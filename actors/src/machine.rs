@@ -2,6 +2,7 @@
 //! Absent on purpose: retries at the BMC (the rack's errand), leases (the subnet), credentials (the hands).
 
 mod admission;
+mod again;
 mod commissioning;
 mod ending;
 mod power;
@@ -80,6 +81,12 @@ pub struct Attempt {
     pub ready_on: Vec<RackId>,
     /// When the order to power on went out; `None` while no rack could boot the machine yet.
     pub ordered: Option<Timestamp>,
+    /// A rack of the boot VLAN lost its link while the machine booted.
+    #[serde(default)]
+    pub cut: bool,
+    /// The order of the second boot.
+    #[serde(default)]
+    pub again: Option<AttemptId>,
     /// The order to power off at the end.
     pub off: Option<AttemptId>,
     pub boot_subnets: Vec<SubnetId>,

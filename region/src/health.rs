@@ -10,7 +10,7 @@ use schema::{
     id::RackId,
     messages::link::{Hello, RackInterface},
     net::Cidr,
-    plan::SubnetRack,
+    plan::{PlanSubnet, SubnetRack},
     service::ServiceStatus,
 };
 use tokio::sync::watch;
@@ -68,9 +68,19 @@ impl App {
         let fit = self.fit_racks(Duty::Names);
         for subnet in &mut sections.subnets {
             subnet.racks = racks_on(&fit, subnet.cidr);
+            name_neighbours(subnet);
         }
         sections
     }
+}
+
+/// The other racks of the subnet answer for names after this one: a machine whose rack dies goes on.
+fn name_neighbours(subnet: &mut PlanSubnet) {
+    let Some(own) = subnet.rack_address.filter(|_| subnet.allow_dns).map(IpAddr::V4) else { return };
+    let Some(at) = subnet.dns_servers.iter().position(|server| *server == own) else { return };
+    let known = subnet.dns_servers.clone();
+    let others = subnet.racks.iter().map(|r| IpAddr::V4(r.address)).filter(|server| !known.contains(server));
+    subnet.dns_servers.splice(at + 1..at + 1, others);
 }
 
 /// Those with an address in that subnet, with the first of them.

@@ -102,6 +102,8 @@ impl Machine {
             held_by: Vec::new(),
             ready_on: Vec::new(),
             ordered: None,
+            cut: false,
+            again: None,
             off: None,
             boot_subnets: brief.boot_subnets.clone(),
             steps: first_steps(by, brief, now),

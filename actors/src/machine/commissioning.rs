@@ -54,7 +54,9 @@ impl Machine {
         match self.open_attempt() {
             Some(attempt) if attempt.off == Some(report.attempt) => self.off_fact(rack, report, now),
             Some(attempt) if attempt.place.is_some() => Step::ignored("it waits for its turn; no rack has its ticket"),
-            Some(attempt) if attempt.id == report.attempt => self.attempt_fact(rack, report, derived, now),
+            Some(attempt) if [attempt.id, attempt.on_number()].contains(&report.attempt) => {
+                self.attempt_fact(rack, report, derived, now)
+            }
             Some(attempt) => {
                 Step::ignored(format!("attempt {} is under way, the report is of {}", attempt.id, report.attempt))
             }
@@ -144,8 +146,8 @@ impl Machine {
     fn power_fact(&self, rack: RackId, report: &Report, now: Timestamp) -> Step<Self> {
         let Some(attempt) = self.open_attempt() else { return Step::ignored("no attempt is under way") };
         let in_charge = attempt.bmc_racks.get(attempt.bmc_rack) == Some(&rack);
-        if !in_charge {
-            return Step::ignored("another rack holds the order by now");
+        if !in_charge || report.attempt != attempt.on_number() {
+            return Step::ignored("another order is the one that counts by now");
         }
         match &report.fact {
             Fact::OrderAccepted if attempt.is_done(CommissionStep::RackChosen) => Step::ignored("accepted before"),
@@ -194,7 +196,7 @@ impl Machine {
         }
         let text = format!("Rack {rack}: {why}. {remedy}");
         let line = event(now, Level::Error, failed_event(PowerAction::NetworkBoot), text, None);
-        let cancel = MachineEffect::CancelOrder { rack, attempt: attempt.id };
+        let cancel = MachineEffect::CancelOrder { rack, attempt: attempt.on_number() };
         let mut next = self.with_attempt(|a| {
             let rest = a.bmc_racks.iter().skip(a.bmc_rack + 1);
             a.bmc_rack += 1 + rest.clone().position(|rack| !a.away.contains(rack)).unwrap_or(0);
@@ -394,6 +396,7 @@ impl Machine {
         let heard = self.with_attempt(|a| {
             a.away.retain(|away| *away != rack);
             a.away.extend(Some(rack).filter(|_| !up));
+            a.cut |= !up && a.boot_racks.contains(&rack) && a.is_booting();
         });
         if up {
             let again: Vec<_> = self.lost_effects(attempt).filter(|e| e.concerns(rack)).collect();
@@ -436,6 +439,9 @@ impl Machine {
         };
         if let (Some(why), Some(rack)) = (why, attempt.bmc_racks.get(attempt.bmc_rack)) {
             return self.power_failed(*rack, why, &wait.remedy, now);
+        }
+        if self.boots_again(attempt, step) {
+            return self.boot_again(step, now);
         }
         self.fail(format!("{} Remedy: {}", attempt.missed(step, &wait.what), wait.remedy), now)
     }
@@ -548,6 +554,11 @@ impl Attempt {
         self.power_on_order()
     }
 
+    /// Whether it was ordered to be switched on and cloud-init is not yet at work.
+    fn is_booting(&self) -> bool {
+        self.ordered.is_some() && !self.is_done(CommissionStep::Metadata)
+    }
+
     /// Whether a rack is left that could try after the one in charge.
     pub(super) fn another_rack(&self) -> bool {
         self.bmc_rack + 1 < self.bmc_racks.len()
@@ -569,7 +580,7 @@ impl Attempt {
         let limit = if self.another_rack() { limit.min(ONE_OF_SEVERAL) } else { limit };
         Some(MachineEffect::SendOrder {
             rack,
-            attempt: self.id,
+            attempt: self.on_number(),
             action: PowerAction::NetworkBoot,
             deadline: ordered + limit,
         })

@@ -233,7 +233,7 @@ impl Attempt {
     /// The orders that a rack may hold.
     fn orders_out(&self) -> impl Iterator<Item = (RackId, schema::id::AttemptId)> {
         let rack = self.bmc_racks.get(self.bmc_rack).copied().filter(|_| self.ordered.is_some());
-        rack.into_iter().flat_map(|r| [Some((r, self.id)), self.off.map(|off| (r, off))]).flatten()
+        rack.into_iter().flat_map(|r| [Some((r, self.on_number())), self.off.map(|off| (r, off))]).flatten()
     }
 
     fn failed_scripts(&self) -> String {

@@ -74,7 +74,11 @@ impl Machine {
             since,
             deadline: if self.by_hand(step) { since + HAND } else { attempt.deadline(step, since) },
             evidence: attempt.seen.clone(),
-            on_timeout: format!("attempt {} fails and the machine is switched off", attempt.id),
+            on_timeout: if self.boots_again(attempt, step) {
+                "the machine is booted once more, since a rack was lost while it booted".into()
+            } else {
+                format!("attempt {} fails and the machine is switched off", attempt.id)
+            },
             remedy,
         })
     }

@@ -260,6 +260,35 @@ fn a_rack_that_died_with_the_order_is_followed_by_the_next() {
 }
 
 #[test]
+fn a_boot_that_lost_its_rack_is_tried_once_more_and_no_more() {
+    let booted = 6; // Up to the lease.
+    let (machine, _) = after(booted);
+    let late = |machine: &Machine| {
+        let deadline = machine.wait.clone().unwrap().deadline;
+        let step = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, deadline);
+        (step.next.unwrap(), step.effects)
+    };
+    assert_eq!(late(&machine).0.status, NodeStatus::FailedCommissioning, "no rack was lost");
+    let (cut, _) = run(machine, [MachineEvent::RackLink { rack: rack(1), up: false }], 30);
+    assert!(cut.wait.as_ref().unwrap().on_timeout.contains("once more"));
+    let (again, effects) = late(&cut);
+    assert_eq!((orders(&effects), again.status), (vec![(2, PowerAction::NetworkBoot)], NodeStatus::Commissioning));
+    assert!(effects.iter().any(|e| matches!(e, MachineEffect::SendOrder { rack: r, .. } if *r == rack(2))));
+    assert_eq!(state_of(&again, CommissionStep::DhcpLease), StepState::Pending);
+    let (stale, _) =
+        run(again.clone(), [fact(rack(2), 1, 60, power_done(PowerAction::NetworkBoot, PowerState::On))], 60);
+    assert_eq!(state_of(&stale, CommissionStep::PowerOn), StepState::Pending, "the first boot's order");
+    let (on, _) = run(again.clone(), [fact(rack(2), 2, 60, power_done(PowerAction::NetworkBoot, PowerState::On))], 60);
+    assert_eq!(state_of(&on, CommissionStep::PowerOn), StepState::Done);
+    let rest = good_facts().into_iter().skip(booted - 1).map(|f| fact(rack(2), 1, 70, f));
+    let (done, effects) = run(on.clone(), rest, 70);
+    assert_eq!(orders(&effects), [(3, PowerAction::Off)]);
+    let (done, _) = run(done, [fact(rack(2), 3, 90, power_done(PowerAction::Off, PowerState::Off))], 90);
+    assert_eq!(done.status, NodeStatus::Ready);
+    assert_eq!(late(&on).0.status, NodeStatus::FailedCommissioning);
+}
+
+#[test]
 fn what_is_missing_is_refused_with_the_command_that_brings_it() {
     let machine = created(PowerType::Ipmi);
     let refused = |change: fn(&mut Brief)| {

@@ -223,7 +223,9 @@ async fn who_is_hung_dead_or_drained_leaves_and_comes_back() {
     both.sort();
     until("both in names", GONE, || named(&app) == both).await;
     let planned = |rack: &Scripted| rack.heard().subnets.first().map(|s| s.racks.len());
-    until("the neighbours in the plan", GONE, || planned(&one) == Some(2)).await;
+    until("the neighbours in the plan", GONE, || planned(&one) == Some(2) && planned(&two) == Some(2)).await;
+    let servers: Vec<_> = two.heard().subnets[0].dns_servers.iter().take(2).map(ToString::to_string).collect();
+    assert_eq!(servers, ["10.77.0.3", "10.77.0.2"], "itself first, then its neighbour");
     assert!(app.services(two.id).iter().all(|s| s.counters == [("requests".to_owned(), 7)]));
 
     // Its HTTP is dead: out of names and plans at once, though it still switches machines.
