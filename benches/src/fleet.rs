@@ -29,6 +29,10 @@ mod wire;
 pub use count::Counts;
 use wire::Wire;
 
+/// A machine that goes off by itself has been on for so long, whatever its speed: no real one is faster, and a rack that asks after the power
+/// state for the first time a second after it gave power would take a faster one for a machine that never came on, and boot it again.
+const LEAST_ON: Duration = Duration::from_secs(5);
+
 /// Where a machine's broadcasts arrive: the rack of its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Door {
@@ -190,6 +194,7 @@ impl Fleet {
         let index = usize::try_from(slot.hardware.index).unwrap_or(0);
         let Some(door) = config.doors.get(index % config.doors.len().max(1)) else { return };
         let mut machine = Machine::new(slot.hardware.clone(), config.seed);
+        let least = clock::tick() + LEAST_ON;
         let mut wire = Wire::new(*door, &self.0.counts);
         let (mut wait, mut expects) = (None, false);
         let mut actions = machine.step(Event::PowerOn { network }, clock::now().seconds());
@@ -202,7 +207,12 @@ impl Fleet {
                         None => at_once = true,
                     },
                     Action::Expect(time) => (wait, expects) = (Some(time), true),
-                    Action::Off => return self.went_off(slot),
+                    Action::Off => {
+                        return tokio::select! {
+                            _ = off.recv() => {}
+                            () = tokio::time::sleep_until(least.into()) => self.went_off(slot),
+                        };
+                    }
                     Action::Hang(why) => {
                         self.0.counts.hang();
                         *lock(&slot.hangs) = Some(why);

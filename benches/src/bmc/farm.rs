@@ -5,7 +5,10 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
     ops::Deref,
     os::fd::AsRawFd,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use actors::clock;
@@ -31,6 +34,7 @@ pub struct Farm(Arc<Inner>);
 struct Inner {
     fleet: Fleet<Bmc>,
     port: u16,
+    heard: Arc<AtomicU64>,
     task: AbortHandle,
 }
 
@@ -62,9 +66,10 @@ impl Farm {
         let socket = UdpSocket::from_std(socket.into())?;
         let port = socket.local_addr()?.port();
         let (fleet, (tell, events)) = (Fleet::default(), mpsc::unbounded_channel());
-        let server = Server { socket: Arc::new(socket), fleet: Fleet::clone(&fleet), tell };
+        let heard = Arc::new(AtomicU64::new(0));
+        let server = Server { socket: Arc::new(socket), fleet: Fleet::clone(&fleet), heard: heard.clone(), tell };
         let task = tokio::spawn(server.run()).abort_handle();
-        Ok((Self(Arc::new(Inner { fleet, port, task })), events))
+        Ok((Self(Arc::new(Inner { fleet, port, heard, task })), events))
     }
 
     /// The port of all of them.
@@ -72,11 +77,18 @@ impl Farm {
     pub fn port(&self) -> u16 {
         self.0.port
     }
+
+    /// Datagrams that its BMCs were sent.
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        self.0.heard.load(Ordering::Relaxed)
+    }
 }
 
 struct Server {
     socket: Arc<UdpSocket>,
     fleet: Fleet<Bmc>,
+    heard: Arc<AtomicU64>,
     tell: mpsc::UnboundedSender<Powered>,
 }
 
@@ -98,6 +110,7 @@ impl Server {
     fn answer(&self, datagram: &[u8], from: SocketAddrV4, to: Ipv4Addr) {
         let answer = self.fleet.with(to, |bmc| bmc.answer(datagram, rand::random(), clock::now()));
         let Some(answer) = answer else { return };
+        self.heard.fetch_add(1, Ordering::Relaxed);
         if let Some(event) = answer.event {
             // Nobody may be listening, as in a bench of the driver alone.
             self.tell.send(Powered { bmc: to, event }).ok();

@@ -139,6 +139,7 @@ async fn fleet(spec: Value, mut questions: Questions) -> Result<(), Trouble> {
             }
             Some("counts") => {
                 let mut counts = fleet.counts().json();
+                counts["bmc"] = json!(bmcs.heard());
                 counts["ipmi"] = json!(spec.layout.machines);
                 counts["lag_p99_ms"] = json!(lag.p99_ms());
                 counts["hanging"] = json!(fleet.hanging().into_iter().take(10).collect::<Vec<_>>());

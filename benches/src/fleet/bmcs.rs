@@ -65,6 +65,12 @@ impl Bmcs {
         Ok(bmcs)
     }
 
+    /// Datagrams that they were sent.
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        self.0.heard()
+    }
+
     /// Its power parameters, as the API takes them.
     #[must_use]
     pub fn parameters(&self, machine: u32) -> Value {

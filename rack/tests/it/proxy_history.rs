@@ -137,7 +137,9 @@ async fn play(ops: Vec<Op>) -> Result<(), TestCaseError> {
 #[test]
 fn random_histories_agree_with_the_model() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let config =
-        ProptestConfig { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() };
+    // A case takes a while: few, unless more are asked for.
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    let (cases, failure_persistence) = (asked.unwrap_or(24), None);
+    let config = ProptestConfig { cases, max_shrink_iters: 200, failure_persistence, ..ProptestConfig::default() };
     TestRunner::new(config).run(&prop::collection::vec(op(), 1..40), |ops| runtime.block_on(play(ops))).unwrap();
 }
