@@ -81,9 +81,9 @@ pub struct Attempt {
     pub ready_on: Vec<RackId>,
     /// When the order to power on went out; `None` while no rack could boot the machine yet.
     pub ordered: Option<Timestamp>,
-    /// A rack of the boot VLAN lost its link while the machine booted.
+    /// When a rack of the boot VLAN lost its link while the machine booted.
     #[serde(default)]
-    pub cut: bool,
+    pub cut: Option<Timestamp>,
     /// The order of the second boot.
     #[serde(default)]
     pub again: Option<AttemptId>,

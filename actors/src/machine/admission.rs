@@ -102,7 +102,7 @@ impl Machine {
             held_by: Vec::new(),
             ready_on: Vec::new(),
             ordered: None,
-            cut: false,
+            cut: None,
             again: None,
             off: None,
             boot_subnets: brief.boot_subnets.clone(),

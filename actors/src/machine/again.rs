@@ -1,6 +1,8 @@
 //! One more boot. Firmware that loses its server in the middle of a transfer gives up for good; so a machine whose boot ran out of time
 //! after a rack of its boot VLAN was lost is switched on once more, and the racks that are left serve it.
 
+use std::time::Duration;
+
 use schema::{
     commissioning::{CommissionStep, StepRecord},
     id::AttemptId,
@@ -12,6 +14,8 @@ use schema::{
 use super::{Attempt, Machine, admission::event};
 use crate::core::Step;
 
+/// How long a boot may go on after a rack was lost and before the next step is seen: large servers test their memory for minutes.
+const CUT: Duration = Duration::from_secs(180);
 /// What a second boot goes through anew.
 const BOOT: [CommissionStep; 7] = [
     CommissionStep::RackChosen,
@@ -27,7 +31,13 @@ impl Machine {
     /// Whether the machine is switched on once more when that step runs out of time.
     pub(super) fn boots_again(&self, attempt: &Attempt, step: CommissionStep) -> bool {
         let booting = BOOT.contains(&step) && attempt.is_done(CommissionStep::PowerOn);
-        booting && attempt.cut && attempt.again.is_none() && self.spec.power.power_type != PowerType::Manual
+        booting && attempt.cut.is_some() && attempt.again.is_none() && self.spec.power.power_type != PowerType::Manual
+    }
+
+    /// When that step, which has until `deadline` by itself, is given up.
+    pub(super) fn given_up(&self, attempt: &Attempt, step: CommissionStep, deadline: Timestamp) -> Timestamp {
+        let cut = attempt.cut.filter(|_| self.boots_again(attempt, step));
+        cut.map_or(deadline, |cut| deadline.min(cut + CUT))
     }
 
     /// It is; on another rack's order where that of the first boot is away.

@@ -396,7 +396,9 @@ impl Machine {
         let heard = self.with_attempt(|a| {
             a.away.retain(|away| *away != rack);
             a.away.extend(Some(rack).filter(|_| !up));
-            a.cut |= !up && a.boot_racks.contains(&rack) && a.is_booting();
+            if !up && a.boot_racks.contains(&rack) && a.is_booting() {
+                a.cut = Some(now);
+            }
         });
         if up {
             let again: Vec<_> = self.lost_effects(attempt).filter(|e| e.concerns(rack)).collect();

@@ -72,7 +72,11 @@ impl Machine {
             what,
             owed_by,
             since,
-            deadline: if self.by_hand(step) { since + HAND } else { attempt.deadline(step, since) },
+            deadline: if self.by_hand(step) {
+                since + HAND
+            } else {
+                self.given_up(attempt, step, attempt.deadline(step, since))
+            },
             evidence: attempt.seen.clone(),
             on_timeout: if self.boots_again(attempt, step) {
                 "the machine is booted once more, since a rack was lost while it booted".into()
