@@ -138,7 +138,7 @@ fn rack(c: &Catalogue, facts: &RackFacts) -> Value {
         "version": hello.as_ref().map(|h| h.version.clone()).unwrap_or_default(), "hardware_info": {},
         "current_commissioning_result_id": null, "current_testing_result_id": null, "current_installation_result_id": null,
         // Hostler's own, beside MAAS's.
-        "connected": hello.is_some(), "revoked": entry.revoked, "plan": hello.as_ref().map(|h| h.plan),
+        "connected": hello.is_some(), "revoked": entry.revoked, "plan": facts.state.as_ref().map(|state| state.plan_in_force),
         "state": facts.word(), "healthy": facts.fit(Duty::Names).is_ok(), "drained": entry.drained.map(|at| at.to_string()),
         "why": unfit.as_ref().map(|u| &u.why), "remedy": unfit.as_ref().map(|u| &u.remedy),
         "machines": machines, "services": self::services(facts),
