@@ -15,31 +15,30 @@ use schema::{
 };
 use serde_json::Value;
 
+mod cell;
+pub mod drawn;
 mod faults;
 mod furniture;
 mod hosted;
 mod laws;
 mod link;
 mod metal;
-mod queue;
-mod cell;
 mod office;
+mod queue;
 mod weather;
 mod world;
 
-
-
-pub use self::{
-    faults::{Chaos, Ill},
-    weather::{Way, Weather},
-};
 use self::{
+    cell::Rack,
     laws::Laws,
     link::Link,
     metal::Metal,
     queue::{Journal, Queue},
-    cell::Rack,
     world::{BEGIN, Ev, World},
+};
+pub use self::{
+    faults::{Chaos, Ill},
+    weather::{Way, Weather},
 };
 use crate::hardware::{Draw, Hardware};
 
@@ -149,9 +148,8 @@ impl Yard {
     #[must_use]
     pub fn new(scenario: Scenario) -> Self {
         let draw = Draw::of(scenario.seed, 0x7961_7264);
-        let racks: Vec<Rack> = (0..scenario.racks)
-            .map(|n| Rack::new(furniture::rack_id(n), furniture::rack_address(n)))
-            .collect();
+        let racks: Vec<Rack> =
+            (0..scenario.racks).map(|n| Rack::new(furniture::rack_id(n), furniture::rack_address(n))).collect();
         let metals: Vec<Metal> = (0..scenario.machines)
             .map(|index| {
                 let rack = usize::try_from(index).unwrap_or(0) % scenario.racks.max(1);
@@ -273,10 +271,17 @@ impl Yard {
     #[must_use]
     pub fn explain(&self, index: u32) -> Value {
         let Some(machine) = self.machine(index) else { return Value::Null };
-        let clocks: Vec<String> = self.0.region.racks.iter().filter_map(|(id, hosted)| {
-            hosted.core.clock.filter(actors::rack::RackClock::is_off).map(|clock| clock.said_of(*id))
-        }).collect();
-        let heard: Vec<_> = self.0.region.foreign.iter().flat_map(|(id, all)| all.iter().map(|f| (*id, f.clone()))).collect();
+        let clocks: Vec<String> = self
+            .0
+            .region
+            .racks
+            .iter()
+            .filter_map(|(id, hosted)| {
+                hosted.core.clock.filter(actors::rack::RackClock::is_off).map(|clock| clock.said_of(*id))
+            })
+            .collect();
+        let heard: Vec<_> =
+            self.0.region.foreign.iter().flat_map(|(id, all)| all.iter().map(|f| (*id, f.clone()))).collect();
         explain::with(&machine, &clocks, &heard, self.now())
     }
 

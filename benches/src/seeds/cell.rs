@@ -148,19 +148,57 @@ pub(super) struct Rack {
 pub(super) enum RackEv {
     PlanDurable(Box<PlanUpdate>),
     Gathered,
-    Silence { acked: ReportSeq },
+    Silence {
+        acked: ReportSeq,
+    },
     Clock,
     /// A driver's run reaches the BMC.
-    Bmc { machine: SystemId, run: u32, action: PowerAction },
-    Ran { machine: SystemId, run: u32, result: Result<Ran, actors::errand::PowerFault> },
-    Dhcp { metal: usize, socket: u64, bytes: Vec<u8> },
-    Overheard { server: Ipv4Addr },
-    Tftp { metal: usize, socket: u64, bytes: Vec<u8> },
-    TftpSilence { metal: usize, socket: u64, number: u64 },
-    Http { metal: usize, request: u64, asked: Box<Request> },
+    Bmc {
+        machine: SystemId,
+        run: u32,
+        action: PowerAction,
+    },
+    Ran {
+        machine: SystemId,
+        run: u32,
+        result: Result<Ran, actors::errand::PowerFault>,
+    },
+    Dhcp {
+        metal: usize,
+        socket: u64,
+        bytes: Vec<u8>,
+    },
+    Overheard {
+        server: Ipv4Addr,
+    },
+    Tftp {
+        metal: usize,
+        socket: u64,
+        bytes: Vec<u8>,
+    },
+    TftpSilence {
+        metal: usize,
+        socket: u64,
+        number: u64,
+    },
+    Http {
+        metal: usize,
+        request: u64,
+        asked: Box<Request>,
+    },
     /// The machine's kernel has acknowledged the last byte, or it never will.
-    Arrived { whose: (SystemId, AttemptId), file: String, kind: FileKind, bytes: u64, since: Timestamp, ok: bool },
-    Fetched { body: BodyRef, bytes: Option<Vec<u8>> },
+    Arrived {
+        whose: (SystemId, AttemptId),
+        file: String,
+        kind: FileKind,
+        bytes: u64,
+        since: Timestamp,
+        ok: bool,
+    },
+    Fetched {
+        body: BodyRef,
+        bytes: Option<Vec<u8>>,
+    },
     FetchTick,
 }
 

@@ -163,8 +163,10 @@ impl World {
         let name = &after.spec.hostname;
         let scripts = after.attempt.iter().flat_map(|a| &a.scripts);
         let store = &self.region.store;
-        let lost: Vec<_> =
-            scripts.filter(|s| store.results.get(&s.script.result) != Some(&s.status)).map(|s| &s.script.name).collect();
+        let lost: Vec<_> = scripts
+            .filter(|s| store.results.get(&s.script.result) != Some(&s.status))
+            .map(|s| &s.script.name)
+            .collect();
         let law = lost.is_empty() && store.hardware.contains(&after.spec.system_id);
         self.laws.hold(law, || format!("{name} became Ready without the stored results of {lost:?}"));
         let metal = &self.metals[index];
@@ -221,7 +223,9 @@ impl World {
             .machines
             .values()
             .filter_map(|m| m.core.wait.as_ref().filter(|w| w.deadline + grace < now).map(|w| (m, w)))
-            .map(|(m, w)| format!("{} waits for {} since {} (until {})", m.core.spec.hostname, w.what, w.since, w.deadline))
+            .map(|(m, w)| {
+                format!("{} waits for {} since {} (until {})", m.core.spec.hostname, w.what, w.since, w.deadline)
+            })
             .collect();
         let awake: BTreeSet<_> = self.region.machines.keys().collect();
         let asleep = self.region.store.machines.iter().filter(|(id, _)| !awake.contains(id));
@@ -241,7 +245,8 @@ impl World {
                 continue;
             }
             let plan = &node.disk.plan;
-            let open: Vec<_> = plan.tickets().filter(|t| t.boot.is_some() && t.expires > now).map(|t| t.machine).collect();
+            let open: Vec<_> =
+                plan.tickets().filter(|t| t.boot.is_some() && t.expires > now).map(|t| t.machine).collect();
             let orders = node.disk.errands.values().filter(|(order, _)| order.is_some()).count();
             let (reports, first) = (node.disk.outbox.len(), node.disk.outbox.values().next().map(|r| r.fact.clone()));
             self.laws.hold(open.is_empty(), || format!("rack {rack} still holds tickets to boot {open:?}"));

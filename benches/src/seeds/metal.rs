@@ -14,15 +14,11 @@ use rack::{
         },
     },
 };
-use schema::{
-    id::SystemId,
-    power::PowerAction,
-    status::PowerState,
-};
+use schema::{id::SystemId, power::PowerAction, status::PowerState};
 
 use super::{
-    faults::{Fate, Ill},
     cell::RackEv,
+    faults::{Fate, Ill},
     weather::Way,
     world::{Ev, World},
 };

@@ -100,8 +100,15 @@ pub(super) enum RegionEv {
     /// The operator asks for that machine's commissioning, until it is under way.
     Commission(SystemId),
     /// A ticket is composed, its key sealed.
-    Publish { machine: Box<Machine>, attempt: AttemptId, racks: Vec<RackId>, expires: Timestamp },
-    Gather { rack: usize },
+    Publish {
+        machine: Box<Machine>,
+        attempt: AttemptId,
+        racks: Vec<RackId>,
+        expires: Timestamp,
+    },
+    Gather {
+        rack: usize,
+    },
     Turn(SystemId),
 }
 

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use actors::{agent::Agent, catalogue::Catalogue, errand::Errand, leases::SubnetLeases, machine::Machine, rack, subnet::Subnet};
+use actors::{
+    agent::Agent, catalogue::Catalogue, errand::Errand, leases::SubnetLeases, machine::Machine, rack, subnet::Subnet,
+};
 use schema::{
     id::{RackId, SystemId},
     messages::link::{FromRack, ToRack},
@@ -11,14 +13,14 @@ use schema::{
 
 use super::{
     Scenario,
+    cell::{Rack, RackEv},
     faults::Chaos,
     hosted::{self, Later, Who},
     laws::Laws,
     link::Link,
     metal::{Metal, MetalEv},
-    queue::{Journal, Queue},
-    cell::{Rack, RackEv},
     office::{Region, RegionEv},
+    queue::{Journal, Queue},
     weather::{Cuts, Weather},
 };
 use crate::hardware::Draw;
@@ -28,17 +30,49 @@ pub(super) const BEGIN: Timestamp = Timestamp(1_790_000_000_000_000);
 
 /// Something that is due.
 pub(super) enum Ev {
-    Actor { who: Who, life: u32, later: Later },
-    Region { life: u32, what: RegionEv },
-    Rack { rack: usize, life: u32, what: RackEv },
-    Metal { index: usize, what: MetalEv },
+    Actor {
+        who: Who,
+        life: u32,
+        later: Later,
+    },
+    Region {
+        life: u32,
+        what: RegionEv,
+    },
+    Rack {
+        rack: usize,
+        life: u32,
+        what: RackEv,
+    },
+    Metal {
+        index: usize,
+        what: MetalEv,
+    },
     /// The rack tries to connect.
-    Dial { rack: usize, life: u32 },
+    Dial {
+        rack: usize,
+        life: u32,
+    },
     /// The link of that number has been silent for too long.
-    Idle { rack: usize, number: u64, cut: u64 },
-    ToRack { rack: usize, number: u64, message: Box<ToRack> },
-    FromRack { rack: usize, number: u64, message: Box<FromRack> },
-    Welcome { rack: usize, number: u64 },
+    Idle {
+        rack: usize,
+        number: u64,
+        cut: u64,
+    },
+    ToRack {
+        rack: usize,
+        number: u64,
+        message: Box<ToRack>,
+    },
+    FromRack {
+        rack: usize,
+        number: u64,
+        message: Box<FromRack>,
+    },
+    Welcome {
+        rack: usize,
+        number: u64,
+    },
     Chaos(Chaos),
 }
 

@@ -16,3 +16,14 @@ fn in_fair_weather_every_machine_becomes_ready() {
     assert!(others.is_empty(), "{others:#?}");
     assert!(outcome.machines.iter().all(|m| m.boots == 1 && !m.is_on), "{:#?}", outcome.machines);
 }
+
+#[test]
+fn the_same_seed_is_the_same_journal_and_another_is_another() {
+    let hash = |seed| {
+        let rough = benches::seeds::Scenario::drawn(seed, 12);
+        run(rough).hash
+    };
+    let first = hash(5);
+    assert_eq!(first, hash(5));
+    assert_ne!(first, hash(6));
+}

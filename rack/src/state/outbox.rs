@@ -46,7 +46,7 @@ fn class(fact: &Fact) -> Class {
     }
 }
 
-/// The reports that wait, by number.
+/// The reports that wait, by number. The simulation keeps its outbox by it, too.
 #[derive(Debug)]
 pub struct Index {
     limits: OutboxLimits,
@@ -56,10 +56,13 @@ pub struct Index {
 }
 
 impl Index {
+    /// None waits yet.
+    #[must_use]
     pub fn new(limits: OutboxLimits) -> Self {
         Self { limits, held: BTreeMap::new(), by_class: Default::default(), bytes: 0 }
     }
 
+    /// One more waits.
     pub fn add(&mut self, seq: u64, bytes: u64, fact: &Fact) {
         let class = class(fact);
         self.held.insert(seq, (bytes, class));
@@ -88,11 +91,11 @@ impl Index {
         gone
     }
 
-    pub fn last(&self) -> Option<u64> {
+    pub(super) fn last(&self) -> Option<u64> {
         self.held.keys().next_back().copied()
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.held.len()
     }
 

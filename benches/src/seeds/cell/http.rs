@@ -178,14 +178,7 @@ impl World {
     }
 
     /// After how long it arrives; `None`: the way is cut, and the connection hangs.
-    fn send_answer(
-        &mut self,
-        rack: usize,
-        metal: usize,
-        request: u64,
-        status: u16,
-        body: Vec<u8>,
-    ) -> Option<Duration> {
+    fn send_answer(&mut self, rack: usize, metal: usize, request: u64, status: u16, body: Vec<u8>) -> Option<Duration> {
         if self.cuts.has(Way::Machines(rack)) {
             return None;
         }

@@ -30,7 +30,8 @@ impl World {
     pub(in crate::seeds) fn rack_linked(&mut self, rack: usize, last: ReportSeq) {
         let node = &mut self.racks[rack];
         if node.disk.last < last.0 {
-            self.laws.broken(format!("the region has report {last} of rack {rack}, which wrote {} only", node.disk.last));
+            self.laws
+                .broken(format!("the region has report {last} of rack {rack}, which wrote {} only", node.disk.last));
         }
         node.disk.forget(last);
         node.memory.acked = last;
