@@ -14,6 +14,7 @@ pub mod power_input;
 pub mod profile;
 pub mod report;
 pub mod script;
+pub mod seeds;
 pub mod setting;
 pub mod subnet;
 pub mod yaml;
@@ -69,7 +70,7 @@ pub enum Command {
     /// The load benches
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// What a hand does in the yard of `hostler dev`
+    /// What a hand does in the yard of `hostler dev`; and the yard on a virtual clock
     #[command(subcommand)]
     Yard(yard::Command),
     /// Check what the roles need of this host
@@ -112,6 +113,8 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Dev(dev) => dev::run(dev),
         Command::Bench(bench) => bench::run(&global, bench),
         Command::Rack(rack) => rack::run(&global, rack),
+        Command::Yard(yard::Command::Seed(seed)) => seeds::one(&global, seed),
+        Command::Yard(yard::Command::Seeds(seeds)) => seeds::several(&global, seeds),
         other => operate(&global, other),
     }
 }

@@ -7,4 +7,5 @@ pub mod fleet;
 pub mod hardware;
 pub mod machine;
 pub mod relayed;
+pub mod seeds;
 pub mod yard;

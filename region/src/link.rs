@@ -40,7 +40,7 @@ use crate::{
 };
 
 mod copies;
-mod derive;
+pub mod derive;
 mod door;
 mod reports;
 mod services;

@@ -390,6 +390,17 @@ impl Machine {
         self.with_attempt(|a| a.see(at, text)).expecting(now)
     }
 
+    /// How a rack's link stands. Only the last word on it is kept: a link that flaps must not drive out what else was seen.
+    fn link_noted(&self, rack: RackId, word: &str, now: Timestamp) -> Step<Self> {
+        let text = |word: &str| format!(" rack {rack} {word}");
+        let before = [text("is connected again"), text("lost its link; it goes on alone")];
+        self.with_attempt(|a| {
+            a.seen.retain(|line| !before.iter().any(|text| line.ends_with(text)));
+            a.see(now, text(word).trim_start().into());
+        })
+        .expecting(now)
+    }
+
     pub(super) fn rack_link(&self, rack: RackId, up: bool, now: Timestamp) -> Step<Self> {
         let Some(attempt) = self.open_attempt() else { return self.errand_link(rack, up, now) };
         let in_charge = attempt.bmc_racks.get(attempt.bmc_rack) == Some(&rack);
@@ -403,7 +414,7 @@ impl Machine {
         if up {
             let again: Vec<_> = self.lost_effects(attempt).filter(|e| e.concerns(rack)).collect();
             // Orders and tickets are idempotent by attempt: a rack that has them ignores them.
-            return heard.noted(now, format!("rack {rack} is connected again"), now).with(again);
+            return heard.link_noted(rack, "is connected again", now).with(again);
         }
         let accepted = attempt.ordered.is_none() || attempt.is_done(CommissionStep::RackChosen);
         if in_charge && !accepted && attempt.another_rack() {
@@ -413,7 +424,7 @@ impl Machine {
             return elsewhere;
         }
         if in_charge || attempt.bmc_racks.contains(&rack) || attempt.boot_racks.contains(&rack) {
-            return heard.noted(now, format!("rack {rack} lost its link; it goes on alone"), now);
+            return heard.link_noted(rack, "lost its link; it goes on alone", now);
         }
         Step::ignored("that rack has no part in the attempt")
     }

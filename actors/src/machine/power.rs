@@ -22,6 +22,8 @@ const POWER_LIMIT: Duration = Duration::from_secs(150);
 pub(super) const ONE_OF_SEVERAL: Duration = Duration::from_secs(45);
 /// How long after that its word may take to come, before the next rack is tried without it.
 pub(super) const WORD: Duration = Duration::from_secs(15);
+/// Between the reason of a failure and what a power action said later.
+const AFTERWARDS: &str = " Afterwards: ";
 /// How long a question may take.
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -153,7 +155,11 @@ impl Machine {
         let error = format!("{} failed: {}rack {rack}: {why}", errand.action.label(), before.collect::<String>());
         let mut step = self.errand_over(PowerState::Error, now);
         if let Some(machine) = step.next.as_mut() {
-            machine.error = error;
+            // Why the machine failed stays; that it could not be switched off either is said after it.
+            machine.error = match self.lasting_error() {
+                "" => error,
+                reason => format!("{reason}{AFTERWARDS}{error}"),
+            };
         }
         step.with([line])
     }
@@ -171,12 +177,14 @@ impl Machine {
     }
 
     fn errand_over(&self, power_state: PowerState, now: Timestamp) -> Step<Self> {
-        let error = if power_state == PowerState::Error || self.status.label().starts_with("Failed") {
-            self.error.clone()
-        } else {
-            String::new()
-        };
+        let error = if power_state == PowerState::Error { &self.error } else { self.lasting_error() }.to_owned();
         Self { power_state, power_asked: Some(now), errand: None, error, ..self.clone() }.resting()
+    }
+
+    /// The reason of a failed status, without what a power action said after it; empty where the status is none of failure.
+    fn lasting_error(&self) -> &str {
+        let failed = self.status.label().starts_with("Failed");
+        if failed { self.error.split(AFTERWARDS).next().unwrap_or_default() } else { "" }
     }
 
     /// The state seen by a sweep.

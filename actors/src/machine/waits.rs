@@ -207,7 +207,9 @@ impl Attempt {
         let done = CommissionStep::ALL.into_iter().zip(&self.steps).rev().find(|(_, r)| r.state == StepState::Done);
         let after =
             done.map_or_else(String::new, |(s, r)| format!(" The last that was seen: {} ({}).", s.label(), r.evidence));
-        let evidence = self.seen.last().map_or_else(String::new, |e| format!(" Seen since: {e}"));
+        // The last line alone may be beside the point: a link that came back after a refusal.
+        let last = self.seen.get(self.seen.len().saturating_sub(3)..).unwrap_or_default().join("; ");
+        let evidence = if last.is_empty() { last } else { format!(" Seen last: {last}.") };
         format!("Step {} ({}) ran out of time waiting for {what}.{after}{evidence}", step.number(), step.label())
     }
 }

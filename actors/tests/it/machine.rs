@@ -401,3 +401,36 @@ fn hardware_names_the_interface_that_took_the_lease_and_its_macs_may_boot_from_n
     assert_eq!(stored, Some("52:54:00:77:00:01".parse().unwrap()));
     assert!(step.next.unwrap().spec.macs.contains(&"52:54:00:77:00:02".parse().unwrap()));
 }
+
+#[test]
+fn why_a_machine_failed_stays_when_it_cannot_be_switched_off_either() {
+    let (machine, _) = after(3);
+    let (action, why, remedy) = (PowerAction::NetworkBoot, "wrong password".into(), "set it".into());
+    let (failed, _) = run(machine, [fact(rack(1), 1, 20, Fact::PowerFailed { action, why, remedy })], 20);
+    let off = failed.errand.as_ref().unwrap().attempt.0;
+    let refused = |n: u32| {
+        let (action, why, remedy) = (PowerAction::Off, format!("locked {n}"), "unlock it".into());
+        fact(rack(1), n, 30, Fact::PowerFailed { action, why, remedy })
+    };
+    let (machine, _) = run(failed, [refused(off)], 30);
+    let said = |m: &Machine, word: &str| m.error.matches(word).count();
+    assert_eq!((said(&machine, "wrong password"), said(&machine, "set it"), said(&machine, "locked")), (1, 1, 1));
+    // Another try says its own word in place of the one before; one that succeeds leaves the reason alone.
+    let asked = MachineEvent::Power { by: "admin".into(), action: PowerAction::Off, brief: brief() };
+    let (machine, _) = run(machine, [asked.clone(), refused(off + 1)], 40);
+    assert_eq!((said(&machine, "wrong password"), said(&machine, "locked")), (1, 1), "{}", machine.error);
+    let done = fact(rack(1), off + 2, 60, power_done(PowerAction::Off, PowerState::Off));
+    let (machine, _) = run(machine, [asked, done], 50);
+    assert_eq!((said(&machine, "wrong password"), said(&machine, "locked")), (1, 0), "{}", machine.error);
+}
+
+#[test]
+fn a_link_that_flaps_does_not_hide_what_else_was_seen() {
+    let (machine, _) = after(13);
+    let refused = fact(rack(1), 1, 20, Fact::AuthRefused { why: "expired".into(), skew_s: Some(-9_000) });
+    let flaps = (0..20).map(|n| MachineEvent::RackLink { rack: rack(1), up: n % 2 == 1 });
+    let (machine, _) = run(machine, std::iter::once(refused).chain(flaps), 20);
+    let late = machine.wait.as_ref().unwrap().deadline;
+    let next = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, late).next.unwrap();
+    assert!(next.error.contains("9000 s behind"), "{}", next.error);
+}

@@ -38,7 +38,7 @@ pub use self::{
     multipart::{Form, FormError, Part},
     oauth::{Credentials, Denied},
     progress::Progress,
-    tar::{Member, Source},
+    tar::{Member, Source, assemble},
 };
 use super::{HttpState, ends};
 use crate::boot::host::host;

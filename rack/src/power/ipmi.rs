@@ -4,7 +4,7 @@ mod native;
 pub mod target;
 pub mod tool;
 
-use actors::errand::FaultKind;
+use actors::errand::{FaultKind, PowerFault};
 use schema::power::{PowerAccess, PowerAction};
 
 use self::{
@@ -12,7 +12,10 @@ use self::{
     target::Target,
     tool::{Speech, Tool},
 };
-use super::{Power, PowerSettings, Running, fault, rmcp::Suite};
+use super::{
+    Power, PowerSettings, Running, fault,
+    rmcp::{Suite, console::Failure},
+};
 use crate::service::Meter;
 
 /// How IPMI is spoken (`[power] ipmi`).
@@ -69,6 +72,14 @@ impl Power for Ipmi {
                 _ => tool,
             })
         })
+    }
+}
+
+/// What a failed command means to the operator, as the native driver says it.
+#[must_use]
+pub fn fault_of(host: &str, failure: Failure) -> PowerFault {
+    match native::of_failure(host, failure) {
+        Trouble::OneAndHalf(fault) | Trouble::Suites(fault) | Trouble::Fault(fault) => fault,
     }
 }
 

@@ -46,9 +46,9 @@ fn class(fact: &Fact) -> Class {
     }
 }
 
-/// The reports that wait, by number.
+/// The reports that wait, by number. The simulation keeps its outbox by it, too.
 #[derive(Debug)]
-pub(super) struct Index {
+pub struct Index {
     limits: OutboxLimits,
     held: BTreeMap<u64, (u64, Class)>,
     by_class: [BTreeSet<u64>; 3],
@@ -56,11 +56,14 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn new(limits: OutboxLimits) -> Self {
+    /// None waits yet.
+    #[must_use]
+    pub fn new(limits: OutboxLimits) -> Self {
         Self { limits, held: BTreeMap::new(), by_class: Default::default(), bytes: 0 }
     }
 
-    pub(super) fn add(&mut self, seq: u64, bytes: u64, fact: &Fact) {
+    /// One more waits.
+    pub fn add(&mut self, seq: u64, bytes: u64, fact: &Fact) {
         let class = class(fact);
         self.held.insert(seq, (bytes, class));
         self.set(class).insert(seq);
@@ -68,14 +71,14 @@ impl Index {
     }
 
     /// Takes out every number up to and with `through`.
-    pub(super) fn acked(&mut self, through: u64) -> Vec<u64> {
+    pub fn acked(&mut self, through: u64) -> Vec<u64> {
         let gone: Vec<_> = self.held.range(..=through).map(|(seq, _)| *seq).collect();
         gone.iter().for_each(|seq| self.remove(*seq));
         gone
     }
 
     /// Takes out what must go to come within the bounds again.
-    pub(super) fn overflow(&mut self) -> Vec<u64> {
+    pub fn overflow(&mut self) -> Vec<u64> {
         let mut gone = Vec::new();
         while self.held.len() > self.limits.reports.max(1) || self.bytes > self.limits.bytes {
             if self.held.len() <= 1 {

@@ -24,19 +24,21 @@ pub async fn show(Own(call): Own) -> OwnAnswer {
     call.user()?;
     let id = super::machines::id(&call).map_err(|_| Fault::NotFound("There is no machine of that id.".into()))?;
     let (machine, clocks) = (call.house.state(id).await?, call.house.clocks_off().await);
-    let mut explained = with(&machine, &clocks);
-    explained["foreign_dhcp"] = foreign(&machine, &call.house.app.links.foreign());
-    Ok(json(&explained))
+    Ok(json(&with(&machine, &clocks, &call.house.app.links.foreign(), actors::clock::now())))
 }
 
-/// The explanation, with what is known of the racks' clocks among the evidence of its wait.
-fn with(m: &Machine, clocks: &[String]) -> Value {
-    if clocks.is_empty() || m.wait.is_none() {
-        return of(m);
-    }
-    let mut m = m.clone();
-    m.wait.iter_mut().for_each(|wait| wait.evidence.extend(clocks.iter().cloned()));
-    of(&m)
+/// The explanation, with what is known of the racks' clocks among the evidence of its wait, and of other DHCP servers.
+#[must_use]
+pub fn with(m: &Machine, clocks: &[String], heard: &[(RackId, ForeignDhcp)], now: Timestamp) -> Value {
+    let mut explained = if clocks.is_empty() || m.wait.is_none() {
+        at(m, now)
+    } else {
+        let mut m = m.clone();
+        m.wait.iter_mut().for_each(|wait| wait.evidence.extend(clocks.iter().cloned()));
+        at(&m, now)
+    };
+    explained["foreign_dhcp"] = foreign(m, heard);
+    explained
 }
 
 /// Other DHCP servers on the wires where the machine may ask: one of them may have answered it instead of us.
@@ -56,7 +58,12 @@ fn foreign(m: &Machine, heard: &[(RackId, ForeignDhcp)]) -> Value {
 /// The explanation as JSON; `text` is the same for reading.
 #[must_use]
 pub fn of(m: &Machine) -> Value {
-    let now = actors::clock::now();
+    at(m, actors::clock::now())
+}
+
+/// The explanation as it is at `now`.
+#[must_use]
+pub fn at(m: &Machine, now: Timestamp) -> Value {
     json!({
         "machine": m.spec.system_id, "hostname": m.spec.hostname, "fqdn": fqdn(&m.spec.hostname, &m.spec.domain), "at": now.to_string(),
         "status": m.status.label(), "power_state": m.power_state.label(), "error": m.error,

@@ -17,18 +17,35 @@ use crate::{app::App, bodies::Bodies, builtin};
 /// Reads what the region has to know of the report, on a thread that may block.
 pub(super) async fn derive(app: &App, report: &Report) -> Derived {
     let Fact::ScriptEnded { name, exit_status, output, .. } = &report.fact else { return Derived::default() };
-    let tells = *exit_status == 0 && [builtin::INVENTORY, builtin::LLDP].contains(&name.as_str());
-    if !tells && output.result.is_none() {
+    if !worth_reading(name, *exit_status, output) {
         return Derived::default();
     }
-    let (name, output, bodies) = (name.clone(), output.clone(), app.bodies.clone());
-    let read = tokio::task::spawn_blocking(move || read(&name, tells, &output, |content| bytes(content, &bodies)));
-    let problem = |problem| Derived { problem: Some(problem), ..Derived::default() };
-    match read.await {
-        Ok(Ok(derived)) => derived,
-        Ok(Err(why)) => problem(why),
-        Err(error) => problem(format!("its output could not be read: {error}")),
+    let (report, bodies) = (report.clone(), app.bodies.clone());
+    let read = tokio::task::spawn_blocking(move || of(&report, |content| bytes(content, &bodies)));
+    read.await.unwrap_or_else(|error| unread(format!("its output could not be read: {error}")))
+}
+
+/// What the region has to know of a report. Pure but for `bytes`, which finds the bodies that did not travel within it.
+#[must_use]
+pub fn of(report: &Report, bytes: impl Fn(&Content) -> Result<Vec<u8>, String>) -> Derived {
+    let Fact::ScriptEnded { name, exit_status, output, .. } = &report.fact else { return Derived::default() };
+    if !worth_reading(name, *exit_status, output) {
+        return Derived::default();
     }
+    read(name, tells(name, *exit_status), output, bytes).unwrap_or_else(unread)
+}
+
+/// Whether the script's output is facts about the hardware.
+fn tells(name: &str, exit_status: i32) -> bool {
+    exit_status == 0 && [builtin::INVENTORY, builtin::LLDP].contains(&name)
+}
+
+fn worth_reading(name: &str, exit_status: i32, output: &ScriptOutput) -> bool {
+    tells(name, exit_status) || output.result.is_some()
+}
+
+fn unread(problem: String) -> Derived {
+    Derived { problem: Some(problem), ..Derived::default() }
 }
 
 /// The result file's own judgement, and for the scripts that tell of the hardware, what their output says.

@@ -100,7 +100,7 @@ pub(super) fn legacy(boot: &TicketBoot) -> Vec<Member> {
 ///
 /// # Errors
 /// When a body cannot be read or a path does not fit the format.
-pub(super) fn assemble(
+pub fn assemble(
     members: &[Member],
     now: Timestamp,
     read: impl Fn(BodyRef) -> io::Result<Vec<u8>>,

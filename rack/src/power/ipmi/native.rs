@@ -289,6 +289,11 @@ fn trouble(host: &str, stop: Stop) -> Trouble {
             return Trouble::Fault(fault(FaultKind::Unreachable, why, "check this rack's routes and firewall"));
         }
     };
+    of_failure(host, failure)
+}
+
+/// What a BMC's answer, or its silence, means to the operator.
+pub(super) fn of_failure(host: &str, failure: Failure) -> Trouble {
     let why = format!("the BMC at {host}: {failure}");
     let said = |kind, remedy: &str| Trouble::Fault(fault(kind, why.clone(), remedy));
     match failure {

@@ -1,0 +1,143 @@
+//! A seed's story: the weather, who is ill, what befalls nodes and ways. And its oracle: what a machine may say at its end, from what was
+//! done to it alone.
+
+use std::time::Duration;
+
+use region::builtin::INVENTORY;
+use schema::status::NodeStatus;
+
+use super::{Chaos, Ended, Ill, Outcome, Scenario, Way, Weather};
+use crate::hardware::Draw;
+
+/// Of a thousand machines so many are ill.
+pub const ILL: u64 = 120;
+/// Most kills of the region, kills of racks, cuts of ways, absences of the store; each seed draws its own number.
+pub const BEFALLS: [(&str, u64); 4] = [("region kills", 2), ("rack kills", 3), ("cuts", 3), ("store absences", 1)];
+/// When those happen, in seconds after the beginning.
+const WITHIN: u64 = 240;
+
+/// A script that every machine runs.
+const SCRIPT: &str = "maas-support-info";
+
+/// Every ill that a seed may draw, and what the machine's end must say: one of the words; none for an ill that it gets over.
+const ILLS: [(Ill, &[&str]); 18] = [
+    (Ill::WrongPassword, &["the password of the user"]),
+    (Ill::SilentBmc, &["did not answer"]),
+    (Ill::BusyBmc, &["busy"]),
+    (Ill::LossyBmc, &[]),
+    (Ill::Powerless, &["never came to the state", "no success before the deadline"]),
+    (Ill::DeafCard, &["a DHCP request from"]),
+    (Ill::OtherCard, &["a DHCP request from"]),
+    (Ill::Loses("boot-kernel"), &["the kernel to be asked for"]),
+    (Ill::Loses("/squashfs"), &["the ephemeral system to be fetched"]),
+    (Ill::Loses("user-data"), &["cloud-init to fetch its user-data"]),
+    (Ill::Clock(-31_536_000), &["clock is 3153"]),
+    (Ill::WrongKey, &["Invalid signature"]),
+    (Ill::ScriptFails(SCRIPT), &["failed scripts: maas-support-info"]),
+    (Ill::ScriptTimesOut(SCRIPT), &["failed scripts: maas-support-info"]),
+    (Ill::FreezesIn("maas-list-modaliases"), &["maas-list-modaliases"]),
+    (Ill::RebootsIn("maas-list-modaliases"), &["maas-list-modaliases"]),
+    (Ill::Floods(SCRIPT), &[]),
+    (Ill::Garbles(INVENTORY), &["failed scripts: 50-maas-01-commissioning"]),
+];
+
+impl Scenario {
+    /// The story of that seed.
+    #[must_use]
+    pub fn drawn(seed: u64, machines: u32) -> Self {
+        let mut draw = Draw::of(seed, 0x0066_6175_6c74);
+        let fair = Self::fair(seed, machines);
+        let weather = Weather::drawn(&mut draw);
+        let ills = (0..machines).filter_map(|n| {
+            let ill = draw.below(1_000) < ILL;
+            ill.then(|| (n, draw.pick(&ILLS).0.clone()))
+        });
+        let ills = ills.collect();
+        let mut chaos = Vec::new();
+        let [regions, racks, cuts, stores] = BEFALLS.map(|(_, most)| draw.below(most + 1));
+        for _ in 0..regions {
+            befall(&mut draw, &mut chaos, 30, Chaos::KillRegion, Chaos::StartRegion);
+        }
+        for _ in 0..racks {
+            let rack = pick(&mut draw, fair.racks);
+            befall(&mut draw, &mut chaos, 20, Chaos::KillRack(rack), Chaos::StartRack(rack));
+        }
+        for _ in 0..cuts {
+            let rack = pick(&mut draw, fair.racks);
+            let (way, most) = match draw.below(3) {
+                0 => (Way::Region(rack), 90),
+                1 => (Way::Machines(rack), 30),
+                _ => (Way::Bmcs(rack), 30),
+            };
+            befall(&mut draw, &mut chaos, most, Chaos::Cut(way), Chaos::Mend(way));
+        }
+        for _ in 0..stores {
+            let at = Duration::from_secs(2 + draw.below(WITHIN));
+            chaos.push((at, Chaos::StoreAway(Duration::from_secs(1 + draw.below(20)))));
+        }
+        Self { weather, ills, chaos, ..fair }
+    }
+
+    /// Whether a rack of that number, or the way to its machines or BMCs, ever failed.
+    fn befell(&self, rack: usize) -> bool {
+        self.chaos.iter().any(|(_, chaos)| match chaos {
+            Chaos::KillRack(n) | Chaos::Cut(Way::Machines(n)) | Chaos::Cut(Way::Region(n)) => *n == rack,
+            // The order may have been given to any of them.
+            Chaos::Cut(Way::Bmcs(_)) => true,
+            _ => false,
+        })
+    }
+
+    /// What of an outcome does not agree with what was done.
+    #[must_use]
+    pub fn disagrees(&self, outcome: &Outcome) -> Vec<String> {
+        let laws = outcome.broken.iter().cloned();
+        laws.chain(outcome.machines.iter().filter_map(|m| self.judge(m))).collect()
+    }
+
+    fn judge(&self, m: &Ended) -> Option<String> {
+        let wrong = |why: &str| {
+            let (name, status, error) = (&m.hostname, m.status.label(), &m.error);
+            Some(format!("{name} ({:?}, hung: {:?}) is {status}: {error}: {why}", m.ills, m.hung))
+        };
+        let words: Vec<&[&str]> =
+            m.ills.iter().filter_map(|ill| ILLS.iter().find(|(known, _)| known == ill)).map(|(_, w)| *w).collect();
+        let said = words.iter().any(|words| words.iter().any(|word| m.error.contains(word)));
+        let doomed = words.iter().any(|words| !words.is_empty());
+        match m.status {
+            NodeStatus::Ready if doomed => wrong("it cannot be"),
+            NodeStatus::Ready if !m.error.is_empty() => wrong("an error is left"),
+            NodeStatus::Ready => None,
+            NodeStatus::FailedCommissioning if said => {
+                remedy(m).or_else(|| wrong("there is no remedy")).filter(|s| !s.is_empty())
+            }
+            NodeStatus::FailedCommissioning if self.befell(m.rack) => self.by_outage(m).and_then(|why| wrong(why)),
+            NodeStatus::FailedCommissioning => wrong("nothing was done to it that would explain that"),
+            _ => wrong("it has not ended"),
+        }
+    }
+
+    /// A failure by what befell its rack: a step that ran out of time, or a BMC that did not answer.
+    fn by_outage(&self, m: &Ended) -> Option<&'static str> {
+        let timed =
+            m.error.contains("ran out of time") && (m.hung.is_some() || m.boots > 0 || m.error.contains("Step 3"));
+        let power = m.error.contains("did not answer") || m.error.contains("its link was lost");
+        (!timed && !power).then_some("an outage does not explain that")
+    }
+}
+
+fn remedy(m: &Ended) -> Option<String> {
+    m.error.contains("Remedy: ").then(String::new)
+}
+
+fn pick(draw: &mut Draw, racks: usize) -> usize {
+    usize::try_from(draw.below(racks as u64)).unwrap_or(0)
+}
+
+/// Something begins at some time, and ends after at most so many seconds.
+fn befall(draw: &mut Draw, chaos: &mut Vec<(Duration, Chaos)>, most: u64, begins: Chaos, ends: Chaos) {
+    let at = Duration::from_millis(2_000 + draw.below(WITHIN * 1_000));
+    let lasts = Duration::from_millis(500 + draw.below(most * 1_000));
+    chaos.push((at, begins));
+    chaos.push((at + lasts, ends));
+}

@@ -1,0 +1,234 @@
+//! What is done to the deterministic yard: ills of single machines, and what befalls nodes and ways. It knows what it did: it is the oracle.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use super::{
+    furniture,
+    hosted::{Tag, Who, tell},
+    office::RegionEv,
+    weather::Way,
+    world::World,
+};
+use crate::machine::Request;
+
+/// What is wrong with a machine, from its beginning to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ill {
+    /// The password that the region has is not the BMC's.
+    WrongPassword,
+    /// The BMC answers nothing.
+    SilentBmc,
+    /// The BMC answers that it is busy.
+    BusyBmc,
+    /// The BMC loses two of three requests.
+    LossyBmc,
+    /// The BMC accepts orders and does nothing.
+    Powerless,
+    /// The BMC says on for ever.
+    SaysOn,
+    /// The machine boots its own disk, whatever the BMC was told.
+    DeafCard,
+    /// It boots with another card than the one that is known.
+    OtherCard,
+    /// Requests that hold this text are lost.
+    Loses(&'static str),
+    /// Its clock, in seconds after ours.
+    Clock(i64),
+    /// It signs with another secret.
+    WrongKey,
+    /// That script exits with 1.
+    ScriptFails(&'static str),
+    /// That script is ended by the runner at its time-out.
+    ScriptTimesOut(&'static str),
+    /// Nothing more is heard from the machine once that script has begun.
+    FreezesIn(&'static str),
+    /// The machine starts anew, from its disk, in the middle of that script.
+    RebootsIn(&'static str),
+    /// That script prints three million bytes.
+    Floods(&'static str),
+    /// What that script prints is no JSON.
+    Garbles(&'static str),
+    /// The runner says at the end that it failed.
+    RunnerFails,
+}
+
+/// What becomes of a request.
+pub(super) enum Fate {
+    Goes,
+    Lost,
+    /// The machine does nothing any more.
+    Freezes,
+    /// The machine starts anew.
+    Reboots,
+}
+
+impl Ill {
+    /// How far the machine's clock is ahead.
+    pub(super) fn skew_s(&self) -> i64 {
+        if let Self::Clock(seconds) = self { *seconds } else { 0 }
+    }
+
+    /// Whether a datagram with this text is lost.
+    pub(super) fn swallows(&self, text: &str) -> bool {
+        matches!(self, Self::Loses(part) if text.contains(part))
+    }
+
+    /// Has its way with a request of the machine.
+    pub(super) fn meddle(&self, request: &mut Request) -> Fate {
+        let head_end = request.bytes.windows(4).position(|w| w == b"\r\n\r\n").map_or(request.bytes.len(), |at| at + 4);
+        let head = String::from_utf8_lossy(request.bytes.get(..head_end).unwrap_or_default()).into_owned();
+        if self.swallows(head.lines().next().unwrap_or_default()) {
+            return Fate::Lost;
+        }
+        if *self == Self::WrongKey {
+            let wrong = head.replace("oauth_signature=\"%26", "oauth_signature=\"%26x");
+            let body = request.bytes.split_off(head_end);
+            request.bytes = [wrong.into_bytes(), body].concat();
+            return Fate::Goes;
+        }
+        let body = request.bytes.get(head_end..).unwrap_or_default();
+        let says = |what: &str| find(body, what.as_bytes()).is_some();
+        let ended = |name: &str| says(&format!("Finished {name}:"));
+        match self {
+            Self::FreezesIn(name) if ended(name) => Fate::Freezes,
+            Self::RebootsIn(name) if ended(name) => Fate::Reboots,
+            Self::ScriptFails(name) if ended(name) => {
+                replace(request, b"name=\"exit_status\"\r\n\r\n0", b"name=\"exit_status\"\r\n\r\n1");
+                Fate::Goes
+            }
+            Self::ScriptTimesOut(name) if ended(name) => {
+                replace(request, b"\r\n\r\nWORKING\r\n", b"\r\n\r\nTIMEDOUT\r\n");
+                replace(request, b"name=\"exit_status\"\r\n\r\n0", b"name=\"exit_status\"\r\n\r\n124");
+                Fate::Goes
+            }
+            Self::Floods(name) if ended(name) => {
+                let head = format!("filename=\"{name}.out\"\r\nContent-Type: application/octet-stream\r\n\r\n");
+                let flood = [head.as_bytes(), "all work and no play\n".repeat(150_000).as_bytes()].concat();
+                replace(request, head.as_bytes(), &flood);
+                Fate::Goes
+            }
+            Self::Garbles(name) if ended(name) => {
+                for file in [(*name).to_owned(), format!("{name}.out")] {
+                    let head = format!("filename=\"{file}\"\r\nContent-Type: application/octet-stream\r\n\r\n");
+                    let garbled = [head.as_bytes(), b"Traceback (most recent call last): "].concat();
+                    replace(request, head.as_bytes(), &garbled);
+                }
+                Fate::Goes
+            }
+            Self::RunnerFails if says("\r\n\r\nOK\r\n") => {
+                replace(request, b"\r\n\r\nOK\r\n", b"\r\n\r\nFAILED\r\n");
+                replace(request, b"name=\"error\"\r\n\r\n", b"name=\"error\"\r\n\r\nthe disk of the system is full");
+                Fate::Goes
+            }
+            _ => Fate::Goes,
+        }
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|w| w == what)
+}
+
+fn replace(request: &mut Request, what: &[u8], by: &[u8]) {
+    if let Some(at) = find(&request.bytes, what) {
+        request.bytes.splice(at..at + what.len(), by.iter().copied());
+    }
+}
+
+/// What befalls nodes and ways, at its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chaos {
+    KillRegion,
+    StartRegion,
+    KillRack(usize),
+    StartRack(usize),
+    Cut(Way),
+    Mend(Way),
+    /// Nothing can be written on that rack's disk, or it can again.
+    DiskFull(usize, bool),
+    /// The database does not answer for so long.
+    StoreAway(Duration),
+    /// Another DHCP server stands on that rack's wire, or not any more.
+    Foreign(usize, bool),
+    /// A body on that rack's disk is another one than its name says.
+    Damage(usize, &'static str),
+    /// A body on that rack's disk is gone.
+    Lose(usize, &'static str),
+    /// A machine's ill begins, or ends.
+    Falls(u32, Ill),
+    Heals(u32),
+    /// Only for a trace: something to be read.
+    Nothing,
+}
+
+impl World {
+    pub(super) fn chaos(&mut self, chaos: Chaos) {
+        self.say(&format!("chaos {chaos:?}"));
+        match chaos {
+            Chaos::KillRegion => self.kill_region(),
+            Chaos::StartRegion => {
+                self.start_region();
+                self.ask_for_all();
+            }
+            Chaos::KillRack(rack) => self.kill_rack(rack),
+            Chaos::StartRack(rack) => self.start_rack(rack),
+            Chaos::Cut(Way::Region(rack)) => self.cut_link(rack, true),
+            Chaos::Mend(Way::Region(rack)) => self.cut_link(rack, false),
+            Chaos::Cut(way) => self.cuts.set(way, true),
+            Chaos::Mend(way) => self.cuts.set(way, false),
+            Chaos::DiskFull(rack, full) => self.racks[rack].disk.full = full,
+            Chaos::StoreAway(time) => self.region.store.away_until = self.queue.now + time,
+            Chaos::Foreign(rack, there) => {
+                self.racks[rack].foreign = there.then(|| Ipv4Addr::new(192, 168, 7, 1));
+            }
+            Chaos::Damage(rack, name) => {
+                if let Some(bytes) = self.racks[rack].disk.bodies.get_mut(&furniture::body(name).0) {
+                    bytes.reverse();
+                }
+            }
+            Chaos::Lose(rack, name) => drop(self.racks[rack].disk.bodies.remove(&furniture::body(name).0)),
+            Chaos::Falls(machine, ill) => self.falls(machine as usize, ill),
+            Chaos::Heals(machine) => {
+                if let Some(metal) = self.metals.get_mut(machine as usize) {
+                    metal.ills.clear();
+                    metal.chassis.faults = Default::default();
+                }
+            }
+            Chaos::Nothing => {}
+        }
+    }
+
+    /// The machine is ill from now on.
+    pub(super) fn falls(&mut self, index: usize, ill: Ill) {
+        let Some(metal) = self.metals.get_mut(index) else { return };
+        let faults = &mut metal.chassis.faults;
+        match ill {
+            Ill::WrongPassword => faults.wrong_password = true,
+            Ill::SilentBmc => faults.silent = true,
+            Ill::BusyBmc => faults.busy = true,
+            Ill::LossyBmc => faults.drops_every = std::num::NonZeroU32::new(2),
+            Ill::Powerless => faults.powerless = true,
+            Ill::SaysOn => faults.says = Some(true),
+            _ => {}
+        }
+        metal.ills.push(ill);
+    }
+
+    /// The operator asks for every machine that is New.
+    pub(super) fn ask_for_all(&mut self) {
+        let ids: Vec<_> = self.metals.iter().map(|metal| metal.id).collect();
+        for (n, id) in (0..).zip(ids) {
+            self.for_region(Duration::from_millis(200 + 7 * n), RegionEv::Commission(id));
+        }
+    }
+
+    /// An operator aborts what is under way there.
+    pub(super) fn abort(&mut self, index: usize) {
+        let id = self.metals[index].id;
+        if self.wake_machine(id) {
+            let event =
+                schema::messages::machine::MachineEvent::Abort { by: "operator".into(), comment: String::new() };
+            tell::<actors::machine::Machine>(self, Who::Machine(id), event, Tag::Nobody);
+        }
+    }
+}

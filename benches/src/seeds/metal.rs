@@ -1,0 +1,317 @@
+//! A machine of the deterministic yard with its BMC: `benches::machine` decides, this carries its packets over the weather.
+//! What is wrong with a machine is done to it here, at its wires.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use actors::errand::{PowerFault, Ran};
+use rack::{
+    dhcp::packet::MessageType,
+    power::{
+        ipmi::fault_of,
+        rmcp::{
+            BootDevice, BootFlags, Completion, Control,
+            console::{Awaited, Failure},
+        },
+    },
+};
+use schema::{id::SystemId, power::PowerAction, status::PowerState};
+
+use super::{
+    cell::RackEv,
+    faults::{Fate, Ill},
+    weather::Way,
+    world::{Ev, World},
+};
+use crate::{
+    bmc::chassis::{Chassis, PowerEvent},
+    hardware::Hardware,
+    machine::{Action, Event, Machine, Request},
+};
+
+/// One machine.
+pub(super) struct Metal {
+    pub(super) id: SystemId,
+    pub(super) hostname: String,
+    pub(super) hardware: Arc<Hardware>,
+    pub(super) rack: usize,
+    pub(super) bmc: String,
+    machine: Machine,
+    pub(super) chassis: Chassis,
+    pub(super) ip: Option<Ipv4Addr>,
+    /// Counts its sockets: what is meant for an old one is lost.
+    socket: u64,
+    wait: u64,
+    requests: u64,
+    request: Option<u64>,
+    /// It does nothing any more, whatever happens, until its power goes.
+    frozen: bool,
+    pub(super) ills: Vec<Ill>,
+    /// Why it hung last.
+    pub(super) hung: Option<String>,
+    /// What the operator was refused last.
+    pub(super) refused: Option<String>,
+    /// How often it was switched on.
+    pub(super) boots: u32,
+}
+
+/// What happens to it.
+pub(super) enum MetalEv {
+    Datagram { socket: u64, bytes: Vec<u8> },
+    Answered { request: u64, status: u16, body: Vec<u8> },
+    Failed { request: u64 },
+    Waited(u64),
+    Power(PowerEvent),
+}
+
+impl Metal {
+    pub(super) fn new(id: SystemId, hostname: String, hardware: Hardware, rack: usize, seed: u64) -> Self {
+        let hardware = Arc::new(hardware);
+        let [_, _, hi, lo] = (hardware.index + 1).to_be_bytes();
+        Self {
+            id,
+            hostname,
+            rack,
+            bmc: format!("10.78.{hi}.{lo}"),
+            machine: Machine::new(hardware.clone(), seed),
+            hardware,
+            chassis: Chassis::default(),
+            ip: None,
+            socket: 0,
+            wait: 0,
+            requests: 0,
+            request: None,
+            frozen: false,
+            ills: Vec::new(),
+            hung: None,
+            refused: None,
+            boots: 0,
+        }
+    }
+
+    /// Whether it waits for the answer to that request.
+    pub(super) fn awaits(&self, request: u64) -> bool {
+        self.request == Some(request)
+    }
+
+    /// What a driver makes of silence.
+    pub(super) fn unanswered(&self) -> Result<Ran, PowerFault> {
+        Err(fault_of(&self.bmc, Failure::Silent { awaited: Awaited::Abilities, tries: 4 }))
+    }
+
+    fn forget(&mut self) {
+        self.socket += 1;
+        self.wait += 1;
+        (self.request, self.ip, self.frozen) = (None, None, false);
+    }
+}
+
+impl World {
+    /// One run of the power driver, as a decision over the simulated BMC: its answer, and how long that takes.
+    pub(super) fn drive(&mut self, index: usize, action: PowerAction) -> (Result<Ran, PowerFault>, Duration) {
+        let quick = Duration::from_millis(40 + self.draw.below(200));
+        let metal = &mut self.metals[index];
+        let said = |failure| Err(fault_of(&metal.bmc, failure));
+        if metal.chassis.loses() {
+            return (metal.unanswered(), Duration::from_secs(7));
+        }
+        if metal.chassis.faults.wrong_password {
+            return (said(Failure::WrongPassword("maas".into())), quick);
+        }
+        if metal.chassis.faults.busy {
+            return (said(Failure::Command { command: "Chassis Control", completion: Completion::BUSY }), quick);
+        }
+        let on = metal.chassis.says_on();
+        let control = match action {
+            PowerAction::Query => {
+                let state = if on { PowerState::On } else { PowerState::Off };
+                return (Ok(Ran::State { state }), quick);
+            }
+            PowerAction::On => Control::On,
+            PowerAction::Off => Control::Off,
+            PowerAction::NetworkBoot => {
+                metal.chassis.set_boot(BootFlags::network_once(false));
+                if on { Control::Cycle } else { Control::On }
+            }
+        };
+        match metal.chassis.control(control) {
+            Ok(event) => {
+                if let Some(event) = event {
+                    self.queue.after(Duration::from_millis(5), Ev::Metal { index, what: MetalEv::Power(event) });
+                }
+                (Ok(Ran::Accepted { notes: Vec::new() }), quick)
+            }
+            Err(completion) => (said(Failure::Command { command: "Chassis Control", completion }), quick),
+        }
+    }
+
+    pub(super) fn metal_event(&mut self, index: usize, what: MetalEv) {
+        let clock = self.queue.now.seconds() + self.metals[index].ills.iter().map(Ill::skew_s).sum::<i64>();
+        let metal = &mut self.metals[index];
+        if metal.frozen && !matches!(what, MetalEv::Power(_)) {
+            return;
+        }
+        let actions = match what {
+            MetalEv::Power(event) => return self.power(index, event, clock),
+            MetalEv::Datagram { socket, bytes } if socket == metal.socket => {
+                metal.machine.step(Event::Datagram(&bytes), clock)
+            }
+            MetalEv::Answered { request, status, body } if metal.request == Some(request) => {
+                (metal.request, metal.wait) = (None, metal.wait + 1);
+                metal.machine.step(Event::Answered { status, body: &body }, clock)
+            }
+            MetalEv::Failed { request } if metal.request == Some(request) => {
+                (metal.request, metal.wait) = (None, metal.wait + 1);
+                metal.machine.step(Event::Failed, clock)
+            }
+            MetalEv::Waited(number) if number == metal.wait => {
+                (metal.request, metal.wait) = (None, metal.wait + 1);
+                metal.machine.step(Event::Elapsed, clock)
+            }
+            _ => return,
+        };
+        self.act(index, actions);
+    }
+
+    fn power(&mut self, index: usize, event: PowerEvent, clock: i64) {
+        let metal = &mut self.metals[index];
+        let boot = match event {
+            PowerEvent::On(boot) => Some(boot),
+            PowerEvent::Restart(boot) => Some(boot),
+            PowerEvent::Off | PowerEvent::SoftOff => None,
+        };
+        drop(metal.machine.step(Event::PowerOff, clock));
+        metal.forget();
+        if event == PowerEvent::SoftOff {
+            metal.chassis.set_power(false);
+        }
+        let Some(boot) = boot else { return self.say(&format!("m{index} is off")) };
+        metal.boots += 1;
+        metal.hung = None;
+        let network = boot.device == BootDevice::Network && !metal.ills.contains(&Ill::DeafCard);
+        let actions = metal.machine.step(Event::PowerOn { network }, clock);
+        self.say(&format!("m{index} is on"));
+        self.act(index, actions);
+    }
+
+    /// Does what the machine does.
+    fn act(&mut self, index: usize, actions: Vec<Action>) {
+        for action in actions {
+            let metal = &mut self.metals[index];
+            match action {
+                Action::Dhcp { fresh, bytes } => {
+                    metal.socket += u64::from(fresh);
+                    self.say_dhcp(index, bytes);
+                }
+                Action::Address(ip) => metal.ip = Some(ip),
+                Action::TftpAsk(bytes) => {
+                    metal.socket += 1;
+                    self.say_tftp(index, bytes);
+                }
+                Action::TftpSay(bytes) => self.say_tftp(index, bytes),
+                Action::Http(request) => self.ask_http(index, request),
+                Action::Wait(time) | Action::Expect(time) => {
+                    metal.wait += 1;
+                    let number = metal.wait;
+                    self.queue.after(time, Ev::Metal { index, what: MetalEv::Waited(number) });
+                }
+                Action::Off => {
+                    metal.chassis.set_power(false);
+                    metal.forget();
+                    self.say(&format!("m{index} goes off"));
+                }
+                Action::Hang(why) => {
+                    metal.wait += 1;
+                    metal.hung = Some(why.clone());
+                    self.say(&format!("m{index} hangs: {why}"));
+                }
+            }
+        }
+    }
+
+    fn say_dhcp(&mut self, index: usize, mut bytes: Vec<u8>) {
+        let metal = &self.metals[index];
+        let (rack, socket) = (metal.rack, metal.socket);
+        if self.cuts.has(Way::Machines(rack)) {
+            return;
+        }
+        if metal.ills.contains(&Ill::OtherCard)
+            && let Some(last) = bytes.get_mut(33)
+        {
+            *last ^= 0x55;
+        }
+        if let Some(server) = self.racks[rack].foreign {
+            self.foreign_answer(index, server, &bytes);
+        }
+        for way in self.weather.datagram(&mut self.draw) {
+            let what = RackEv::Dhcp { metal: index, socket, bytes: bytes.clone() };
+            self.for_rack(way, rack, what);
+        }
+    }
+
+    /// Another server on the wire is always a little faster, and names nothing to boot.
+    fn foreign_answer(&mut self, index: usize, server: Ipv4Addr, request: &[u8]) {
+        let metal = &self.metals[index];
+        let (rack, socket) = (metal.rack, metal.socket);
+        let kind = match request.get(242) {
+            Some(1) => MessageType::Offer,
+            Some(3) if request.windows(4).any(|w| w == server.octets()) => MessageType::Ack,
+            _ => return,
+        };
+        let mut answer = request.get(..240).unwrap_or_default().to_vec();
+        let [_, _, _, last] = (100 + metal.hardware.index % 100).to_be_bytes();
+        answer[0] = 2;
+        answer[16..20].copy_from_slice(&[192, 168, 7, last]);
+        answer.extend([53, 1, kind as u8, 54, 4]);
+        answer.extend(server.octets());
+        answer.extend([51, 4, 0, 0, 2, 0, 255]);
+        let what = MetalEv::Datagram { socket, bytes: answer };
+        self.queue.after(Duration::from_micros(60), Ev::Metal { index, what });
+        self.for_rack(Duration::from_micros(70), rack, RackEv::Overheard { server });
+    }
+
+    fn say_tftp(&mut self, index: usize, bytes: Vec<u8>) {
+        let metal = &mut self.metals[index];
+        let (rack, socket) = (metal.rack, metal.socket);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if self.cuts.has(Way::Machines(rack)) || metal.ills.iter().any(|ill| ill.swallows(&text)) {
+            return;
+        }
+        for way in self.weather.datagram(&mut self.draw) {
+            self.for_rack(way, rack, RackEv::Tftp { metal: index, socket, bytes: bytes.clone() });
+        }
+    }
+
+    fn ask_http(&mut self, index: usize, mut asked: Request) {
+        let metal = &mut self.metals[index];
+        metal.socket += 1;
+        metal.requests += 1;
+        let request = metal.requests;
+        metal.request = Some(request);
+        let ills = metal.ills.clone();
+        for ill in &ills {
+            match ill.meddle(&mut asked) {
+                Fate::Goes => {}
+                Fate::Lost => return,
+                Fate::Freezes => {
+                    metal.frozen = true;
+                    return self.say(&format!("m{index} freezes"));
+                }
+                Fate::Reboots => {
+                    let boot = crate::bmc::chassis::Boot::default();
+                    let what = MetalEv::Power(PowerEvent::Restart(boot));
+                    return self.queue.after(Duration::from_millis(300), Ev::Metal { index, what });
+                }
+            }
+        }
+        let Some(rack) = self.racks.iter().position(|rack| rack.address == *asked.to.ip()) else { return };
+        if self.cuts.has(Way::Machines(rack)) {
+            return;
+        }
+        let way = self.weather.stream(&mut self.draw) * 2;
+        if !self.racks[rack].up {
+            // Its host says that nobody listens.
+            return self.queue.after(way, Ev::Metal { index, what: MetalEv::Failed { request } });
+        }
+        self.for_rack(way, rack, RackEv::Http { metal: index, request, asked: Box::new(asked) });
+    }
+}

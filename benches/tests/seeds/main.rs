@@ -1,0 +1,5 @@
+//! The deterministic yard: fair weather, seeds with faults, kills at each step, the corpus of faults.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
+
+mod campaign;
+mod fair;
