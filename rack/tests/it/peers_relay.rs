@@ -113,7 +113,8 @@ fn a_client_behind_a_relay_is_served_and_option_82_comes_back() {
     std::fs::create_dir_all(&state).unwrap();
     let mut server = Server::start(&road.namespace("r"), &plan, &state);
     let pid = road.state.path().join("relay.pid").display().to_string();
-    let _relay = road.start("y", "dhcrelay", &["-4", "-d", "-a", "-pf", &pid, "-id", "lower", "-iu", "upper", "10.90.0.1"]);
+    let _relay =
+        road.start("y", "dhcrelay", &["-4", "-d", "-a", "-pf", &pid, "-id", "lower", "-iu", "upper", "10.90.0.1"]);
     let until = clock::tick() + Duration::from_secs(40);
     let leased = loop {
         let client = Command::new("ip")
