@@ -2,10 +2,15 @@
 //!
 //! The shell's order is fixed: decide, record, perform, show. No effect leaves before its cause is durable.
 
-use std::{fmt, hash::Hash, sync::Arc};
+use std::{fmt, hash::Hash, str::FromStr, sync::Arc};
 
-use schema::{id::Generation, time::Timestamp, wait::Wait};
+use schema::{
+    id::{AttemptId, Generation, SystemId},
+    time::Timestamp,
+    wait::Wait,
+};
 use serde::Serialize;
+use sha2::Digest;
 
 /// A value that decides. It reads no clock, no socket, no table and no die.
 pub trait Core: Clone + Send + Sync + 'static {
@@ -30,6 +35,11 @@ pub trait Core: Clone + Send + Sync + 'static {
 
     /// What it shows of itself. Holds no secret.
     fn view(&self) -> View;
+
+    /// The trace of what it is at, for events that bring none: timers after a restart, reports of a rack that knows of none.
+    fn trace(&self) -> TraceId {
+        TraceId::default()
+    }
 
     /// The state as JSON, for whoever looks into the actor. Made only then: ten thousand states as JSON trees would be most of a
     /// region's memory. A view that brings a detail of its own is shown with that.
@@ -140,6 +150,35 @@ pub struct View {
 /// A W3C trace id (16 bytes); 0 is none. One runs from an API call to Ready, across the link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct TraceId(pub u128);
+
+impl TraceId {
+    /// The trace of one attempt at one machine. Reckoned from their names, so that region and racks know it alike, after restarts
+    /// too, and nobody has to be told.
+    #[must_use]
+    pub fn of_attempt(machine: SystemId, attempt: AttemptId) -> Self {
+        let name = format!("hostler attempt {machine} {attempt}");
+        let digest: [u8; 32] = sha2::Sha256::digest(name.as_bytes()).into();
+        let (head, _) = digest.split_at(16);
+        Self(head.iter().fold(0, |number, byte| number << 8 | u128::from(*byte)))
+    }
+
+    /// This trace, or `other` where it is none.
+    #[must_use]
+    pub fn or(self, other: impl FnOnce() -> Self) -> Self {
+        if self == Self::default() { other() } else { self }
+    }
+}
+
+impl FromStr for TraceId {
+    type Err = String;
+
+    /// 32 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = digits.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        number.map(Self).ok_or_else(|| "a trace id has 32 hexadecimal digits".into())
+    }
+}
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

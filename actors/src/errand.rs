@@ -15,7 +15,7 @@ use schema::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::core::{Core, Resume, Step, TimerOp, View};
+use crate::core::{Core, Resume, Step, TimerOp, TraceId, View};
 
 /// One machine's power errand, present or over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,6 +244,10 @@ impl Core for Errand {
             Phase::Pausing { .. } => "pausing",
         };
         View { state: state.into(), wait: self.progress.wait.clone(), detail: serde_json::Value::Null }
+    }
+
+    fn trace(&self) -> TraceId {
+        self.order.as_ref().map_or_else(TraceId::default, |order| TraceId::of_attempt(self.machine, order.attempt))
     }
 
     fn detail(&self) -> serde_json::Value {

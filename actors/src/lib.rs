@@ -8,6 +8,8 @@ pub mod clock;
 pub mod core;
 pub mod dns;
 pub mod errand;
+pub mod findings;
+pub mod inspection;
 pub mod leases;
 pub mod link;
 pub mod logbook;

@@ -5,11 +5,12 @@ mod admission;
 mod again;
 mod commissioning;
 mod ending;
+mod links;
 mod power;
 mod scripts;
 mod waits;
 
-use crate::core::{Core, Resume, Step, TimerOp, View};
+use crate::core::{Core, Resume, Step, TimerOp, TraceId, View};
 use schema::{
     boot::{BootMethod, Image},
     commissioning::{CommissionStep, StepRecord},
@@ -253,6 +254,12 @@ impl Core for Machine {
             (Life::Present, None, None) => self.status.label().into(),
         };
         View { state, wait: self.wait.clone(), detail: serde_json::Value::Null }
+    }
+
+    /// Its attempt's, or that of the power action it is at.
+    fn trace(&self) -> TraceId {
+        let attempt = self.open_attempt().map(|a| a.id).or(self.errand.as_ref().map(|e| e.attempt));
+        attempt.map_or_else(TraceId::default, |attempt| TraceId::of_attempt(self.spec.system_id, attempt))
     }
 
     fn detail(&self) -> serde_json::Value {

@@ -309,6 +309,10 @@ impl Core for Service {
             ServiceState::Serving { degraded: true, .. } => "degraded",
             ServiceState::Resting { .. } => "resting",
         };
-        View { state: state.into(), wait: self.wait.clone(), detail: serde_json::to_value(self).unwrap_or_default() }
+        View { state: state.into(), wait: self.wait.clone(), detail: serde_json::Value::Null }
+    }
+
+    fn detail(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
     }
 }

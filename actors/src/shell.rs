@@ -11,7 +11,7 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -32,12 +32,12 @@ pub mod timer;
 
 pub use self::{
     address::{ActorRef, AskError, Busy},
-    inspect::{ActorView, Probe, Quarantine, Registry, StepTrace},
+    inspect::{ActorView, Gauge, Probe, Quarantine, Registry, Row, Source, StepTrace},
     nursery::{Arbiter, ArbiterHandle, spawn, spawn_here},
 };
 use self::{
     address::{Envelope, Message, Reply},
-    inspect::{Outcome, label},
+    inspect::{Current, EventTally, Outcome},
     timer::Timers,
 };
 
@@ -68,7 +68,7 @@ pub trait Perform<C: Core>: Clone + 'static {
 
     /// This actor ends, since another writer moved it on: `event` was taken and not handled. Hand it to the actor loaded anew.
     fn stale(&self, me: &ActorRef<C>, event: C::Event, trace: TraceId) {
-        error!(actor.kind = C::KIND, actor.id = %me.id(), event = %label(&event), %trace, "an event of a stale actor is lost");
+        error!(actor.kind = C::KIND, actor.id = %me.id(), event = %me.probe().tally().event(&event).name, %trace, "an event of a stale actor is lost");
     }
 
     /// How many messages wait in the mailbox before `tell` says busy.
@@ -85,6 +85,8 @@ pub struct Shell<C: Core, P: Perform<C>> {
     perform: P,
     me: ActorRef<C>,
     registry: Registry,
+    /// Itself, as those know it whom it tells something.
+    source: Source,
     timers: Timers<C::Timer>,
     resumed: bool,
     faults: u32,
@@ -97,6 +99,8 @@ impl<C: Core, P: Perform<C>> Unpin for Shell<C, P> {}
 /// One event on its way through the shell.
 struct Job<C: Core> {
     event: C::Event,
+    tally: Arc<EventTally>,
+    sender: Source,
     trace: TraceId,
     reply: Option<Reply>,
     /// Held until the event is handled: the mailbox's depth.
@@ -138,9 +142,10 @@ impl<C: Core, P: Perform<C>> Handler<Envelope<C>> for Shell<C, P> {
 
     fn handle(&mut self, envelope: Envelope<C>, ctx: &mut Self::Context) {
         match envelope.message {
-            Message::Event { event, trace, reply } => {
+            Message::Event { event, tally, trace, reply } => {
                 let waited = clock::tick().saturating_duration_since(envelope.at);
-                let job = self.job(event, trace, reply, envelope.slot, waited);
+                let sender = self.me.probe().taken();
+                let job = self.job((event, tally), sender, trace, reply, envelope.slot, waited);
                 self.decide(job, ctx);
             }
             Message::Release => self.release(),
@@ -153,7 +158,7 @@ impl<C: Core, P: Perform<C>> Handler<Envelope<C>> for Shell<C, P> {
 impl<C: Core, P: Perform<C>> Shell<C, P> {
     fn new(core: C, generation: Generation, perform: P, me: ActorRef<C>, registry: Registry, resumed: bool) -> Self {
         let core = Arc::new(core);
-        let view = me.view();
+        let (view, source) = (me.view(), Source::new(C::KIND, me.probe().id()));
         Self {
             core,
             view,
@@ -161,6 +166,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
             perform,
             me,
             registry,
+            source,
             timers: Timers::default(),
             resumed,
             faults: 0,
@@ -170,17 +176,22 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
 
     fn job(
         &self,
-        event: C::Event,
+        (event, tally): (C::Event, Arc<EventTally>),
+        sender: Source,
         trace: TraceId,
         reply: Option<Reply>,
         slot: Option<OwnedSemaphorePermit>,
         waited: Duration,
     ) -> Job<C> {
+        let trace = trace.or(|| self.core.trace());
+        let started = clock::tick();
+        let (name, from) = (tally.name.clone(), sender.clone());
+        self.me.probe().begun(Current { event: name, sender: from, trace, since: started, recording: false });
         let span = tracing::info_span!(
             "step",
             actor.kind = C::KIND,
             actor.id = %self.me.id(),
-            event = %label(&event),
+            event = %tally.name,
             from = self.view.state,
             to = tracing::field::Empty,
             verdict = tracing::field::Empty,
@@ -188,7 +199,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
             took_us = tracing::field::Empty,
             trace = %trace,
         );
-        Job { event, trace, reply, _slot: slot, from: self.view.clone(), waited, started: clock::tick(), span }
+        Job { event, tally, sender, trace, reply, _slot: slot, from: self.view.clone(), waited, started, span }
     }
 
     /// First of four: what the core says. Nothing has changed when this ends.
@@ -223,7 +234,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
             Ok((Step { next: None, effects, timers, verdict }, _)) => {
                 self.faults = 0;
                 if !effects.is_empty() {
-                    error!(actor.kind = C::KIND, actor.id = %self.me.id(), event = %label(&job.event), "effects without a change of state are dropped: nothing would have recorded their cause");
+                    error!(actor.kind = C::KIND, actor.id = %self.me.id(), event = %job.tally.name, "effects without a change of state are dropped: nothing would have recorded their cause");
                 }
                 self.set_timers(timers, now, job.trace, ctx);
                 self.end(job, verdict);
@@ -240,6 +251,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
         now: Timestamp,
         ctx: &mut Context<Self>,
     ) {
+        self.me.probe().recording();
         let effects = Arc::new(effects);
         let moved = Moved {
             id: self.me.id().clone(),
@@ -290,7 +302,8 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
 
     fn carry_out(&self, effects: Vec<C::Effect>, trace: TraceId) {
         for effect in effects {
-            let told = catch_unwind(AssertUnwindSafe(|| self.perform.perform(&self.me, effect.clone(), trace)));
+            let perform = || self.source.within(|| self.perform.perform(&self.me, effect.clone(), trace));
+            let told = catch_unwind(AssertUnwindSafe(perform));
             if let Err(panic) = told {
                 self.me.probe().panicked();
                 error!(actor.kind = C::KIND, actor.id = %self.me.id(), ?effect, why = reason(&*panic), "an effect's hands panicked; the effect is lost until the actor resumes");
@@ -314,15 +327,19 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
     fn elapsed(&mut self, timer: C::Timer, trace: TraceId, ctx: &mut Context<Self>) {
         self.timers.forget(timer);
         self.me.probe().set_timers(self.timers.due());
-        let job = self.job(C::elapsed(timer), trace, None, None, Duration::ZERO);
+        let event = C::elapsed(timer);
+        let tally = self.me.probe().tally().event(&event);
+        let job = self.job((event, tally), Source::timer(), trace, None, None, Duration::ZERO);
         self.decide(job, ctx);
         self.stop_when_empty(ctx);
     }
 
     /// The way out of every event: span, ring, watchers, answer.
     fn end(&mut self, job: Job<C>, verdict: Verdict) {
+        let show = || self.source.within(|| self.perform.show(&self.me, &verdict));
+        let shown = catch_unwind(AssertUnwindSafe(show));
         self.note(&job, &verdict);
-        if catch_unwind(AssertUnwindSafe(|| self.perform.show(&self.me, &verdict))).is_err() {
+        if shown.is_err() {
             self.me.probe().panicked();
         }
         self.answer(job, Ok(verdict));
@@ -339,7 +356,8 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
             self.me.probe(),
             inspect::Note {
                 at: self.perform.now(),
-                event: label(&job.event),
+                event: &job.tally,
+                sender: job.sender.clone(),
                 from: &job.from.state,
                 to: &self.view.state,
                 outcome,
@@ -351,12 +369,15 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
     }
 
     fn answer(&self, job: Job<C>, answer: Result<Verdict, AskError>) {
+        if answer.is_err() {
+            self.me.probe().put_down();
+        }
         match job.reply {
             // The caller may have gone away; the step stands.
             Some(reply) => drop(reply.send(answer)),
             None => {
                 if let Err(error) = answer {
-                    warn!(actor.kind = C::KIND, actor.id = %self.me.id(), event = %label(&job.event), %error, "a told event was not handled");
+                    warn!(actor.kind = C::KIND, actor.id = %self.me.id(), event = %job.tally.name, %error, "a told event was not handled");
                 }
             }
         }
@@ -365,12 +386,13 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
     fn fault(&mut self, job: Job<C>, why: &str, now: Timestamp) {
         self.faults += 1;
         self.me.probe().panicked();
-        error!(actor.kind = C::KIND, actor.id = %self.me.id(), event = %label(&job.event), faults = self.faults, why, "the decision panicked; the state is unchanged");
+        job.tally.panics.fetch_add(1, Relaxed);
+        error!(actor.kind = C::KIND, actor.id = %self.me.id(), event = %job.tally.name, faults = self.faults, why, "the decision panicked; the state is unchanged");
         if self.faults >= FAULTS {
             self.quarantine(format!("{:?}", job.event), why.to_owned(), now);
         }
         let verdict = Verdict::Refused {
-            why: format!("the decision on {} panicked: {why}; the state is unchanged", label(&job.event)),
+            why: format!("the decision on {} panicked: {why}; the state is unchanged", job.tally.name),
             remedy: "report it as a defect with the event and the state that the inspector shows".into(),
         };
         self.end(job, verdict);
@@ -389,16 +411,20 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
 
     /// No new messages; those that wait are handed on, then the actor ends.
     fn leave(&mut self) {
+        if !self.leaving {
+            self.me.probe().tally().overtaken.fetch_add(1, Relaxed);
+        }
         self.leaving = true;
         self.me.close();
         self.registry.remove(self.me.probe());
     }
 
     fn hand_on(&self, job: Job<C>) {
+        self.me.probe().put_down();
         if let Some(reply) = job.reply {
             drop(reply.send(Err(AskError::Gone { actor: self.me.to_string() })));
         } else {
-            self.perform.stale(&self.me, job.event, job.trace);
+            self.source.within(|| self.perform.stale(&self.me, job.event, job.trace));
         }
     }
 

@@ -151,7 +151,11 @@ impl Core for Subnet {
 
     fn view(&self) -> View {
         let state = if self.size > 0 && self.free() == 0 { "full" } else { "open" };
-        View { state: state.into(), wait: None, detail: serde_json::to_value(self).unwrap_or_default() }
+        View { state: state.into(), wait: None, detail: serde_json::Value::Null }
+    }
+
+    fn detail(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
     }
 }
 

@@ -261,6 +261,7 @@ fn dial(
         fetcher,
         reporter,
         neighbours: neighbours.clone(),
+        registry: running.registry.clone(),
     };
     running.tasks.extend([
         tokio::spawn(fetching),

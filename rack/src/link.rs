@@ -13,13 +13,14 @@ use actors::{
     agent::{Agent, AgentEvent},
     clock,
     core::TraceId,
+    inspection,
     link::client::{Event, LinkClient, LinkId, Welcome},
-    shell::ActorRef,
+    shell::{ActorRef, Registry, Source},
 };
 use schema::{
     id::ReportSeq,
     messages::{
-        link::{ClockReport, FromRack, Hello, PlanUpdate, ToRack},
+        link::{ClockReport, FromRack, Hello, InspectAsk, PlanUpdate, ToRack},
         report::Fact,
     },
     plan::{BootPurpose, Ticket},
@@ -156,6 +157,7 @@ pub struct Listener {
     pub fetcher: Fetcher,
     pub reporter: Reporter,
     pub neighbours: Neighbours,
+    pub registry: Registry,
 }
 
 impl Listener {
@@ -170,7 +172,9 @@ impl Listener {
                     self.links.down(link);
                     self.tell(AgentEvent::LinkDown { address: self.links.address(link), why, remedy }).await;
                 }
-                Event::Message { link, trace, message } => self.heard(link, trace, message).await,
+                Event::Message { link, trace, message } => {
+                    Source::new("link", &self.links.address(link)).scope(self.heard(link, trace, message)).await;
+                }
             }
         }
     }
@@ -208,8 +212,19 @@ impl Listener {
             ToRack::SendHello => self.tell(AgentEvent::HelloAsked { address: self.links.address(link) }).await,
             ToRack::Leases(leases) => self.neighbours.leases(leases),
             ToRack::LeasesThrough { rack, through } => self.neighbours.through(rack, through),
+            ToRack::Inspect { number, ask } => self.show(link, trace, number, ask),
             ToRack::Welcome { .. } | ToRack::Refused { .. } => {} // The link's own words.
         }
+    }
+
+    /// What the actors show, to the region that asked. Beside the other messages: an order does not wait for it.
+    fn show(&self, link: LinkId, trace: TraceId, number: u64, ask: InspectAsk) {
+        let (registry, client) = (self.registry.clone(), self.links.client().clone());
+        tokio::spawn(async move {
+            let (json, left_off) = inspection::answer(&registry, &ask);
+            let answer = FromRack::Inspected { number, json, left_off };
+            client.send(link, &answer, trace).await.ok(); // Down: who asked has given up.
+        });
     }
 
     /// Durable first, then in force, then said.

@@ -16,7 +16,7 @@ use actors::{
     session,
 };
 use schema::{
-    id::ReportSeq,
+    id::{AttemptId, ReportSeq, SystemId},
     messages::{
         link::FromRack,
         report::{Fact, Report},
@@ -62,7 +62,9 @@ pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, lease
         for one in batch.drain(..) {
             match one {
                 Seen::Fact { machine, attempt, at, fact } => {
-                    reports.push(NewReport { machine, attempt, at, fact, trace: TraceId::default() });
+                    let trace = trace(machine, attempt);
+                    tracing::debug!(%machine, %attempt, %trace, "seen of a machine");
+                    reports.push(NewReport { machine, attempt, at, fact, trace });
                 }
                 Seen::Lease(lease) => leases.put(lease),
                 Seen::LeasesThrough(through) => leases.through(through),
@@ -83,6 +85,11 @@ pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, lease
         }
         settling.iter().for_each(|done| done.send(()).unwrap_or_default()); // Who waited may have gone.
     }
+}
+
+/// The trace of what is seen of an attempt; none of what belongs to no attempt.
+fn trace(machine: SystemId, attempt: AttemptId) -> TraceId {
+    if attempt == AttemptId(0) { TraceId::default() } else { TraceId::of_attempt(machine, attempt) }
 }
 
 /// Sends what waits, until the store's writer is gone. What is sent when, and what may be forgotten, is `actors::session`'s.

@@ -7,9 +7,12 @@ use std::net::SocketAddr;
 
 use actix_web::{
     App as WebApp, HttpServer,
-    dev::ServerHandle,
+    body::MessageBody,
+    dev::{ServerHandle, ServiceRequest, ServiceResponse},
+    middleware::{Next, from_fn},
     web::{self, Data, PayloadConfig, ServiceConfig, get, post, put, resource, route},
 };
+use actors::shell::Source;
 
 pub mod annex;
 pub mod auth;
@@ -101,10 +104,9 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/MAAS/api/1.0/{rest:.*}", route().to(version::old))
         .route("/MAAS/accounts/authenticate/", post().to(users::authenticate));
     // Hostler's own.
+    inspect::routes(config);
     config
         .route("/inspect/v1/explain/{system_id}", get().to(explain::show))
-        .route("/inspect/v1/actors", get().to(inspect::actors))
-        .route("/inspect/v1/actors/{kind}/{id:.*}", get().to(inspect::actor))
         .route("/", get().to(front::index))
         .route("/live", get().to(front::live))
         .route("/login", get().to(front::once))
@@ -124,6 +126,14 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/healthz", get().to(version::alive))
         .route("/readyz", get().to(version::ready));
     config.default_service(web::to(version::nowhere));
+}
+
+/// What a request tells an actor comes from the API.
+async fn served(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    Source::new("api", "").scope(next.call(request)).await
 }
 
 /// A running API.
@@ -165,7 +175,11 @@ pub fn start_with(app: crate::app::App, address: SocketAddr, annexes: annex::Ann
     let failed = |source| StartError { address, source };
     let house = Data::new(House::new(app, annexes));
     let server = HttpServer::new(move || {
-        WebApp::new().app_data(house.clone()).app_data(PayloadConfig::new(params::BODY_LIMIT)).configure(routes)
+        WebApp::new()
+            .app_data(house.clone())
+            .app_data(PayloadConfig::new(params::BODY_LIMIT))
+            .wrap(from_fn(served))
+            .configure(routes)
     });
     let server = server.disable_signals().workers(2).shutdown_timeout(5).bind(address).map_err(failed)?;
     let address = server.addrs().first().copied().unwrap_or(address);

@@ -37,6 +37,7 @@ use crate::{
     config::Config,
     directory::Directory,
     dns::{self, Names},
+    inspect::Inspector,
     links::Links,
     logs::Logs,
     perform::{Hands, POWER},
@@ -73,6 +74,8 @@ pub struct Inner {
     pub changed: broadcast::Sender<SystemId>,
     /// Where every machine stands, counted.
     pub census: Census,
+    /// What looking at actors needs.
+    pub inspector: Inspector,
     /// Logins of browsers.
     pub sessions: Sessions,
     /// How many commissionings are under way at once.

@@ -2,7 +2,7 @@
 //! ten thousand of them cost a page no more than ten. Memory only; begun anew from the store at each start.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -74,6 +74,15 @@ pub struct Stuck {
     pub seconds: Option<u64>,
 }
 
+/// The machines that are stuck for the same cause.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Causing {
+    pub count: usize,
+    /// One of them, with its reason.
+    pub hostname: String,
+    pub example: String,
+}
+
 /// The census at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fleet {
@@ -122,6 +131,40 @@ impl Census {
     #[must_use]
     pub fn fleet(&self, now: Timestamp) -> Fleet {
         self.inner().fleet(now)
+    }
+
+    /// Who is stuck, by cause: the step at which machines wait, or the status in which they failed.
+    #[must_use]
+    pub fn causes(&self, now: Timestamp) -> BTreeMap<String, Causing> {
+        let inner = self.inner();
+        let mut causes: BTreeMap<String, Causing> = BTreeMap::new();
+        for (id, place) in &inner.places {
+            let Some(stuck) = place.stuck(*id, now) else { continue };
+            let cause = match place.step {
+                Some(step) if stuck.seconds.is_some() => format!("{} {}", step.number(), step.label()),
+                _ => stuck.status.to_owned(),
+            };
+            let of = causes.entry(cause).or_default();
+            of.count += 1;
+            if of.hostname.is_empty() || stuck.hostname < of.hostname {
+                (of.hostname, of.example) = (stuck.hostname, stuck.reason);
+            }
+        }
+        causes
+    }
+
+    /// The host name of a machine.
+    #[must_use]
+    pub fn hostname(&self, machine: SystemId) -> Option<String> {
+        self.inner().places.get(&machine).map(|place| place.hostname.clone())
+    }
+
+    /// The machines whose host name has that in it.
+    #[must_use]
+    pub fn named_like(&self, part: &str) -> HashSet<String> {
+        let inner = self.inner();
+        let like = inner.places.iter().filter(|(_, place)| place.hostname.contains(part));
+        like.map(|(id, _)| id.to_string()).collect()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

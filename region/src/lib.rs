@@ -11,6 +11,7 @@ pub mod directory;
 pub mod dns;
 pub mod health;
 pub mod init;
+pub mod inspect;
 pub mod link;
 pub mod links;
 pub mod logs;

@@ -18,11 +18,12 @@ use actors::{
         stream::Sender,
     },
     rack::{RackClock, RackEvent, RackFacts},
+    shell::Source,
     subnet::SubnetEvent,
 };
 use schema::{
     id::RackId,
-    messages::link::{BulkHeader, ClockReport, FromRack, Hello, Order, ToRack},
+    messages::link::{BulkHeader, ClockReport, FromRack, Hello, Order, PlanUpdate, ToRack},
     plan::Lease,
     power::PowerAccess,
 };
@@ -56,7 +57,10 @@ pub async fn accept(app: App, mut connections: mpsc::Receiver<Connection>) {
     loop {
         tokio::select! {
             connection = connections.recv() => match connection {
-                Some(connection) => drop(racks.spawn(serve(app.clone(), connection))),
+                Some(connection) => {
+                    let source = Source::new("link", connection.rack.as_str());
+                    racks.spawn(source.scope(serve(app.clone(), connection)));
+                }
                 None => break,
             },
             Some(ended) = racks.join_next() => {
@@ -174,6 +178,7 @@ impl Talking {
             FromRack::Services(services) => self.take_services(services, trace).await,
             FromRack::Logs(batch) => self.app.logs.take(self.rack, batch),
             FromRack::Clock(clock) => self.hear_clock(&clock, trace).await,
+            FromRack::Inspected { number, json, left_off } => self.app.inspector.answered(number, json, left_off),
             FromRack::Goodbye => debug!(rack = %self.rack, "the rack stops on purpose"),
             FromRack::Hello(_) | FromRack::Report(_) => {} // Handled where they are read.
         }
@@ -266,7 +271,7 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
         }
         whole = false;
         for update in updates {
-            let trace = new_trace();
+            let trace = plan_trace(&update);
             let generation = update.generation;
             tell_rack(&app, rack, RackEvent::PlanWanted { generation }, trace).await;
             copied.hold(&connected, told.subnets());
@@ -280,6 +285,14 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
         }
         connected.dirty.woken.notified().await;
         tokio::time::sleep(GATHER).await;
+    }
+}
+
+/// The trace of a plan update: that of its ticket, if it has one alone.
+fn plan_trace(update: &PlanUpdate) -> TraceId {
+    match update.tickets.put.as_slice() {
+        [ticket] => TraceId::of_attempt(ticket.machine, ticket.attempt),
+        _ => new_trace(),
     }
 }
 

@@ -6,7 +6,7 @@ use actors::{
     core::{Core, Moved, RecordError, TraceId, Verdict},
     machine::{Life, Machine, MachineEffect},
     rack::{Rack, RackEffect},
-    shell::{ActorRef, LocalBoxFuture, Perform},
+    shell::{ActorRef, LocalBoxFuture, Perform, Source},
     subnet::{Subnet, SubnetEffect},
 };
 use schema::{
@@ -20,7 +20,7 @@ use serde::Serialize;
 use tracing::{Instrument, error};
 
 use crate::{
-    app::{App, new_trace},
+    app::App,
     links::ToDo,
     plans,
     store::{Change, Write},
@@ -48,9 +48,9 @@ impl Hands {
         Box::pin(async move { Ok(store.commit(write?).await?) })
     }
 
-    /// Runs `work` where it may wait, within the present trace.
+    /// Runs `work` where it may wait, within the present trace and as the present actor.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.0.runtime.spawn(work.in_current_span());
+        self.0.runtime.spawn(Source::present().scope(work.in_current_span()));
     }
 }
 
@@ -142,7 +142,8 @@ impl Perform<Machine> for Hands {
         }
         for machine in self.0.turns.note(&state) {
             let app = self.0.clone();
-            self.spawn(async move { app.give_turn(machine, new_trace()).await });
+            // The machine knows the trace of its attempt.
+            self.spawn(async move { app.give_turn(machine, TraceId::default()).await });
         }
         if matches!(verdict, Verdict::Moved | Verdict::Waiting(_)) {
             self.0.census.note(&state, true);

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use schema::id::Generation;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
-use super::inspect::{Detail, Probe};
+use super::inspect::{Detail, EventTally, Probe, Source, Waiting};
 use crate::{
     clock,
     core::{Core, RecordError, TraceId, Verdict, View},
@@ -34,7 +34,7 @@ pub(super) struct Envelope<C: Core> {
 }
 
 pub(super) enum Message<C: Core> {
-    Event { event: C::Event, trace: TraceId, reply: Option<Reply> },
+    Event { event: C::Event, tally: Arc<EventTally>, trace: TraceId, reply: Option<Reply> },
     Release,
     Retire,
 }
@@ -125,8 +125,7 @@ impl<C: Core> ActorRef<C> {
             }
             TryAcquireError::Closed => Busy::Gone { actor: self.to_string() },
         })?;
-        let message = Message::Event { event, trace, reply: None };
-        self.post(message, Some(slot)).map_err(|()| Busy::Gone { actor: self.to_string() })
+        self.post_event(event, trace, None, slot).map_err(|()| Busy::Gone { actor: self.to_string() })
     }
 
     /// Asks for a verdict, which comes once the step is durable. For the API's edge only: actors tell each other.
@@ -146,7 +145,7 @@ impl<C: Core> ActorRef<C> {
             let slot = tokio::time::timeout(PATIENCE, me.slots().clone().acquire_owned());
             let slot = slot.await.map_err(|_| full())?.map_err(|_| gone())?;
             let (reply, verdict) = oneshot::channel();
-            me.post(Message::Event { event, trace, reply: Some(reply) }, Some(slot)).map_err(|()| gone())?;
+            me.post_event(event, trace, Some(reply), slot).map_err(|()| gone())?;
             match tokio::time::timeout(PATIENCE, verdict).await {
                 Ok(verdict) => verdict.unwrap_or_else(|_| Err(gone())),
                 Err(_) => Err(AskError::Late { actor: me.to_string() }),
@@ -218,6 +217,20 @@ impl<C: Core> ActorRef<C> {
 
     fn slots(&self) -> &Arc<Semaphore> {
         self.0.probe.slots()
+    }
+
+    /// Posts an event, and puts down for the inspector that it waits.
+    fn post_event(
+        &self,
+        event: C::Event,
+        trace: TraceId,
+        reply: Option<Reply>,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<(), ()> {
+        let probe = &self.0.probe;
+        let tally = probe.tally().event(&event);
+        let waiting = Waiting { event: tally.name.clone(), sender: Source::present(), trace, since: clock::tick() };
+        probe.posting(waiting, || self.post(Message::Event { event, tally, trace, reply }, Some(slot)))
     }
 
     /// The one sender of the mailbox: a clone of an actix address has a slot more than it says, so none is made.

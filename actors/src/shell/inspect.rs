@@ -1,13 +1,14 @@
-//! What every actor shows of itself: counters, the last 64 steps, quarantine. Read without mailboxes, so that a wedged actor can be looked at.
+//! What every actor shows of itself: counters, mailbox, the last steps, quarantine. Read without mailboxes, so that a wedged actor can be
+//! looked at. Nothing here holds an event's content.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    fmt::{self, Write},
+    fmt,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -15,41 +16,33 @@ use schema::{id::Generation, time::Timestamp};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use crate::core::{TraceId, Verdict, View};
+use crate::{
+    clock,
+    core::{TraceId, View},
+};
+
+mod row;
+mod source;
+mod step;
+mod tally;
+
+pub use self::{
+    row::{Gauge, Row},
+    source::Source,
+    step::{Outcome, StepTrace},
+    tally::{BUCKETS, EventTally, Histogram, KindTally, Short, Spread},
+};
 
 /// Steps that an actor's ring holds.
-pub const RING: usize = 64;
-
-/// One step in an actor's ring.
-#[derive(Debug, Clone, Serialize)]
-pub struct StepTrace {
-    pub at: Timestamp,
-    /// The event's name, without its content.
-    #[serde(serialize_with = "text")]
-    pub event: Arc<str>,
-    #[serde(serialize_with = "text")]
-    pub from: Arc<str>,
-    #[serde(serialize_with = "text")]
-    pub to: Arc<str>,
-    #[serde(flatten)]
-    pub outcome: Outcome,
-    /// Microseconds in the mailbox.
-    pub waited_us: u64,
-    /// Microseconds from decision to shown, the record included.
-    pub took_us: u64,
-    #[serde(serialize_with = "text")]
-    pub trace: TraceId,
-}
-
-/// A verdict in short.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "verdict", content = "why")]
-pub enum Outcome {
-    Moved,
-    Waiting(Box<str>),
-    Ignored(Box<str>),
-    Refused(Box<str>),
-}
+pub const RING: usize = 32;
+/// Changes of state that are kept beside them: a machine's heartbeats must not push them out.
+pub const TRANSITIONS: usize = 32;
+/// An actor that is at one event for so long is blocked.
+pub(super) const BLOCKED_US: u64 = 1_000_000;
+/// A message that waits for so long waits too long.
+pub(super) const SLOW_US: u64 = 250_000;
+/// Rates are reckoned over so many seconds.
+const RATE_S: u64 = 10;
 
 /// Why an actor decides no more.
 #[derive(Debug, Clone, Serialize)]
@@ -63,8 +56,8 @@ pub struct Quarantine {
 /// The published state as JSON, on demand.
 pub(super) struct Detail(pub(super) Box<dyn Fn() -> serde_json::Value + Send + Sync>);
 
-impl std::fmt::Debug for Detail {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Detail")
     }
 }
@@ -72,21 +65,57 @@ impl std::fmt::Debug for Detail {
 /// What one actor shows of itself.
 #[derive(Debug)]
 pub struct Probe {
-    kind: &'static str,
     id: String,
     capacity: usize,
+    started: Timestamp,
     slots: Arc<Semaphore>,
-    handled: AtomicU64,
     refused: AtomicU64,
     panics: AtomicU64,
     generation: AtomicU64,
+    high_water: AtomicUsize,
+    wait: Histogram,
+    handle: Histogram,
+    /// What all actors of its kind share.
+    tally: Arc<KindTally>,
     view: ArcSwap<View>,
+    /// When the view was published.
+    view_at: ArcSwap<Instant>,
     /// Makes the view's detail from the published state.
     detail: ArcSwapOption<Detail>,
-    ring: Mutex<VecDeque<StepTrace>>,
+    desk: Mutex<Desk>,
     timers: Mutex<Vec<(String, Timestamp)>>,
     held: ArcSwapOption<String>,
     quarantine: ArcSwapOption<Quarantine>,
+}
+
+/// What changes with each message; held for some nanoseconds at a time, never while an actor decides.
+#[derive(Debug, Default)]
+struct Desk {
+    waiting: VecDeque<Waiting>,
+    current: Option<Current>,
+    handled: u64,
+    steps: VecDeque<StepTrace>,
+    transitions: VecDeque<StepTrace>,
+}
+
+/// A message in the mailbox, without its content.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    pub event: Arc<str>,
+    pub sender: Source,
+    pub trace: TraceId,
+    pub since: Instant,
+}
+
+/// The message in hand.
+#[derive(Debug, Clone)]
+pub struct Current {
+    pub event: Arc<str>,
+    pub sender: Source,
+    pub trace: TraceId,
+    pub since: Instant,
+    /// It is decided, and the record is being written.
+    pub recording: bool,
 }
 
 /// An actor as pages and the API show it.
@@ -95,7 +124,10 @@ pub struct ActorView {
     pub kind: &'static str,
     pub id: String,
     pub generation: Generation,
+    pub started: Timestamp,
     pub view: View,
+    /// How old the view is.
+    pub view_age_ms: u64,
     /// Messages in the mailbox, the one in hand included.
     pub depth: usize,
     pub capacity: usize,
@@ -112,19 +144,30 @@ pub struct ActorView {
 }
 
 impl Probe {
-    pub(super) fn new(kind: &'static str, id: String, capacity: usize, view: View, generation: Generation) -> Self {
+    pub(super) fn new(
+        tally: Arc<KindTally>,
+        id: String,
+        capacity: usize,
+        view: View,
+        generation: Generation,
+        now: Timestamp,
+    ) -> Self {
         Self {
-            kind,
             id,
             capacity,
+            started: now,
             slots: Arc::new(Semaphore::new(capacity)),
-            handled: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             generation: AtomicU64::new(generation.0),
+            high_water: AtomicUsize::new(0),
+            wait: Histogram::default(),
+            handle: Histogram::default(),
+            tally,
             view: ArcSwap::from_pointee(view),
+            view_at: ArcSwap::from_pointee(clock::tick()),
             detail: ArcSwapOption::empty(),
-            ring: Mutex::default(),
+            desk: Mutex::default(),
             timers: Mutex::default(),
             held: ArcSwapOption::empty(),
             quarantine: ArcSwapOption::empty(),
@@ -133,7 +176,7 @@ impl Probe {
 
     #[must_use]
     pub fn kind(&self) -> &'static str {
-        self.kind
+        self.tally.kind
     }
 
     #[must_use]
@@ -155,7 +198,7 @@ impl Probe {
     /// Steps that ended.
     #[must_use]
     pub fn handled(&self) -> u64 {
-        self.handled.load(Relaxed)
+        self.desk().handled
     }
 
     #[must_use]
@@ -173,10 +216,56 @@ impl Probe {
         self.quarantine.load_full()
     }
 
+    /// Why the step in hand is not durable.
+    #[must_use]
+    pub fn held(&self) -> Option<Arc<String>> {
+        self.held.load_full()
+    }
+
     /// The last steps, oldest first.
     #[must_use]
     pub fn steps(&self) -> Vec<StepTrace> {
-        self.ring().iter().cloned().collect()
+        self.desk().steps.iter().cloned().collect()
+    }
+
+    /// The last changes of state, oldest first.
+    #[must_use]
+    pub fn transitions(&self) -> Vec<StepTrace> {
+        self.desk().transitions.iter().cloned().collect()
+    }
+
+    /// What waits in the mailbox, oldest first; at most that many.
+    #[must_use]
+    pub fn waiting(&self, most: usize) -> Vec<Waiting> {
+        self.desk().waiting.iter().take(most).cloned().collect()
+    }
+
+    /// What waits in the mailbox, by the events' names.
+    #[must_use]
+    pub fn waiting_by_event(&self) -> Vec<(Arc<str>, usize)> {
+        let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
+        self.desk().waiting.iter().for_each(|w| *counts.entry(w.event.clone()).or_default() += 1);
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
+        counts
+    }
+
+    /// The message in hand.
+    #[must_use]
+    pub fn current(&self) -> Option<Current> {
+        self.desk().current.clone()
+    }
+
+    /// Its timers, soonest first.
+    #[must_use]
+    pub fn timers(&self) -> Vec<(String, Timestamp)> {
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Time in the mailbox, and time at work, over all its messages.
+    #[must_use]
+    pub fn spreads(&self) -> (Spread, Spread) {
+        (self.wait.spread(), self.handle.spread())
     }
 
     /// Everything, for a page.
@@ -189,34 +278,96 @@ impl Probe {
             view.detail = (detail.0)();
         }
         ActorView {
-            kind: self.kind,
+            kind: self.kind(),
             id: self.id.clone(),
             generation: Generation(self.generation.load(Relaxed)),
+            started: self.started,
             view,
+            view_age_ms: millis(since(**self.view_at.load())),
             depth: self.depth(),
             capacity: self.capacity,
             handled: self.handled(),
             refused: self.refused.load(Relaxed),
             panics: self.panics(),
-            timers: self.timers.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            held: self.held.load_full().map(|why| (*why).clone()),
+            timers: self.timers(),
+            held: self.held().map(|why| (*why).clone()),
             quarantine: self.quarantine().map(Arc::unwrap_or_clone),
             steps: self.steps(),
         }
+    }
+
+    fn gauge_and_current(&self) -> (Gauge, Option<String>) {
+        let (timer_due, now) =
+            (self.timers.lock().unwrap_or_else(PoisonError::into_inner).first().map(|t| t.1), clock::tick());
+        let desk = self.desk();
+        let last = desk.steps.back().map(|s| s.at);
+        let ago = |at: Instant| micros(now.saturating_duration_since(at));
+        let gauge = Gauge {
+            queue: self.depth(),
+            capacity: self.capacity,
+            high_water: self.high_water.load(Relaxed),
+            oldest_wait_us: desk.waiting.front().map(|w| ago(w.since)),
+            busy_us: desk.current.as_ref().map(|c| ago(c.since)),
+            recording: desk.current.as_ref().is_some_and(|c| c.recording),
+            handled: desk.handled,
+            refused: self.refused.load(Relaxed),
+            panics: self.panics(),
+            rate: rate(&desk.steps),
+            wait_us: self.wait.short(),
+            handle_us: self.handle.short(),
+            last_at: last,
+            timer_due,
+        };
+        (gauge, desk.current.as_ref().map(|c| c.event.to_string()))
     }
 
     pub(super) fn slots(&self) -> &Arc<Semaphore> {
         &self.slots
     }
 
+    pub(super) fn tally(&self) -> &Arc<KindTally> {
+        &self.tally
+    }
+
     pub(super) fn publish(&self, view: Arc<View>, generation: Generation, detail: Detail) {
         self.detail.store(Some(Arc::new(detail)));
         self.generation.store(generation.0, Relaxed);
         self.view.store(view);
+        self.view_at.store(Arc::new(clock::tick()));
+    }
+
+    /// Posts a message while it is put down: so both are in the same order.
+    pub(super) fn posting(&self, waiting: Waiting, post: impl FnOnce() -> Result<(), ()>) -> Result<(), ()> {
+        let mut desk = self.desk();
+        post()?;
+        desk.waiting.push_back(waiting);
+        self.high_water.fetch_max(desk.waiting.len(), Relaxed);
+        Ok(())
+    }
+
+    /// The oldest message is taken in hand.
+    pub(super) fn taken(&self) -> Source {
+        self.desk().waiting.pop_front().map_or_else(Source::present, |w| w.sender)
+    }
+
+    pub(super) fn begun(&self, current: Current) {
+        self.desk().current = Some(current);
+    }
+
+    pub(super) fn recording(&self) {
+        if let Some(current) = &mut self.desk().current {
+            current.recording = true;
+        }
+    }
+
+    /// The message in hand was put down without a step.
+    pub(super) fn put_down(&self) {
+        self.desk().current = None;
     }
 
     pub(super) fn refused(&self) {
         self.refused.fetch_add(1, Relaxed);
+        self.tally.undelivered.fetch_add(1, Relaxed);
     }
 
     pub(super) fn panicked(&self) {
@@ -228,6 +379,9 @@ impl Probe {
     }
 
     pub(super) fn set_quarantine(&self, quarantine: Option<Quarantine>) {
+        if quarantine.is_some() {
+            self.tally.quarantined.fetch_add(1, Relaxed);
+        }
         self.quarantine.store(quarantine.map(Arc::new));
     }
 
@@ -239,46 +393,42 @@ impl Probe {
         self.held.swap(why.map(|w| Arc::new(w.to_owned()))).is_none()
     }
 
-    fn ring(&self) -> std::sync::MutexGuard<'_, VecDeque<StepTrace>> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Outcome {
-    pub(super) fn of(verdict: &Verdict) -> Self {
-        match verdict {
-            Verdict::Moved => Self::Moved,
-            Verdict::Waiting(wait) => Self::Waiting(wait.what.as_str().into()),
-            Verdict::Ignored { why } => Self::Ignored(why.as_str().into()),
-            Verdict::Refused { why, .. } => Self::Refused(why.as_str().into()),
-        }
-    }
+fn since(at: Instant) -> Duration {
+    clock::tick().saturating_duration_since(at)
+}
 
-    /// The verdict's name.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Moved => "moved",
-            Self::Waiting(_) => "waiting",
-            Self::Ignored(_) => "ignored",
-            Self::Refused(_) => "refused",
-        }
-    }
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
 
-    /// What is waited for, or the reason; empty for a plain move.
-    #[must_use]
-    pub fn why(&self) -> &str {
-        match self {
-            Self::Moved => "",
-            Self::Waiting(why) | Self::Ignored(why) | Self::Refused(why) => why,
-        }
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Messages a second over the last ten seconds before the last one. A ring that is full of younger ones says a shorter span.
+fn rate(steps: &VecDeque<StepTrace>) -> f64 {
+    let Some(last) = steps.back() else { return 0.0 };
+    let span = Duration::from_secs(RATE_S);
+    let young = steps.iter().rev().take_while(|s| last.at.since(s.at) <= span);
+    let (mut count, mut first) = (0_u32, last.at);
+    for step in young {
+        (count, first) = (count + 1, step.at);
     }
+    let whole = steps.len() < RING || (count as usize) < steps.len();
+    let seconds = if whole { span.as_secs_f64() } else { last.at.since(first).as_secs_f64().max(0.001) };
+    f64::from(count) / seconds
 }
 
 /// A step, before its words are shared.
 pub(super) struct Note<'a> {
     pub(super) at: Timestamp,
-    pub(super) event: String,
+    pub(super) event: &'a EventTally,
+    pub(super) sender: Source,
     pub(super) from: &'a str,
     pub(super) to: &'a str,
     pub(super) outcome: Outcome,
@@ -295,8 +445,9 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     /// By kind and id.
     probes: RwLock<HashMap<&'static str, HashMap<String, Arc<Probe>>>>,
-    /// Names of events and states, once each however many rings hold them.
-    words: Mutex<HashSet<Arc<str>>>,
+    kinds: RwLock<HashMap<&'static str, Arc<KindTally>>>,
+    /// Names of states, once each however many rings hold them.
+    words: RwLock<HashSet<Arc<str>>>,
 }
 
 impl Registry {
@@ -315,15 +466,46 @@ impl Registry {
         chosen.flat_map(|(_, probes)| probes.values().cloned()).collect()
     }
 
+    /// What each kind has handled, by name.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<Arc<KindTally>> {
+        let mut kinds: Vec<_> = self.0.kinds.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        kinds.sort_by_key(|kind| kind.kind);
+        kinds
+    }
+
+    /// Every step of that trace that a ring still holds, oldest first, with the actor's kind and id.
+    #[must_use]
+    pub fn traced(&self, trace: TraceId) -> Vec<(&'static str, String, StepTrace)> {
+        let mut found = Vec::new();
+        for probe in self.list(None) {
+            let desk = probe.desk();
+            let seen: HashSet<u64> = desk.steps.iter().map(|s| s.seq).collect();
+            let older = desk.transitions.iter().filter(|s| !seen.contains(&s.seq));
+            let steps = older.chain(&desk.steps).filter(|s| s.trace == trace);
+            found.extend(steps.map(|s| (probe.kind(), probe.id.clone(), s.clone())));
+        }
+        found.sort_by_key(|(_, _, step)| step.at);
+        found
+    }
+
+    pub(super) fn kind(&self, kind: &'static str) -> Arc<KindTally> {
+        if let Some(known) = self.0.kinds.read().unwrap_or_else(PoisonError::into_inner).get(kind) {
+            return known.clone();
+        }
+        let mut kinds = self.0.kinds.write().unwrap_or_else(PoisonError::into_inner);
+        kinds.entry(kind).or_insert_with(|| Arc::new(KindTally::new(kind))).clone()
+    }
+
     pub(super) fn add(&self, probe: Arc<Probe>) {
         let mut probes = self.0.probes.write().unwrap_or_else(PoisonError::into_inner);
-        probes.entry(probe.kind).or_default().insert(probe.id.clone(), probe);
+        probes.entry(probe.kind()).or_default().insert(probe.id.clone(), probe);
     }
 
     /// Removes that very probe; the one of an actor loaded since then stays.
     pub(super) fn remove(&self, probe: &Arc<Probe>) {
         let mut probes = self.0.probes.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(probes) = probes.get_mut(probe.kind)
+        if let Some(probes) = probes.get_mut(probe.kind())
             && probes.get(&probe.id).is_some_and(|p| Arc::ptr_eq(p, probe))
         {
             probes.remove(&probe.id);
@@ -331,49 +513,57 @@ impl Registry {
     }
 
     pub(super) fn note(&self, probe: &Probe, note: Note<'_>) {
-        let (event, from, to) = (self.word(&note.event), self.word(note.from), self.word(note.to));
-        probe.handled.fetch_add(1, Relaxed);
-        let mut ring = probe.ring();
-        if ring.len() == RING {
-            ring.pop_front();
+        let (waited_us, took_us) = (micros(note.waited), micros(note.took));
+        for (histogram, us) in [
+            (&probe.wait, waited_us),
+            (&probe.handle, took_us),
+            (&note.event.wait, waited_us),
+            (&note.event.handle, took_us),
+        ] {
+            histogram.add(us);
         }
-        let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        ring.push_back(StepTrace {
+        probe.tally.came_from(note.sender.kind);
+        if matches!(note.outcome, Outcome::Refused(_)) {
+            note.event.refused.fetch_add(1, Relaxed);
+        }
+        let (from, to) = (self.word(note.from), self.word(note.to));
+        let changed = from != to;
+        let mut desk = probe.desk();
+        desk.current = None;
+        desk.handled += 1;
+        let step = StepTrace {
+            seq: desk.handled,
             at: note.at,
-            event,
+            event: note.event.name.clone(),
+            sender: note.sender,
             from,
             to,
             outcome: note.outcome,
-            waited_us: us(note.waited),
-            took_us: us(note.took),
+            waited_us,
+            took_us,
             trace: note.trace,
-        });
+        };
+        if changed {
+            keep(&mut desk.transitions, step.clone(), TRANSITIONS);
+        }
+        keep(&mut desk.steps, step, RING);
     }
 
     fn word(&self, word: &str) -> Arc<str> {
-        let mut words = self.0.words.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = words.get(word) {
+        if let Some(known) = self.0.words.read().unwrap_or_else(PoisonError::into_inner).get(word) {
             return known.clone();
         }
         let new: Arc<str> = word.into();
-        words.insert(new.clone());
+        self.0.words.write().unwrap_or_else(PoisonError::into_inner).insert(new.clone());
         new
     }
 }
 
-/// The first word of an event's `Debug`: its variant. Formats no more than that.
-pub(super) fn label(event: &impl fmt::Debug) -> String {
-    struct FirstWord(String);
-    impl Write for FirstWord {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            let word = text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
-            self.0.push_str(word);
-            if word.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
-        }
+fn keep(ring: &mut VecDeque<StepTrace>, step: StepTrace, most: usize) {
+    if ring.len() >= most {
+        ring.pop_front();
     }
-    let mut first = FirstWord(String::new());
-    write!(first, "{event:?}").ok(); // The error is the end of the word.
-    first.0
+    ring.push_back(step);
 }
 
 fn text<S: serde::Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

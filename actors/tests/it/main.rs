@@ -6,6 +6,7 @@ mod catalogue;
 mod dns;
 mod errand;
 mod failover;
+mod inspection;
 mod link;
 mod machine;
 mod machine_laws;

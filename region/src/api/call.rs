@@ -46,6 +46,12 @@ impl Call {
         self.request.match_info().get(name).unwrap_or("")
     }
 
+    /// The path as it was asked for, without its query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.request.path()
+    }
+
     /// The caller.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actors::{
     catalogue::{CatalogueEvent, Table},
-    core::Verdict,
+    core::{Core, TraceId, Verdict},
     machine::{Life, Machine},
     rack::RackClock,
     shell::{AskError, Registry},
@@ -164,7 +164,7 @@ impl House {
             if actor.snapshot().life != Life::Present {
                 return Err(Fault::no("Machine"));
             }
-            match actor.ask(event.clone(), new_trace()).await {
+            match actor.ask(event.clone(), trace(&actor.snapshot(), &event)).await {
                 // It was overtaken by another writer, and is loaded anew.
                 Err(AskError::Gone { .. }) => {}
                 verdict => return obeyed(verdict.map_err(|e| missing(Missing::Ask(e)))?),
@@ -272,6 +272,22 @@ impl House {
         self.read(move |db| queries::events(db, &filter)).await
     }
 
+    /// The steps of a trace that are in the journal, oldest first, without the events' contents.
+    pub async fn traced(&self, trace: TraceId, limit: i64) -> Result<Vec<serde_json::Value>> {
+        let rows = self.read(move |db| queries::traced(db, &trace.to_string(), limit)).await?;
+        let shown = |(kind, id, step): (String, String, queries::JournalStep)| {
+            let word = |text: &str, name: &str| -> String {
+                let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+                value[name].as_str().unwrap_or_default().to_owned()
+            };
+            serde_json::json!({
+                "actor": format!("{kind}/{id}"), "seq": step.generation, "at": step.at.to_string(), "event": variant(&word(&step.event, "event")),
+                "verdict": word(&step.verdict, "verdict"), "trace": step.trace, "source": "journal",
+            })
+        };
+        Ok(rows.into_iter().map(shown).collect())
+    }
+
     /// Leases.
     pub async fn leases(&self, filter: LeaseFilter) -> Result<Vec<Lease>> {
         self.read(move |db| queries::leases(db, &filter)).await
@@ -301,6 +317,16 @@ impl House {
     }
 }
 
+/// The trace of a call: of the attempt that it begins, or that it is about.
+fn trace(machine: &Machine, event: &MachineEvent) -> TraceId {
+    match event {
+        MachineEvent::Commission { .. } | MachineEvent::Power { .. } => {
+            TraceId::of_attempt(machine.spec.system_id, machine.next_attempt)
+        }
+        _ => machine.trace().or(new_trace),
+    }
+}
+
 /// A verdict as an answer: what was refused is a conflict, with the way out; what changed nothing is well.
 fn obeyed(verdict: Verdict) -> Result<()> {
     match verdict {
@@ -326,6 +352,15 @@ fn missing(error: Missing) -> Fault {
             Fault::unavailable(format!("The region cannot answer: {other}."), "Look at the region's log.")
         }
     }
+}
+
+/// The name of a variant, of its name in JSON.
+fn variant(name: &str) -> String {
+    let words = name.split('_').map(|word| {
+        let (head, tail) = word.split_at(word.len().min(1));
+        head.to_uppercase() + tail
+    });
+    words.collect()
 }
 
 /// A body that could not be kept.

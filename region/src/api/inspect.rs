@@ -1,60 +1,83 @@
-//! `/inspect/v1/…`: every actor as it shows itself, straight from the registry and never through a mailbox.
+//! `/inspect/v1/…`: every actor as it shows itself, the region's and the racks', straight from what they publish and never through a mailbox.
+//! Reads only. Each look is checked for its caller, its parameters are checked as a whole, and who looked is put down in the log.
 
+use actix_web::{
+    HttpResponse,
+    web::{ServiceConfig, get},
+};
 use serde_json::{Value, json};
 
 use super::{
-    call::{Own, OwnAnswer, json},
+    auth::Caller,
+    call::{Call, Own, OwnAnswer, json},
     fault::Fault,
 };
 
-/// Actors in one listing at most.
-const MOST: usize = 1_000;
+mod asked;
+mod heat;
+mod list;
+mod one;
+mod traces;
+mod watch;
+mod whole;
 
-/// GET `/inspect/v1/actors?kind=&state=&q=&sort=-depth&limit=`.
-pub async fn actors(Own(call): Own) -> OwnAnswer {
-    call.user()?;
-    let params = &call.params;
-    let limit = params.parsed::<usize>("limit")?.unwrap_or(100).min(MOST);
-    let probes = call.house.registry().list(params.filled("kind"));
-    let total = probes.len();
-    let mut items: Vec<Value> = Vec::new();
-    for probe in probes {
-        let view = probe.view();
-        if params.filled("state").is_some_and(|s| s != view.state)
-            || params.filled("q").is_some_and(|q| !probe.id().contains(q))
-        {
-            continue;
-        }
-        items.push(json!({
-            "kind": probe.kind(), "id": probe.id(), "state": view.state, "depth": probe.depth(),
-            "capacity": probe.capacity(), "handled": probe.handled(), "panics": probe.panics(),
-            "quarantined": probe.quarantine().is_some(),
-            "waiting_for": view.wait.as_ref().map(|w| w.what.clone()),
-        }));
-    }
-    let by_depth = |v: &Value| std::cmp::Reverse(v["depth"].as_u64());
-    let by_name = |v: &Value| (v["kind"].to_string(), v["id"].to_string());
-    match params.filled("sort") {
-        Some("-depth") => items.sort_by_key(by_depth),
-        None | Some("id") => items.sort_by_key(by_name),
-        Some(other) => {
-            return Err(Fault::field("sort", format!("\"{other}\" is not one of id, -depth.")).into());
-        }
-    }
-    let matched = items.len();
-    items.truncate(limit);
-    Ok(json(&json!({"at": actors::clock::now().to_string(), "total": total, "matched": matched, "items": items})))
+use asked::Asked;
+
+/// The routes below `/inspect/v1/`, `explain` left out.
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .route("/inspect/v1", get().to(contents))
+        .route("/inspect/v1/", get().to(contents))
+        .route("/inspect/v1/summary", get().to(whole::summary))
+        .route("/inspect/v1/tree", get().to(whole::tree))
+        .route("/inspect/v1/kinds", get().to(whole::kinds))
+        .route("/inspect/v1/kinds/{kind}", get().to(whole::kind))
+        .route("/inspect/v1/flow", get().to(whole::flow))
+        .route("/inspect/v1/findings", get().to(whole::findings))
+        .route("/inspect/v1/heat", get().to(heat::levels))
+        .route("/inspect/v1/heat/index", get().to(heat::index))
+        .route("/inspect/v1/traces/{trace}", get().to(traces::show))
+        .route("/inspect/v1/watch", get().to(watch::stream))
+        .route("/inspect/v1/actors", get().to(list::actors))
+        .route("/inspect/v1/actors/{path:.*}", get().to(one::actor));
 }
 
-/// GET `/inspect/v1/actors/<kind>/<id>`: state, mailbox, timers and the last steps of one.
-pub async fn actor(Own(call): Own) -> OwnAnswer {
-    call.user()?;
-    let (kind, id) = (call.part("kind"), call.part("id"));
-    let probe = call.house.registry().get(kind, id).ok_or_else(|| {
-        Fault::NotFound(format!("No actor {kind}/{id} is awake; see /inspect/v1/actors, or read the object itself."))
-    })?;
-    let value = serde_json::to_value(probe.show()).map_err(|e| {
-        Fault::unavailable(format!("The view cannot be written: {e}."), "Report this with the actor's name.")
-    })?;
-    Ok(json(&value))
+/// What there is to look at.
+async fn contents(Own(call): Own) -> OwnAnswer {
+    looked(&call)?;
+    Ok(json(&json!({
+        "summary": "/inspect/v1/summary", "findings": "/inspect/v1/findings", "actors": "/inspect/v1/actors",
+        "tree": "/inspect/v1/tree", "kinds": "/inspect/v1/kinds", "flow": "/inspect/v1/flow", "heat": "/inspect/v1/heat",
+        "watch": "/inspect/v1/watch", "explain": "/inspect/v1/explain/SYSTEM_ID", "traces": "/inspect/v1/traces/TRACE_ID",
+        "actor": "/inspect/v1/actors/NODE/KIND/ID[/state|/mailbox|/messages|/transitions|/timers|/links]",
+    })))
+}
+
+/// The caller, who is put down. Every user may look; states and traces are for administrators.
+fn looked(call: &Call) -> Result<&Caller, Fault> {
+    let caller = call.user()?;
+    call.house.app.inspector.audit.looked(&caller.username, call.path());
+    Ok(caller)
+}
+
+/// As [`looked`], for what holds more than numbers and names.
+fn looked_inside(call: &Call) -> Result<&Caller, Fault> {
+    let caller = call.admin()?;
+    call.house.app.inspector.audit.looked(&caller.username, call.path());
+    Ok(caller)
+}
+
+/// A list: whole, or with `as=ndjson` an item a line.
+fn listed(lines: bool, mut head: Value, items: Vec<Value>) -> HttpResponse {
+    if lines {
+        let text: String = items.iter().map(|item| format!("{item}\n")).collect();
+        return HttpResponse::Ok().content_type("application/x-ndjson; charset=utf-8").body(text);
+    }
+    head["at"] = actors::clock::now().to_string().into();
+    head["items"] = Value::Array(items);
+    json(&head)
+}
+
+fn asked<'a>(call: &'a Call, known: &'static [&'static str]) -> Asked<'a> {
+    Asked::new(&call.params, known)
 }

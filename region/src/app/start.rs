@@ -27,7 +27,7 @@ use crate::{
     builtin,
     config::Config,
     dns::{self, Names},
-    link,
+    inspect, link,
     logs::{self, Logs},
     seal::Seal,
     store::{Store, queries},
@@ -77,6 +77,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         registry: Registry::default(),
         census: Default::default(),
         sessions: Default::default(),
+        inspector: Default::default(),
         turns: Default::default(),
         tickets: Default::default(),
         ways: Default::default(),
@@ -108,6 +109,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tasks.spawn(dns::keep(app.clone()));
     tasks.spawn(sweeps::expire(app.clone()));
     tasks.spawn(sweeps::assign(app.clone()));
+    tasks.spawn(sample(app.clone()));
     info!(%link, database = app.store.address(), "the region is up");
     Ok(Running { app, link, dns, arbiter: Some(arbiter), tasks })
 }
@@ -219,6 +221,16 @@ async fn sweep(app: App) {
                 }
             }
         }
+    }
+}
+
+/// Counts messages, for rates.
+async fn sample(app: App) {
+    let mut tick = interval(inspect::SAMPLE);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        app.inspector.rates.sample(&app.registry);
     }
 }
 

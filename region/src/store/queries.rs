@@ -74,7 +74,18 @@ pub fn journal_of(db: &mut Db, kind: &str, id: &str, before: Option<i64>, limit:
         .order(journal::generation.desc())
         .limit(limit)
         .load(db)?;
-    let step = |row: JournalRow| JournalStep {
+    Ok(rows.into_iter().map(journal_step).collect())
+}
+
+/// The steps of a trace with their actors' kinds and ids, oldest first. Reads the whole journal: for people, now and then.
+pub fn traced(db: &mut Db, trace: &str, limit: i64) -> QueryResult<Vec<(String, String, JournalStep)>> {
+    let rows: Vec<JournalRow> =
+        journal::table.filter(journal::trace.eq(trace)).order(journal::seq).limit(limit).load(db)?;
+    Ok(rows.into_iter().map(|row| (row.kind.clone(), row.id.clone(), journal_step(row))).collect())
+}
+
+fn journal_step(row: JournalRow) -> JournalStep {
+    JournalStep {
         seq: row.seq,
         generation: Generation(unsigned(row.generation)),
         event: row.event,
@@ -82,8 +93,7 @@ pub fn journal_of(db: &mut Db, kind: &str, id: &str, before: Option<i64>, limit:
         verdict: row.verdict,
         trace: row.trace,
         at: Timestamp(row.at),
-    };
-    Ok(rows.into_iter().map(step).collect())
+    }
 }
 
 /// Rows and bytes of the journal: what a person who watches the disk asks for.

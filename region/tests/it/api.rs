@@ -119,6 +119,22 @@ impl Region {
         self.call("GET", path, &[]).await
     }
 
+    pub(crate) fn app(&self) -> &app::App {
+        &self.running.as_ref().unwrap().app
+    }
+
+    /// An ordinary user's key.
+    pub(crate) async fn user(&self, name: &str) -> Key {
+        let form = [("username", name), ("email", "u@example.org"), ("password", "pw"), ("is_superuser", "0")];
+        self.call("POST", "users/", &form).await.json(200);
+        let body = format!("username={name}&password=pw&consumer=t");
+        let request = self.request("POST", "/MAAS/accounts/authenticate/");
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
+        let token = self.send(request, None).await.json(200);
+        let part = |name: &str| token[name].as_str().unwrap().to_owned();
+        format!("{}:{}:{}", part("consumer_key"), part("token_key"), part("token_secret")).parse().unwrap()
+    }
+
     /// Where the region's DNS answers.
     pub(crate) fn dns(&self) -> std::net::SocketAddr {
         self.running.as_ref().unwrap().dns.addresses()[0]

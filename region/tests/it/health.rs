@@ -64,7 +64,7 @@ impl Drop for Scripted {
     }
 }
 
-async fn identity(app: &App, region: &str, name: &str) -> Result<RackIdentity, LinkError> {
+pub(crate) async fn identity(app: &App, region: &str, name: &str) -> Result<RackIdentity, LinkError> {
     let (token, kept) = app.new_enrolment_token(Duration::from_secs(60));
     let put = CatalogueEvent::Put { by: "admin".into(), item: CatalogueItem::EnrolmentToken(kept) };
     app.change_catalogue(put, TraceId(1)).await.unwrap();

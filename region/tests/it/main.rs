@@ -5,4 +5,5 @@ mod api;
 mod commission;
 mod copies;
 mod health;
+mod inspect;
 mod store;

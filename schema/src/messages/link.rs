@@ -44,6 +44,8 @@ pub enum ToRack {
     Leases(Vec<Lease>),
     /// Every lease that rack granted, renewed or ended before `through`, by its own clock, is among the leases said before.
     LeasesThrough { rack: RackId, through: Timestamp },
+    /// What do your actors show of themselves? Answered with [`FromRack::Inspected`] of the same number.
+    Inspect { number: u64, ask: InspectAsk },
 }
 
 /// Rack to region, on the control stream.
@@ -69,6 +71,21 @@ pub enum FromRack {
     LeasesThrough { through: Timestamp },
     /// Other DHCP servers on the links of this rack's subnets: all that are known now. Said when that changes and on every new link.
     ForeignDhcp(Vec<ForeignDhcp>),
+    /// The answer to [`ToRack::Inspect`]: JSON text for people, and how much was left out of it for its size.
+    Inspected { number: u64, json: String, left_off: u32 },
+}
+
+/// What is asked of a rack's actors. The answers are read from what each actor publishes, never through a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum InspectAsk {
+    /// All of them, a row each.
+    Actors,
+    /// One, whole.
+    Actor { kind: String, id: String },
+    /// What each kind has handled.
+    Kinds,
+    /// The steps of one trace.
+    Trace { trace: u128 },
 }
 
 /// A rack's clock.

@@ -10,8 +10,8 @@ use schema::{
     messages::{
         enrol::{EnrolAnswer, EnrolAsk},
         link::{
-            BulkAnswer, BulkHeader, ClockReport, ForeignDhcp, FromRack, Hello, Order, PlanUpdate, RackInterface, Rows,
-            SweepTarget, SweepUpdate, ToRack,
+            BulkAnswer, BulkHeader, ClockReport, ForeignDhcp, FromRack, Hello, InspectAsk, Order, PlanUpdate,
+            RackInterface, Rows, SweepTarget, SweepUpdate, ToRack,
         },
         report::{Fact, FileKind, Report},
     },
@@ -220,6 +220,7 @@ pub(crate) fn to_rack() -> Vec<ToRack> {
         })),
         ToRack::Leases(vec![lease()]),
         ToRack::LeasesThrough { rack: rack(), through: NOW },
+        ToRack::Inspect { number: 7, ask: InspectAsk::Actor { kind: "errand".into(), id: "aaaaaa".into() } },
     ]
 }
 
@@ -279,6 +280,7 @@ pub(crate) fn from_rack() -> Vec<FromRack> {
             first: NOW,
             last: NOW,
         }]),
+        FromRack::Inspected { number: 7, json: "{}".into(), left_off: 0 },
     ]
 }
 

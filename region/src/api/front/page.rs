@@ -46,8 +46,10 @@ pub(super) fn body(fleet: &Fleet, now: Timestamp) -> String {
     stuck(&mut out, fleet);
     let links = [
         ("/fleet", "this page as JSON"),
-        ("/inspect/v1/actors?kind=machine&sort=-depth", "machines' actors"),
-        ("/inspect/v1/actors?kind=rack", "racks' actors"),
+        ("/inspect/v1/findings", "findings"),
+        ("/inspect/v1/actors?sort=-queue", "actors"),
+        ("/inspect/v1/tree", "actors as a tree"),
+        ("/inspect/v1/", "all of the inspection"),
         ("/MAAS/api/2.0/rackcontrollers/", "racks"),
         ("/MAAS/api/2.0/events/?op=query", "events"),
     ];

@@ -221,6 +221,6 @@ async fn history_results_and_explanation_are_told() {
     let actors = r.get("/inspect/v1/actors?kind=machine").await.json(200);
     assert_eq!(actors["items"][0]["id"], id);
     let actor: Value = r.get(&format!("/inspect/v1/actors/machine/{id}")).await.json(200);
-    assert!(!actor["steps"].as_array().unwrap().is_empty(), "{actor}");
+    assert!(!actor["messages"].as_array().unwrap().is_empty(), "{actor}");
     r.stop().await;
 }

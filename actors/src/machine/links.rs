@@ -1,0 +1,68 @@
+//! Racks that come and go while a machine is commissioned: who is in charge then, and who is left.
+
+use schema::{commissioning::CommissionStep, id::RackId, time::Timestamp};
+
+use super::{Attempt, Machine};
+use crate::core::Step;
+
+impl Machine {
+    /// How a rack's link stands. Only the last word on it is kept: a link that flaps must not drive out what else was seen.
+    fn link_noted(&self, rack: RackId, word: &str, now: Timestamp) -> Step<Self> {
+        let text = |word: &str| format!(" rack {rack} {word}");
+        let before = [text("is connected again"), text("lost its link; it goes on alone")];
+        self.with_attempt(|a| {
+            a.seen.retain(|line| !before.iter().any(|text| line.ends_with(text)));
+            a.see(now, text(word).trim_start().into());
+        })
+        .expecting(now)
+    }
+
+    pub(super) fn rack_link(&self, rack: RackId, up: bool, now: Timestamp) -> Step<Self> {
+        let Some(attempt) = self.open_attempt() else { return self.errand_link(rack, up, now) };
+        let in_charge = attempt.bmc_racks.get(attempt.bmc_rack) == Some(&rack);
+        let heard = self.with_attempt(|a| {
+            a.away.retain(|away| *away != rack);
+            a.away.extend(Some(rack).filter(|_| !up));
+            if !up && a.boot_racks.contains(&rack) && a.is_booting() {
+                a.cut = Some(now);
+            }
+        });
+        if up {
+            let again: Vec<_> = self.lost_effects(attempt).filter(|e| e.concerns(rack)).collect();
+            // Orders and tickets are idempotent by attempt: a rack that has them ignores them.
+            return heard.link_noted(rack, "is connected again", now).with(again);
+        }
+        let accepted = attempt.ordered.is_none() || attempt.is_done(CommissionStep::RackChosen);
+        if in_charge && !accepted && attempt.another_rack() {
+            return heard.power_failed(rack, "its link was lost before it accepted the order", "check the rack", now);
+        }
+        if let Some(elsewhere) = heard.off_elsewhere(rack, "its link was lost", now) {
+            return elsewhere;
+        }
+        if in_charge || attempt.bmc_racks.contains(&rack) || attempt.boot_racks.contains(&rack) {
+            return heard.link_noted(rack, "lost its link; it goes on alone", now);
+        }
+        Step::ignored("that rack has no part in the attempt")
+    }
+}
+
+impl Attempt {
+    /// Whether it was ordered to be switched on and cloud-init is not yet at work.
+    fn is_booting(&self) -> bool {
+        self.ordered.is_some() && !self.is_done(CommissionStep::Metadata)
+    }
+
+    /// Whether a rack is left that could try after the one in charge.
+    pub(super) fn another_rack(&self) -> bool {
+        self.bmc_rack + 1 < self.bmc_racks.len()
+    }
+
+    /// Who is to switch the machine off, best first: the rack that switched it on, the others, and last those whose link is down.
+    pub(super) fn off_racks(&self) -> Vec<RackId> {
+        let mut racks = self.bmc_racks.clone();
+        let first = self.bmc_rack.min(racks.len());
+        racks.rotate_left(first);
+        racks.sort_by_key(|rack| self.away.contains(rack));
+        racks
+    }
+}

@@ -1,0 +1,92 @@
+//! A level from 0 to 5 for each actor of a kind, as bytes: what a picture of ten thousand actors needs. The order is that of `heat/index`.
+
+use actix_web::{HttpResponse, http::header};
+use actors::{clock, shell::Gauge};
+use schema::{boot::Sha256, time::Timestamp};
+use serde_json::json;
+
+use super::{
+    asked,
+    list::{Candidate, candidates},
+    listed, looked,
+};
+use crate::api::{
+    call::{Call, Own, OwnAnswer},
+    house::House,
+};
+use crate::inspect::Node;
+
+pub(super) const METRICS: &[&str] = &["queue", "wait", "handler", "rate", "age"];
+
+/// GET `/inspect/v1/heat?kind=&metric=`: a u32 (little endian) that counts, then a byte each.
+pub(super) async fn levels(Own(call): Own) -> OwnAnswer {
+    looked(&call)?;
+    let mut asked = asked(&call, &["kind", "metric"]);
+    let (kind, metric) = (asked.text("kind"), asked.choice("metric", METRICS).unwrap_or("queue"));
+    asked.done()?;
+    let bytes = bytes(&call.house, kind, metric).await;
+    Ok(HttpResponse::Ok().content_type("application/octet-stream").body(bytes))
+}
+
+/// GET `/inspect/v1/heat/index?kind=`: the paths, in the order of the levels; with an ETag that changes when the order does.
+pub(super) async fn index(Own(call): Own) -> OwnAnswer {
+    looked(&call)?;
+    let mut asked = asked(&call, &["kind", "as"]);
+    let (kind, lines) = (asked.text("kind"), asked.lines());
+    asked.done()?;
+    let nodes = call.house.app.nodes().await;
+    let paths: Vec<_> = ordered(&call, &nodes, kind).iter().map(Candidate::path).collect();
+    let tag = Sha256::of(paths.join("\n").as_bytes()).to_string();
+    let tag = format!("\"{}\"", tag.get(..16).unwrap_or(&tag));
+    let mut answer =
+        listed(lines, json!({ "etag": tag, "count": paths.len() }), paths.into_iter().map(Into::into).collect());
+    if let Ok(tag) = header::HeaderValue::from_str(&tag) {
+        answer.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(answer)
+}
+
+fn ordered<'a>(call: &Call, nodes: &'a [Node], kind: Option<&str>) -> Vec<Candidate<'a>> {
+    in_order(&call.house, nodes, kind)
+}
+
+fn in_order<'a>(house: &House, nodes: &'a [Node], kind: Option<&str>) -> Vec<Candidate<'a>> {
+    let mut all = candidates(house, nodes, None, kind);
+    all.sort_unstable_by(|a, b| a.name().cmp(&b.name()));
+    all
+}
+
+/// The levels, with their count before them.
+pub(super) async fn bytes(house: &House, kind: Option<&str>, metric: &str) -> Vec<u8> {
+    let nodes = house.app.nodes().await;
+    let (all, now) = (in_order(house, &nodes, kind), clock::now());
+    let mut bytes = u32::try_from(all.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
+    bytes.extend(all.iter().map(|one| level(one.gauge(), metric, now)));
+    bytes
+}
+
+/// From 0 (still) to 5 (look at it).
+fn level(gauge: &Gauge, metric: &str, now: Timestamp) -> u8 {
+    let (value, bounds): (u64, [u64; 5]) = match metric {
+        "wait" => (gauge.oldest_wait_us.unwrap_or(0), [1_000, 10_000, 100_000, 1_000_000, 10_000_000]),
+        "handler" => (gauge.handle_us.p99, [1_000, 10_000, 50_000, 250_000, 1_000_000]),
+        "rate" => ((gauge.rate * 10.0) as u64, [1, 10, 100, 1_000, 10_000]),
+        "age" => (gauge.last_at.map_or(u64::MAX, |at| now.since(at).as_secs()), [10, 60, 300, 900, 3_600]),
+        _ => (gauge.queue as u64, [1, 4, 16, 64, 128]),
+    };
+    bounds.iter().filter(|bound| value >= **bound).count() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_rise_with_what_they_measure() {
+        let now = Timestamp::from_seconds(10_000);
+        let queue = |queue| level(&Gauge { queue, ..Gauge::default() }, "queue", now);
+        assert_eq!([0, 1, 4, 16, 64, 128, 9_999].map(queue), [0, 1, 2, 3, 4, 5, 5]);
+        let still = Gauge::default();
+        assert_eq!(["wait", "handler", "rate", "age"].map(|metric| level(&still, metric, now)), [0, 0, 0, 5]);
+    }
+}

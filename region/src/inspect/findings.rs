@@ -1,0 +1,100 @@
+//! What deserves a look in the whole site: actors by the rules of `actors::findings`, racks and their services, stuck machines by cause.
+
+use actors::{
+    clock,
+    findings::{self, Finding, Severity},
+    rack::LinkState,
+};
+use schema::{service::Health, time::Timestamp};
+
+use super::{Node, REGION};
+use crate::app::App;
+
+impl App {
+    /// All findings, the worst first.
+    pub async fn findings(&self) -> Vec<Finding> {
+        let nodes = self.nodes().await;
+        let mut found = self.own_findings();
+        for node in nodes.iter() {
+            self.of_rack(node, &mut found);
+            for row in &node.rows {
+                let path = format!("{}/{}/{}", node.id, row.kind, row.id);
+                found.extend(findings::of_actor(&path, row, node.at));
+            }
+        }
+        findings::sort(&mut found);
+        found
+    }
+
+    /// Those of the region's own actors and machines.
+    fn own_findings(&self) -> Vec<Finding> {
+        let now = clock::now();
+        let mut found = Vec::new();
+        for probe in self.registry.list(None) {
+            let waits = probe.view().wait.as_ref().is_some_and(|wait| wait.deadline < now);
+            if waits || probe.quarantine().is_some() || findings::suspicious(&probe.gauge(), now) {
+                let path = format!("{REGION}/{}/{}", probe.kind(), probe.id());
+                found.extend(findings::of_actor(&path, &probe.row(), now));
+            }
+        }
+        let stuck = |(cause, stuck): (String, crate::census::Causing)| Finding {
+            id: "machines.stuck".into(),
+            severity: Severity::Warning,
+            subject: cause.clone(),
+            since: None,
+            text: format!("{} {} stuck at {cause}: {}", stuck.count, machines(stuck.count), stuck.example),
+            remedy: format!("hostler explain {}", stuck.hostname),
+        };
+        found.extend(self.census.causes(now).into_iter().map(stuck));
+        found
+    }
+
+    fn of_rack(&self, node: &Node, found: &mut Vec<Finding>) {
+        let mut add = |id: &str, severity, subject: String, since: Timestamp, text: String, remedy: &str| {
+            found.push(Finding { id: id.into(), severity, subject, since: Some(since), text, remedy: remedy.into() });
+        };
+        let name = format!("{}", node.id);
+        let see = "look at the rack's log, and at the network between rack and region";
+        match node.link {
+            LinkState::Connected | LinkState::Enrolled => {}
+            LinkState::Disconnected => {
+                let text = format!("the link of rack {} is down", node.hostname);
+                add("rack.away", Severity::Warning, name.clone(), node.since, text, see);
+            }
+            LinkState::Lost => {
+                let text = format!("rack {} is lost", node.hostname);
+                add("rack.lost", Severity::Critical, name.clone(), node.since, text, see);
+            }
+        }
+        if let Some(why) = &node.trouble {
+            add("rack.unasked", Severity::Warning, name.clone(), node.at, why.clone(), see);
+        }
+        let Some(rack) = self.rack_state(node.id).filter(|rack| rack.link == LinkState::Connected) else { return };
+        if let Some(since) = rack.silent {
+            let text = format!("rack {} is linked and says nothing of its services", node.hostname);
+            add(
+                "rack.silent",
+                Severity::Critical,
+                name.clone(),
+                since,
+                text,
+                "look at the rack's log; restart it if it hangs",
+            );
+        }
+        for service in &rack.services {
+            let (id, severity) = match service.health {
+                Health::Dead => ("service.dead", Severity::Critical),
+                Health::Degraded => ("service.degraded", Severity::Warning),
+                Health::Running | Health::Off => continue,
+            };
+            let (why, remedy) =
+                service.last_error.as_ref().map_or(("it does not say why", see), |e| (&e.why, &e.remedy));
+            let text = format!("{} of rack {}: {why}", service.service, node.hostname);
+            add(id, severity, format!("{name}/service/{}", service.service), service.since, text, remedy);
+        }
+    }
+}
+
+fn machines(count: usize) -> &'static str {
+    if count == 1 { "machine is" } else { "machines are" }
+}
