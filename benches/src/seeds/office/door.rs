@@ -84,7 +84,7 @@ impl World {
             FromRack::Services(services) => {
                 tell::<Rack>(self, Who::Rack(id), RackEvent::Services { services }, Tag::Nobody);
             }
-            FromRack::Goodbye | FromRack::Logs(_) | FromRack::LeasesThrough { .. } => {}
+            FromRack::Goodbye | FromRack::Logs(_) | FromRack::LeasesThrough { .. } | FromRack::Inspected { .. } => {}
         }
     }
 
