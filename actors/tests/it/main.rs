@@ -11,6 +11,7 @@ mod link;
 mod machine;
 mod machine_laws;
 mod service;
+mod metrics;
 mod session;
 mod shell;
 mod states_doc;
