@@ -132,7 +132,11 @@ impl Page {
         let kinds = registry.kinds();
         let count = |kind: &str| {
             let probes = registry.list(Some(kind));
-            (probes.len(), probes.iter().map(|p| p.depth()).sum::<usize>(), probes.iter().map(|p| p.panics()).sum::<u64>())
+            (
+                probes.len(),
+                probes.iter().map(|p| p.depth()).sum::<usize>(),
+                probes.iter().map(|p| p.panics()).sum::<u64>(),
+            )
         };
         let counts: Vec<_> = kinds.iter().map(|k| (k.kind, count(k.kind))).collect();
         self.family("hostler_actors");
@@ -188,7 +192,10 @@ mod tests {
         page.family("hostler_store_commit_seconds").histogram(&[], &spread);
         let text = page.text();
         assert!(text.contains("hostler_machines{status=\"a \\\"b\\\"\\n\"} 3\n"), "{text}");
-        assert!(text.contains("_bucket{le=\"0.000004\"} 1\n") && text.contains("_bucket{le=\"0.000008\"} 3\n"), "{text}");
+        assert!(
+            text.contains("_bucket{le=\"0.000004\"} 1\n") && text.contains("_bucket{le=\"0.000008\"} 3\n"),
+            "{text}"
+        );
         assert!(text.ends_with("_bucket{le=\"+Inf\"} 3\nhostler_store_commit_seconds_sum 0.000009\nhostler_store_commit_seconds_count 3\n"), "{text}");
         assert_eq!(names(&text), ["hostler_machines", "hostler_store_commit_seconds"]);
     }
@@ -196,7 +203,9 @@ mod tests {
     #[test]
     fn no_label_names_a_machine_and_each_name_stands_once() {
         for family in FAMILIES {
-            assert!(family.labels.iter().all(|label| !["machine", "system_id", "hostname", "mac", "ip"].contains(label)));
+            assert!(
+                family.labels.iter().all(|label| !["machine", "system_id", "hostname", "mac", "ip"].contains(label))
+            );
             assert_eq!(FAMILIES.iter().filter(|f| f.name == family.name).count(), 1, "{}", family.name);
             assert!(["gauge", "counter", "histogram"].contains(&family.kind) && family.name.starts_with("hostler_"));
             assert_eq!(family.kind == "counter", family.name.ends_with("_total"), "{}", family.name);

@@ -357,7 +357,10 @@ impl Raw {
 /// This host alone.
 #[must_use]
 pub fn loopback() -> Vec<Cidr> {
-    [Cidr::new([127, 0, 0, 0].into(), 8), Cidr::new(std::net::Ipv6Addr::LOCALHOST.into(), 128)].into_iter().flatten().collect()
+    [Cidr::new([127, 0, 0, 0].into(), 8), Cidr::new(std::net::Ipv6Addr::LOCALHOST.into(), 128)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn known_database(url: &str) -> bool {

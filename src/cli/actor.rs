@@ -133,8 +133,14 @@ const STEPS: &[Column] = &[
     ("WHY", "/why"),
 ];
 
-const FINDINGS: &[Column] =
-    &[("SEVERITY", "/severity"), ("FINDING", "/id"), ("SUBJECT", "/subject"), ("SINCE", "/since"), ("TEXT", "/text"), ("REMEDY", "/remedy")];
+const FINDINGS: &[Column] = &[
+    ("SEVERITY", "/severity"),
+    ("FINDING", "/id"),
+    ("SUBJECT", "/subject"),
+    ("SINCE", "/since"),
+    ("TEXT", "/text"),
+    ("REMEDY", "/remedy"),
+];
 
 /// Runs one of the commands.
 ///
@@ -244,10 +250,16 @@ fn span(us: &Value) -> Value {
 
 async fn top(format: Format, client: &Client, asked: &Top) -> Result<(), Failure> {
     if !(0.25..=3_600.0).contains(&asked.every) {
-        return Err(Failure::usage(format!("--every {}: not from 0.25 to 3600 seconds", asked.every), "give --every 1"));
+        return Err(Failure::usage(
+            format!("--every {}: not from 0.25 to 3600 seconds", asked.every),
+            "give --every 1",
+        ));
     }
     if asked.count.is_none() && !matches!(format, Format::Table | Format::Ndjson) {
-        return Err(Failure::usage("a list that goes on has no end to close it with", "use -o ndjson, or give --count"));
+        return Err(Failure::usage(
+            "a list that goes on has no end to close it with",
+            "use -o ndjson, or give --count",
+        ));
     }
     let mut query = asked.list.query(Some("-queue"));
     if asked.list.limit.is_none() {
@@ -279,7 +291,12 @@ async fn tree(format: Format, client: &Client, root: Option<String>, depth: Opti
         Format::Table => output::print(&branches(&said)),
         Format::Json => output::print(&format!("{said:#}\n")),
         Format::Yaml => output::print(&yaml::text(&said)),
-        _ => output::list(format, &[("NODE", "/node"), ("ACTORS", "/actors"), ("LINK", "/link")], "/node", array(&said["nodes"])),
+        _ => output::list(
+            format,
+            &[("NODE", "/node"), ("ACTORS", "/actors"), ("LINK", "/link")],
+            "/node",
+            array(&said["nodes"]),
+        ),
     }
 }
 
@@ -334,13 +351,14 @@ fn show(format: Format, shown: &Value) -> Result<(), Failure> {
     let [p50, p99, max] = ["p50", "p99", "max"].map(|name| words(us[name].as_u64().unwrap_or(0)));
     page["handling"] = format!("median {p50}, 99 of 100 within {p99}, longest {max}").into();
     let mailbox = &shown["mailbox"];
-    page["in_mailbox"] = format!("{} of {}, most ever {}", mailbox["len"], mailbox["cap"], mailbox["high_water"]).into();
+    page["in_mailbox"] =
+        format!("{} of {}, most ever {}", mailbox["len"], mailbox["cap"], mailbox["high_water"]).into();
     output::one(format, PAGE, "/path", &page)?;
     part("Findings", FINDINGS, array(&shown["findings"]))?;
     part("Timers", &[("NAME", "/name"), ("AT", "/at")], array(&shown["timers"]))?;
-    let waiting = array(&mailbox["waiting"]).iter().map(|w| {
-        json!({ "event": w["event"], "sender": w["sender"], "waited": span(&w["waited_us"]) })
-    });
+    let waiting = array(&mailbox["waiting"])
+        .iter()
+        .map(|w| json!({ "event": w["event"], "sender": w["sender"], "waited": span(&w["waited_us"]) }));
     part("Waiting", &[("EVENT", "/event"), ("FROM", "/sender"), ("WAITED", "/waited")], &waiting.collect::<Vec<_>>())?;
     part("Last messages", MESSAGES, &array(&shown["messages"]).iter().map(step).collect::<Vec<_>>())
 }

@@ -9,5 +9,8 @@ fn docs_metrics_md_is_the_list() {
         std::fs::write(path, metrics::page()).unwrap();
     }
     let stored = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(stored == metrics::page(), "docs/metrics.md is stale: run `HOSTLER_WRITE_DOCS=1 cargo nextest run --workspace docs_metrics`");
+    assert!(
+        stored == metrics::page(),
+        "docs/metrics.md is stale: run `HOSTLER_WRITE_DOCS=1 cargo nextest run --workspace docs_metrics`"
+    );
 }

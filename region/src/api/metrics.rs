@@ -13,7 +13,9 @@ pub async fn show(request: HttpRequest, Own(call): Own) -> OwnAnswer {
     let allowed = &call.house.app.config.metrics_allow;
     if call.caller.is_none() && !from.is_some_and(|ip| allowed.iter().any(|network| network.contains(ip))) {
         let from = from.map_or_else(String::new, |ip| format!(" from {ip}"));
-        let why = format!("Metrics are not served{from}: set metrics.allow in region.toml, or sign the request with an API key.");
+        let why = format!(
+            "Metrics are not served{from}: set metrics.allow in region.toml, or sign the request with an API key."
+        );
         return Err(Fault::Forbidden(why).into());
     }
     let text = call.house.app.metrics().await;
