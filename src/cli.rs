@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+pub mod actor;
 pub mod client;
 pub mod doctor;
 pub mod failure;
@@ -85,6 +86,9 @@ pub enum Command {
         /// System id or host name
         machine: String,
     },
+    /// Actors of the region and its racks: what each is at, what waits, what deserves a look
+    #[command(subcommand)]
+    Actor(actor::Command),
     /// Subnets and their ranges
     #[command(subcommand)]
     Subnet(subnet::Command),
@@ -130,6 +134,7 @@ fn operate(global: &Global, command: Command) -> Result<(), Failure> {
             Command::Login(login) => login::run(global, login).await,
             Command::Machine(command) => machine::run(global, &Client::new(global)?, command).await,
             Command::Explain { machine } => report::explain(global, &Client::new(global)?, &machine).await,
+            Command::Actor(command) => actor::run(global, &Client::new(global)?, command).await,
             Command::Subnet(command) => subnet::run(global, &Client::new(global)?, command).await,
             Command::Image(command) => image::run(global, command).await,
             Command::Script(command) => script::run(global, &Client::new(global)?, command).await,

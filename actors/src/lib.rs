@@ -14,6 +14,7 @@ pub mod leases;
 pub mod link;
 pub mod logbook;
 pub mod machine;
+pub mod metrics;
 pub mod rack;
 pub mod reach;
 pub mod service;

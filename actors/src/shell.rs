@@ -107,6 +107,8 @@ struct Job<C: Core> {
     _slot: Option<OwnedSemaphorePermit>,
     /// The view before.
     from: Arc<View>,
+    /// When it is decided.
+    now: Timestamp,
     waited: Duration,
     started: Instant,
     span: tracing::Span,
@@ -199,7 +201,8 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
             took_us = tracing::field::Empty,
             trace = %trace,
         );
-        Job { event, tally, sender, trace, reply, _slot: slot, from: self.view.clone(), waited, started, span }
+        let (now, from) = (self.perform.now(), self.view.clone());
+        Job { event, tally, sender, trace, reply, _slot: slot, from, now, waited, started, span }
     }
 
     /// First of four: what the core says. Nothing has changed when this ends.
@@ -214,7 +217,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
             };
             return self.end(job, verdict);
         }
-        let now = self.perform.now();
+        let now = job.now;
         let core = self.core.clone();
         let event = &job.event;
         let decided = job.span.in_scope(|| {
@@ -355,7 +358,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
         self.registry.note(
             self.me.probe(),
             inspect::Note {
-                at: self.perform.now(),
+                at: job.now,
                 event: &job.tally,
                 sender: job.sender.clone(),
                 from: &job.from.state,

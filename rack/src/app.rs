@@ -36,6 +36,7 @@ use crate::{
     kernel,
     leases::LeaseTable,
     link::{self, Links, Listener},
+    metrics::Metrics,
     outbox,
     plan::PlanHandle,
     planfile::{self, PlanFileError},
@@ -86,6 +87,8 @@ pub struct Running {
     pub leases: LeaseTable,
     pub state: State,
     pub registry: Registry,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
     agent: ActorRef<Agent>,
     services: Services,
     links: Option<Links>,
@@ -183,6 +186,7 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
         leases,
         state: state.clone(),
         registry,
+        metrics: None,
         agent,
         services,
         links: None,
@@ -201,6 +205,7 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
     let failed = |source| AppError::Control { dir: config.state.clone(), source };
     let socket = Control::bind(&config.state).map_err(failed)?;
     running.tasks.push(tokio::spawn(control.run(socket)));
+    running.measure(config.metrics).await;
     let handles = Handles { plan, bodies, reporter, drivers, lines: lines.region, neighbours };
     match identity {
         Some(identity) => dial(&mut running, &config, &identity, handles, seen, &hands)?,
@@ -307,6 +312,17 @@ impl Running {
     #[must_use]
     pub fn addresses(&self, service: Service) -> Vec<SocketAddr> {
         self.services.addresses(service)
+    }
+
+    /// Serves metrics, where that is wanted.
+    async fn measure(&mut self, listen: Option<SocketAddr>) {
+        let (registry, services, state) = (self.registry.clone(), self.services.clone(), self.state.clone());
+        let metrics = Metrics { registry, services, state };
+        let Some(listen) = listen else { return };
+        if let Some((address, task)) = metrics.serve(listen).await {
+            self.metrics = Some(address);
+            self.tasks.push(task);
+        }
     }
 
     /// How every service stands, with its counters.

@@ -48,6 +48,8 @@ pub struct RackConfig {
     pub ntp: NtpConfig,
     pub syslog: SyslogConfig,
     pub outbox: OutboxLimits,
+    /// Where metrics are served; nowhere with `None`.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// What a rack may be told to do (`--only`).
@@ -122,6 +124,7 @@ impl Default for RackConfig {
             ntp: NtpConfig::default(),
             syslog: SyslogConfig::default(),
             outbox: OutboxLimits::default(),
+            metrics: None,
         }
     }
 }
@@ -181,6 +184,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("ntp", &["listen", "server", "set_clock", "rate"]),
     ("syslog", &["listen", "rate", "mebibytes", "keep_mebibytes"]),
     ("outbox", &["reports", "mebibytes"]),
+    ("metrics", &["listen"]),
 ];
 
 impl RackConfig {
@@ -285,6 +289,7 @@ impl Reader {
             power: self.power(base.power, &state),
             ntp: self.ntp(&state),
             syslog: self.syslog(),
+            metrics: self.metrics(),
             state,
             outbox: OutboxLimits {
                 reports: usize::try_from(self.number(
@@ -306,6 +311,15 @@ impl Reader {
             );
         }
         config
+    }
+
+    /// On loopback where nothing is set: machines must not read it.
+    fn metrics(&mut self) -> Option<SocketAddr> {
+        let own = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::METRICS.number));
+        match self.values.get(&("metrics".into(), "listen".into())).map(Vec::as_slice) {
+            Some([word]) if word == "off" => None,
+            _ => Some(self.one("metrics", "listen", own, "write ADDRESS:PORT as in 127.0.0.1:5239, or \"off\"")),
+        }
     }
 
     fn regions(&mut self) -> Vec<String> {

@@ -16,6 +16,7 @@ pub mod http;
 pub mod kernel;
 pub mod leases;
 pub mod link;
+pub mod metrics;
 pub mod ntp;
 pub mod outbox;
 pub mod places;

@@ -12,7 +12,7 @@ use actix_web::{
     middleware::{Next, from_fn},
     web::{self, Data, PayloadConfig, ServiceConfig, get, post, put, resource, route},
 };
-use actors::shell::Source;
+use actors::{clock, shell::Source};
 
 pub mod annex;
 pub mod auth;
@@ -29,6 +29,7 @@ pub mod images;
 pub mod inspect;
 pub mod logs;
 pub mod machines;
+pub mod metrics;
 pub mod network;
 pub mod nodes;
 pub mod oauth;
@@ -123,17 +124,25 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/logs/{machine}", get().to(logs::show))
         .route("/racks/tokens", get().to(racks::tokens))
         .route("/racks/tokens", post().to(racks::token))
+        .route("/metrics", get().to(metrics::show))
         .route("/healthz", get().to(version::alive))
         .route("/readyz", get().to(version::ready));
     config.default_service(web::to(version::nowhere));
 }
 
-/// What a request tells an actor comes from the API.
+/// What a request tells an actor comes from the API; how long it took is counted.
 async fn served(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    Source::new("api", "").scope(next.call(request)).await
+    let (house, began) = (request.app_data::<Data<House>>().cloned(), clock::tick());
+    let answer = Source::new("api", "").scope(next.call(request)).await?;
+    if let Some(house) = house {
+        // A path that no route has would be a label that anyone can choose.
+        let route = answer.request().match_pattern().unwrap_or_else(|| "none".into());
+        house.app.requests.note(&route, answer.status().as_u16(), began.elapsed());
+    }
+    Ok(answer)
 }
 
 /// A running API.

@@ -40,6 +40,7 @@ use crate::{
     inspect::Inspector,
     links::Links,
     logs::Logs,
+    metrics::Requests,
     perform::{Hands, POWER},
     seal::{Seal, SealError},
     sessions::Sessions,
@@ -76,6 +77,8 @@ pub struct Inner {
     pub census: Census,
     /// What looking at actors needs.
     pub inspector: Inspector,
+    /// How long the API took.
+    pub requests: Requests,
     /// Logins of browsers.
     pub sessions: Sessions,
     /// How many commissionings are under way at once.

@@ -41,6 +41,7 @@ struct Inner {
     /// How long each step took, and whole attempts.
     took: [Spans; 12],
     attempts: Spans,
+    outcomes: BTreeMap<&'static str, u64>,
 }
 
 /// Where a machine stands.
@@ -72,6 +73,18 @@ pub struct Stuck {
     pub remedy: String,
     /// Seconds that it has waited; `None` where it waits no more.
     pub seconds: Option<u64>,
+}
+
+/// The ends of the buckets of [`Took`], in seconds; the last bucket has no end.
+pub const ENDS_S: [u64; 14] = [1, 2, 3, 5, 10, 20, 30, 60, 120, 180, 300, 600, 1_800, 3_600];
+
+/// How long steps and whole attempts took: counts by bucket, and the sum in seconds, which is right to a sixteenth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Took {
+    pub steps: [([u64; ENDS_S.len() + 1], f64); 12],
+    pub whole: ([u64; ENDS_S.len() + 1], f64),
+    /// Attempts that ended `ready` or `failed`.
+    pub outcomes: BTreeMap<&'static str, u64>,
 }
 
 /// The machines that are stuck for the same cause.
@@ -153,6 +166,15 @@ impl Census {
         causes
     }
 
+    /// How long steps and whole attempts took, for metrics.
+    #[must_use]
+    pub fn took(&self) -> Took {
+        let inner = self.inner();
+        let mut outcomes = BTreeMap::from([("ready", 0), ("failed", 0)]);
+        outcomes.extend(&inner.outcomes);
+        Took { steps: inner.took.each_ref().map(Spans::within), whole: inner.attempts.within(), outcomes }
+    }
+
     /// The host name of a machine.
     #[must_use]
     pub fn hostname(&self, machine: SystemId) -> Option<String> {
@@ -188,6 +210,8 @@ impl Inner {
         {
             counted = attempt.id;
             if live {
+                let outcome = if machine.error.is_empty() { "ready" } else { "failed" };
+                *self.outcomes.entry(outcome).or_default() += 1;
                 self.attempts.add(ended.since(attempt.started));
                 attempt
                     .steps

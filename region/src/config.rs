@@ -34,6 +34,8 @@ pub struct Config {
     pub dns_listen: SocketAddr,
     /// Who may have a whole zone (AXFR). Nobody by default.
     pub dns_transfer: Vec<Cidr>,
+    /// Who may read `/metrics` without a key.
+    pub metrics_allow: Vec<Cidr>,
     /// Days that the journal is kept.
     pub journal_days: u32,
     /// Bytes of machines' logs that are kept.
@@ -80,6 +82,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("link", "listen"),
     ("dns", "listen"),
     ("dns", "transfer"),
+    ("metrics", "allow"),
     ("journal", "days"),
     ("logs", "machine_mebibytes"),
     ("logs", "total_mebibytes"),
@@ -117,9 +120,10 @@ impl Config {
     /// The file that `init` writes.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let Self { id, data_dir, database, api_listen, link_listen, dns_listen, dns_transfer, journal_days, logs } =
-            self;
-        let transfer = dns_transfer.iter().map(Cidr::to_string).collect::<Vec<_>>().join(" ");
+        let Self { id, data_dir, database, api_listen, link_listen, dns_listen, .. } = self;
+        let Self { dns_transfer, metrics_allow, journal_days, logs, .. } = self;
+        let networks = |all: &[Cidr]| all.iter().map(Cidr::to_string).collect::<Vec<_>>().join(" ");
+        let (transfer, allow) = (networks(dns_transfer), networks(metrics_allow));
         let text = |s: &str| toml::Value::String(s.to_owned()).to_string();
         format!(
             "# Hostler's region. Every setting also by environment: HOSTLER_<SECTION>_<KEY>, as in HOSTLER_API_LISTEN.\n\n\
@@ -129,6 +133,7 @@ impl Config {
              [link]\n# Where racks dial in (UDP).\nlisten = {}\n\n\
              [dns]\n# The zones, for whoever asks.\nlisten = {}\n# Networks that may have a whole zone (AXFR), blanks between.\ntransfer = {}\n\n\
              [journal]\n# How long steps are kept.\ndays = {journal_days}\n\n\
+             [metrics]\n# Networks from which /metrics may be read without a key.\nallow = {}\n\n\
              [logs]\n# How much of a machine's log is kept, and of all of them.\nmachine_mebibytes = {}\ntotal_mebibytes = {}\n",
             text(id.as_str()),
             text(&data_dir.to_string_lossy()),
@@ -137,6 +142,7 @@ impl Config {
             text(&link_listen.to_string()),
             text(&dns_listen.to_string()),
             text(&transfer),
+            text(&allow),
             logs.machine >> 20,
             logs.total >> 20,
         )
@@ -303,6 +309,8 @@ impl Raw {
         let link_listen = self.take("link", "listen", Some("0.0.0.0:5250"), listen);
         let dns_listen = self.take("dns", "listen", Some("0.0.0.0:5253"), listen);
         let dns_transfer = self.networks("dns", "transfer");
+        let metrics_set = self.values.contains_key(&("metrics", "allow"));
+        let metrics_allow = if metrics_set { self.networks("metrics", "allow") } else { loopback() };
         let journal_days = self.take("journal", "days", Some("30"), "write a number of days, as in 30");
         if let Some(0) = journal_days {
             self.fault(
@@ -336,6 +344,7 @@ impl Raw {
                     link_listen,
                     dns_listen,
                     dns_transfer,
+                    metrics_allow,
                     journal_days,
                     logs,
                 })
@@ -343,6 +352,15 @@ impl Raw {
             _ => Err(Faults(self.faults)),
         }
     }
+}
+
+/// This host alone.
+#[must_use]
+pub fn loopback() -> Vec<Cidr> {
+    [Cidr::new([127, 0, 0, 0].into(), 8), Cidr::new(std::net::Ipv6Addr::LOCALHOST.into(), 128)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn known_database(url: &str) -> bool {

@@ -148,6 +148,7 @@ fn config_of(options: &Options) -> Config {
         link_listen: options.link_listen,
         dns_listen: options.dns_listen,
         dns_transfer: Vec::new(),
+        metrics_allow: crate::config::loopback(),
         journal_days: 30,
         logs: actors::logbook::Limits::default(),
     }

@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod link;
 pub mod links;
 pub mod logs;
+pub mod metrics;
 pub mod perform;
 pub mod plans;
 pub mod seal;

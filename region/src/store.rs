@@ -7,6 +7,7 @@ use actors::{
     core::{RecordError, TraceId},
     machine::Machine,
     reach::Reached,
+    shell::inspect::Histogram,
 };
 use diesel::{QueryResult, r2d2::Pool};
 use schema::{
@@ -174,6 +175,12 @@ impl Store {
             .build_unchecked(Readers(address.clone()));
         let writer = Writer::start(db, address.clone(), tuning)?;
         Ok(Self { address: Arc::new(address), readers, writer })
+    }
+
+    /// How long its commits took.
+    #[must_use]
+    pub fn commits(&self) -> &Histogram {
+        &self.writer.commits
     }
 
     /// The database's address, without a password.

@@ -83,6 +83,7 @@ ports! {
     SYSLOG = "syslog" "tcp, udp" 5247 Machine -> Rack, "log lines of machines", "syslog.listen (rack.toml)";
     HTTP = "http" "tcp" 5248 Machine -> Rack, "boot files, images, metadata, results", "http.listen (rack.toml)";
     PROXY = "proxy" "tcp" 8000 Machine -> Rack, "packages", "proxy.listen (rack.toml)";
+    METRICS = "metrics" "tcp" 5239 Operator -> Rack, "metrics, on loopback unless it is set otherwise", "metrics.listen (rack.toml)";
     IPMI = "power" "udp" 623 Rack -> Bmc, "IPMI 2.0: power and boot device", "power_address of the machine";
     REDFISH = "power" "tcp" 443 Rack -> Bmc, "Redfish: power and boot device", "power_address of the machine";
     UPSTREAM_DNS = "dns" "tcp, udp" 53 Rack -> Outside, "names that are none of ours", "upstream_dns (set-config)";

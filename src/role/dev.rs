@@ -168,6 +168,7 @@ fn rack_config(state: PathBuf, own: Ipv4Addr, region: SocketAddr) -> RackConfig 
         proxy: ProxyConfig { listen: free.into(), ..ProxyConfig::default() },
         ntp: NtpConfig { listen: Listen::At(vec![free]), server: Server::Own, ..NtpConfig::default() },
         syslog: SyslogConfig { listen: Listen::At(vec![free]), ..SyslogConfig::default() },
+        metrics: Some(free.into()),
         ..RackConfig::default()
     }
 }
@@ -195,6 +196,7 @@ fn services(id: RackId, rack: &rack::app::Running) -> Value {
             "dns": at(Service::Dns),
             "ntp": at(Service::Ntp),
             "syslog": at(Service::Syslog),
+            "metrics": rack.metrics.map(|address| format!("http://{address}/metrics")),
     })
 }
 

@@ -177,6 +177,12 @@ impl LinkServer {
         self.inner.live().keys().copied().collect()
     }
 
+    /// The round trip of each connected rack's path, as QUIC reckons it.
+    #[must_use]
+    pub fn round_trips(&self) -> Vec<(RackId, Duration)> {
+        self.inner.live().iter().map(|(rack, (_, connection))| (*rack, connection.rtt())).collect()
+    }
+
     /// Ends a rack's connection, with a reason that it is told; for a revoked rack (make the revocation durable first).
     pub fn disconnect(&self, rack: RackId, why: &str) {
         if let Some((_, connection)) = self.inner.live().remove(&rack) {

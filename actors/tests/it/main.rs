@@ -10,6 +10,7 @@ mod inspection;
 mod link;
 mod machine;
 mod machine_laws;
+mod metrics;
 mod service;
 mod session;
 mod shell;

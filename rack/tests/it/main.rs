@@ -9,6 +9,7 @@ mod dhcp;
 mod dhcp_wire;
 mod dns;
 mod metadata;
+mod metrics;
 mod ntp;
 mod peers_dhcp;
 mod peers_dns;

@@ -20,7 +20,7 @@ use rack::{
 use schema::service::Health;
 
 /// A plan whose rack is `host`. The machine 52:54:00:77:00:01 boots from disk, strangers are ignored.
-fn write_plan(path: &Path, host: Ipv4Addr, lease_s: u32) {
+pub(crate) fn write_plan(path: &Path, host: Ipv4Addr, lease_s: u32) {
     let [a, b, c, _] = host.octets();
     let text = format!(
         r#"
@@ -59,7 +59,7 @@ fn write_plan(path: &Path, host: Ipv4Addr, lease_s: u32) {
     std::fs::rename(path.with_extension("part"), path).unwrap();
 }
 
-fn config(dir: &Path, host: Ipv4Addr) -> RackConfig {
+pub(crate) fn config(dir: &Path, host: Ipv4Addr) -> RackConfig {
     RackConfig {
         state: dir.join("state"),
         plan: Some(dir.join("plan.toml")),

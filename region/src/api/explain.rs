@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use actors::machine::Machine;
+use actors::{core::TraceId, machine::Machine};
 use schema::{
     commissioning::{CommissionStep, StepRecord, StepState},
     id::RackId,
@@ -69,7 +69,7 @@ pub fn at(m: &Machine, now: Timestamp) -> Value {
         "status": m.status.label(), "power_state": m.power_state.label(), "error": m.error,
         "waiting": m.wait.is_some(), "overdue": m.wait.as_ref().is_some_and(|w| w.deadline < now),
         "wait": m.wait.as_ref().map(wait), "attempt": m.attempt.as_ref().map(|a| json!({
-            "number": a.id, "by": a.by, "started": a.started.to_string(), "ended": a.ended.map(|t| t.to_string()),
+            "number": a.id, "trace": TraceId::of_attempt(m.spec.system_id, a.id).to_string(), "by": a.by, "started": a.started.to_string(), "ended": a.ended.map(|t| t.to_string()),
             "image": a.image.name, "ip": a.ip, "boot_mac": a.boot_mac, "seen": a.seen,
         })),
         "steps": steps(m, now), "summary": summary(m, now), "text": text(m, now),

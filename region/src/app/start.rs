@@ -78,6 +78,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         census: Default::default(),
         sessions: Default::default(),
         inspector: Default::default(),
+        requests: Default::default(),
         turns: Default::default(),
         tickets: Default::default(),
         ways: Default::default(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::ENDS_S;
+
 /// Buckets per power of two, and powers of two of a millisecond (up to 49 days).
 const FINE: u64 = 16;
 const BUCKETS: usize = 33 * 16;
@@ -26,6 +28,20 @@ impl Spans {
 
     pub(super) fn count(&self) -> u64 {
         self.0.iter().map(|n| u64::from(*n)).sum()
+    }
+
+    /// Counts by the buckets of [`ENDS_S`], and the sum of all spans in seconds.
+    pub(super) fn within(&self) -> ([u64; ENDS_S.len() + 1], f64) {
+        let (mut counts, mut sum) = ([0; ENDS_S.len() + 1], 0.0);
+        for (bucket, n) in self.0.iter().enumerate().filter(|(_, n)| **n > 0) {
+            let ms = value(bucket);
+            let at = ENDS_S.iter().position(|end| ms <= end * 1_000).unwrap_or(ENDS_S.len());
+            if let Some(count) = counts.get_mut(at) {
+                *count += u64::from(*n);
+            }
+            sum += ms as f64 / 1_000.0 * f64::from(*n);
+        }
+        (counts, sum)
     }
 
     /// The span in milliseconds that so many percent do not exceed; 0 without any.

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
     thread,
     time::Duration,
 };
 
-use actors::clock::tick;
+use actors::{clock::tick, shell::inspect::Histogram};
 use diesel::result::{DatabaseErrorKind, Error};
 use schema::time::Timestamp;
 use tokio::sync::oneshot;
@@ -47,7 +50,11 @@ struct Job {
 
 /// The writer's mailbox. It is not bounded, since everybody who writes waits for the answer.
 #[derive(Debug, Clone)]
-pub(super) struct Writer(Sender<Job>);
+pub(super) struct Writer {
+    inbox: Sender<Job>,
+    /// How long commits took.
+    pub(super) commits: Arc<Histogram>,
+}
 
 /// The first pause before another try; doubles up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -57,7 +64,8 @@ impl Writer {
     pub(super) fn start(db: Db, address: Address, tuning: Tuning) -> Result<Self, StoreError> {
         let (sender, inbox) = mpsc::channel();
         let shown = address.shown();
-        let hand = Hand { db: Some(db), address, tuning };
+        let commits = Arc::<Histogram>::default();
+        let hand = Hand { db: Some(db), address, tuning, commits: commits.clone() };
         thread::Builder::new().name("store-writer".into()).spawn(move || run(hand, &inbox)).map_err(|err| {
             StoreError::Open {
                 address: shown,
@@ -65,12 +73,12 @@ impl Writer {
                 remedy: "raise the limit of tasks of this service",
             }
         })?;
-        Ok(Self(sender))
+        Ok(Self { inbox: sender, commits })
     }
 
     pub(super) async fn ask(&self, work: Work) -> Result<i64, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Job { work, reply }).map_err(|_| StoreError::Closed)?;
+        self.inbox.send(Job { work, reply }).map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 }
@@ -133,6 +141,7 @@ struct Hand {
     db: Option<Db>,
     address: Address,
     tuning: Tuning,
+    commits: Arc<Histogram>,
 }
 
 impl Hand {
@@ -159,6 +168,7 @@ impl Hand {
                 }
             }
         };
+        self.commits.add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
         match outcomes {
             Ok(outcomes) => {
                 for (job, outcome) in jobs.into_iter().zip(outcomes) {

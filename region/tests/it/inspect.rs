@@ -17,6 +17,7 @@ use crate::api::Region;
 
 mod bad_input;
 mod canary;
+mod metrics;
 mod racks;
 
 /// Holds whoever passes, until it is opened.

@@ -13,7 +13,7 @@ use crate::core::{TraceId, Verdict};
 pub struct StepTrace {
     /// Counts the actor's steps up from 1.
     pub seq: u64,
-    /// When it ended.
+    /// When it was decided.
     pub at: Timestamp,
     /// The event's name, without its content.
     #[serde(serialize_with = "super::text")]

@@ -25,7 +25,8 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    pub(super) fn add(&self, us: u64) {
+    /// One more span.
+    pub fn add(&self, us: u64) {
         if let Some(bucket) = self.buckets.get(bucket_of(us)) {
             bucket.fetch_add(1, Relaxed);
         }
