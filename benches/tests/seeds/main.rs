@@ -3,3 +3,4 @@
 
 mod campaign;
 mod fair;
+mod kills;
