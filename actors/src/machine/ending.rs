@@ -223,7 +223,8 @@ impl Attempt {
     fn off_order(&self, now: Timestamp) -> Option<MachineEffect> {
         let rack = *self.bmc_racks.get(self.bmc_rack)?;
         let since = self.steps.last().and_then(|r| r.started).unwrap_or(now);
-        let deadline = since + CommissionStep::Stored.deadline();
+        // What ended while the region was away ended long ago: the rack gets time for the order all the same.
+        let deadline = self.deadline(CommissionStep::Stored, since);
         Some(MachineEffect::SendOrder { rack, attempt: self.off?, action: PowerAction::Off, deadline })
     }
 

@@ -47,8 +47,23 @@ fn check(node: &str, at: CommissionStep, after: u32, outcome: &Outcome) {
     let what = format!("{node} killed at step {} ({}), {after} events in", at.number(), at.label());
     assert_eq!(outcome.broken, Vec::<String>::new(), "{what}");
     for Ended { hostname, status, error, boots, is_on, hung, .. } in &outcome.machines {
+        // Firmware does not ask again for a file whose server died in the middle of it: it stands still, and the attempt says where.
+        let gave_up = hung.as_ref().is_some_and(|why| why.contains("no answer after"));
+        if node == "rack" && gave_up && (5..=9).contains(&at.number()) {
+            let told = ["Step 6", "Step 8", "Step 9"].iter().any(|step| error.contains(step));
+            assert!(
+                *status == NodeStatus::FailedCommissioning && told && error.contains("Remedy: "),
+                "{what}: {error}"
+            );
+            assert!(after > 0 && !is_on, "{what}: {error}");
+            continue;
+        }
         assert_eq!(*status, NodeStatus::Ready, "{what}: {hostname}: {error} ({hung:?})");
-        assert!(*boots == 1 && !is_on, "{what}: {hostname} was switched on {boots} times, on: {is_on}");
+        // A rack that dies between the BMC's act and its own record cannot know who switched the machine on: a boot that has just begun
+        // is begun anew by its resumed order, which is the same in effect.
+        let most =
+            if node == "rack" && matches!(at, CommissionStep::RackChosen | CommissionStep::PowerOn) { 2 } else { 1 };
+        assert!((1..=most).contains(boots) && !is_on, "{what}: {hostname} was switched on {boots} times, on: {is_on}");
     }
 }
 
@@ -90,6 +105,12 @@ fn the_region_may_be_away_for_an_hour_and_what_is_under_orders_goes_on() {
     assert_eq!(outcome.broken, Vec::<String>::new());
     let ready = outcome.count(NodeStatus::Ready);
     let others: Vec<_> = outcome.machines.iter().filter(|m| m.status != NodeStatus::Ready).collect();
+    let lines = outcome
+        .lines
+        .iter()
+        .filter(|l| l.contains("machine m0 ") || l.contains("chaos"))
+        .map(|l| l.chars().take(260).collect::<String>());
+    println!("{}", lines.collect::<Vec<_>>().join("\n"));
     assert_eq!(ready, machines as usize, "{others:#?}");
     assert!(outcome.machines.iter().all(|m| m.boots == 1), "{:#?}", outcome.machines);
     // Their reports waited on the racks' disks, within the bound.
