@@ -123,7 +123,8 @@ impl Machine {
             return next.end_attempt_as_is(NodeStatus::Ready, String::new(), now).with(off).with([line]);
         }
         let what = if failed.is_empty() {
-            "the runner reported a failure".to_owned()
+            let said = next.open_attempt().and_then(|a| a.steps.get(CommissionStep::Scripts as usize));
+            said.map(|r| r.evidence.clone()).unwrap_or_default()
         } else {
             format!("failed scripts: {failed}")
         };

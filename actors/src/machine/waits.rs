@@ -143,7 +143,7 @@ impl Machine {
             CommissionStep::Metadata => (
                 "cloud-init to fetch its user-data".into(),
                 OwedBy::Machine,
-                "look at cloud-init's messages on the console: does the ephemeral system reach the rack on 5248/tcp?".into(),
+                "look at the console: does the system start (a squashfs that is damaged on the rack's disk does not mount), and does cloud-init reach the rack on 5248/tcp?".into(),
             ),
             CommissionStep::Scripts => (scripts_owed(attempt), OwedBy::Machine, scripts_remedy(attempt, name)),
             CommissionStep::Stored => stored_owed(attempt, bmc),
@@ -155,7 +155,7 @@ impl Machine {
             return (
                 format!("a rack of the boot VLAN ({}) to hold the ticket", names(&attempt.boot_racks)),
                 OwedBy::AnyRack,
-                "is the rack's link up? see `GET /MAAS/api/2.0/rackcontrollers/`".into(),
+                "is the rack's link up, and is there room on its disk? see `GET /MAAS/api/2.0/rackcontrollers/` and the rack's log".into(),
             );
         }
         if attempt.ordered.is_none() {

@@ -404,3 +404,16 @@ fn after_the_region_was_away_nothing_is_judged_before_the_racks_told_what_they_k
     let late = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, wait.deadline);
     assert_eq!(late.next.unwrap().status, NodeStatus::FailedCommissioning);
 }
+
+#[test]
+fn a_loader_that_is_not_here_is_named_with_what_brings_it() {
+    let (machine, _) = after(6);
+    let missing =
+        Fact::FileAsked { file: "bootx64.efi".into(), kind: FileKind::Loader, service: "tftp".into(), found: false };
+    let (machine, _) = run(machine, [fact(rack(1), 1, 20, missing)], 20);
+    let wait = machine.wait.unwrap();
+    assert!(
+        wait.evidence.iter().any(|e| e.contains("bootx64.efi was asked for") && e.contains("hostler image loaders")),
+        "{wait:?}"
+    );
+}

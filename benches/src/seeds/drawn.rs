@@ -32,7 +32,7 @@ const ILLS: [(Ill, &[&str]); 18] = [
     (Ill::Loses("/squashfs"), &["the ephemeral system to be fetched"]),
     (Ill::Loses("user-data"), &["cloud-init to fetch its user-data"]),
     (Ill::Clock(-31_536_000), &["clock is 3153"]),
-    (Ill::WrongKey, &["Invalid signature"]),
+    (Ill::WrongKey, &["key that is not its own", "Invalid signature"]),
     (Ill::ScriptFails(SCRIPT), &["failed scripts: maas-support-info"]),
     (Ill::ScriptTimesOut(SCRIPT), &["failed scripts: maas-support-info"]),
     (Ill::FreezesIn("maas-list-modaliases"), &["maas-list-modaliases"]),
