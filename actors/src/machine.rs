@@ -104,6 +104,9 @@ pub struct Attempt {
     /// It waits for its turn: how many were before it when it was asked for.
     #[serde(default)]
     pub place: Option<u32>,
+    /// The region was away past a deadline: until then nothing is judged, since what the racks kept meanwhile is still to come.
+    #[serde(default)]
+    pub held: Option<Timestamp>,
 }
 
 /// A script of the attempt.
@@ -226,18 +229,24 @@ impl Core for Machine {
         }
     }
 
-    fn resume(&self, _now: Timestamp) -> Resume<Self> {
+    fn resume(&self, now: Timestamp) -> Resume<Self> {
         let mut resume = Resume::default();
+        // No deadline ends anything before the racks had time to tell what they kept.
+        let not_before = now + waits::BACK;
         if let Some(attempt) = self.open_attempt() {
             resume.effects.extend(self.lost_effects(attempt));
         }
         if let Some(errand) = &self.errand {
             resume.effects.extend(errand.order());
         }
-        resume
-            .timers
-            .extend(self.wait.as_ref().map(|w| TimerOp::Arm { timer: MachineTimer::Deadline, at: w.deadline }));
-        resume.timers.extend(self.script_timer());
+        resume.timers.extend(
+            self.wait
+                .as_ref()
+                .map(|w| (MachineTimer::Deadline, w.deadline))
+                .into_iter()
+                .chain(self.script_due())
+                .map(|(timer, at)| TimerOp::Arm { timer, at: at.max(not_before) }),
+        );
         resume
     }
 

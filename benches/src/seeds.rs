@@ -16,6 +16,7 @@ use schema::{
 use serde_json::Value;
 
 mod cell;
+pub mod corpus;
 pub mod drawn;
 mod faults;
 mod furniture;

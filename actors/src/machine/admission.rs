@@ -113,6 +113,7 @@ impl Machine {
             boot_mac: None,
             scripts_ok: None,
             place: brief.place,
+            held: None,
         };
         let ticket = attempt.ticket();
         let effects = [

@@ -285,6 +285,11 @@ impl Machine {
                 file,
                 ..
             } => self.hindered(at, format!("{file} was asked for and is not here"), now),
+            Fact::FileAsked { found: false, kind: FileKind::Loader, file, .. } => {
+                let text =
+                    format!("{file} was asked for and is not here; bring the loaders with `hostler image loaders`");
+                self.hindered(at, text, now)
+            }
             Fact::FileAsked { .. } => Step::ignored("asked for; the last byte is awaited"),
             Fact::FileFetched { kind: FileKind::Loader, file, service, bytes, took_ms } => {
                 if attempt.is_over(CommissionStep::NextServer) {

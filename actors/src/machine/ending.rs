@@ -126,7 +126,8 @@ impl Machine {
             return next.end_attempt_as_is(NodeStatus::Ready, String::new(), now).with(off).with([line]);
         }
         let what = if failed.is_empty() {
-            "the runner reported a failure".to_owned()
+            let said = next.open_attempt().and_then(|a| a.steps.get(CommissionStep::Scripts as usize));
+            said.map(|r| r.evidence.clone()).unwrap_or_default()
         } else {
             format!("failed scripts: {failed}")
         };
@@ -226,7 +227,8 @@ impl Attempt {
     fn off_order(&self, now: Timestamp) -> Option<MachineEffect> {
         let rack = *self.bmc_racks.get(self.bmc_rack)?;
         let since = self.steps.last().and_then(|r| r.started).unwrap_or(now);
-        let deadline = since + CommissionStep::Stored.deadline();
+        // What ended while the region was away ended long ago: the rack gets time for the order all the same.
+        let deadline = self.deadline(CommissionStep::Stored, since);
         Some(MachineEffect::SendOrder { rack, attempt: self.off?, action: PowerAction::Off, deadline })
     }
 

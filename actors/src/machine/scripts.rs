@@ -102,7 +102,8 @@ impl Machine {
     }
 
     pub(super) fn script_overdue(&self, attempt: &Attempt, now: Timestamp) -> Step<Self> {
-        let late = attempt.scripts.iter().find(|s| s.overdue_at().is_some_and(|at| at <= now));
+        let held = attempt.held.is_some_and(|held| now < held);
+        let late = attempt.scripts.iter().find(|s| !held && s.overdue_at().is_some_and(|at| at <= now));
         let Some(late) = late else {
             let mut step = Step::ignored("no script is overdue");
             step.timers.extend(self.script_timer());

@@ -24,12 +24,20 @@ const SCRIPT_GRACE: Duration = Duration::from_secs(300);
 const HAND: Duration = Duration::from_secs(1_800);
 /// How long a machine may wait for its turn.
 const TURN: Duration = Duration::from_secs(12 * 3_600);
+/// How long after its return a region waits for what the racks kept while it was away: they dial again within 30 s.
+pub(super) const BACK: Duration = Duration::from_secs(60);
+/// A deadline that passed so long ago was never judged: there was no region.
+const UNJUDGED: Duration = Duration::from_secs(5);
 /// How long a ticket outlives the sum of its steps' deadlines: clocks differ, scripts add theirs.
 const TICKET_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 impl Machine {
     /// The machine as the state after a step that goes on: with its wait, and the timers that end it.
     pub(super) fn expecting(mut self, now: Timestamp) -> Step<Self> {
+        let unjudged = self.wait.as_ref().is_some_and(|wait| wait.deadline + UNJUDGED < now);
+        if let Some(attempt) = self.attempt.as_mut().filter(|a| unjudged && a.ended.is_none()) {
+            attempt.held = Some(now + BACK);
+        }
         let wait = match (self.open_attempt(), &self.errand) {
             (Some(attempt), _) => self.attempt_wait(attempt, now),
             (None, Some(errand)) => Some(errand_wait(errand)),
@@ -55,10 +63,16 @@ impl Machine {
         }
     }
 
-    /// The timer of the script that runs longest: its time-out and the grace.
+    /// The timer of the script that runs longest.
     pub(super) fn script_timer(&self) -> Option<TimerOp<MachineTimer>> {
-        let at = self.open_attempt()?.scripts.iter().filter_map(super::AttemptScript::overdue_at).min()?;
-        Some(TimerOp::Arm { timer: MachineTimer::Script, at })
+        self.script_due().map(|(timer, at)| TimerOp::Arm { timer, at })
+    }
+
+    /// When the script that runs longest is overdue: after its time-out and the grace.
+    pub(super) fn script_due(&self) -> Option<(MachineTimer, Timestamp)> {
+        let attempt = self.open_attempt()?;
+        let at = attempt.scripts.iter().filter_map(super::AttemptScript::overdue_at).min()?;
+        Some((MachineTimer::Script, attempt.not_held(at)))
     }
 
     fn attempt_wait(&self, attempt: &Attempt, now: Timestamp) -> Option<Wait> {
@@ -140,7 +154,7 @@ impl Machine {
             CommissionStep::Metadata => (
                 "cloud-init to fetch its user-data".into(),
                 OwedBy::Machine,
-                "look at cloud-init's messages on the console: does the ephemeral system reach the rack on 5248/tcp?".into(),
+                "look at the console: does the system start (a squashfs that is damaged on the rack's disk does not mount), and does cloud-init reach the rack on 5248/tcp?".into(),
             ),
             CommissionStep::Scripts => (scripts_owed(attempt), OwedBy::Machine, scripts_remedy(attempt, name)),
             CommissionStep::Stored => stored_owed(attempt, bmc),
@@ -152,7 +166,7 @@ impl Machine {
             return (
                 format!("a rack of the boot VLAN ({}) to hold the ticket", names(&attempt.boot_racks)),
                 OwedBy::AnyRack,
-                "is the rack's link up? see `GET /MAAS/api/2.0/rackcontrollers/`".into(),
+                "is the rack's link up, and is there room on its disk? see `GET /MAAS/api/2.0/rackcontrollers/` and the rack's log".into(),
             );
         }
         if attempt.ordered.is_none() {
@@ -176,8 +190,17 @@ impl Machine {
 }
 
 impl Attempt {
+    /// Not before what the racks kept while the region was away had time to arrive.
+    fn not_held(&self, at: Timestamp) -> Timestamp {
+        self.held.map_or(at, |held| held.max(at))
+    }
+
     /// When the step fails, if nothing more is seen.
     pub(super) fn deadline(&self, step: CommissionStep, since: Timestamp) -> Timestamp {
+        self.not_held(self.limit(step, since))
+    }
+
+    fn limit(&self, step: CommissionStep, since: Timestamp) -> Timestamp {
         match step {
             // Fetching bodies is part of the third step here, since the machine is switched on only when it can boot.
             CommissionStep::RackChosen if self.ordered.is_none() => since + CommissionStep::BootResources.deadline(),

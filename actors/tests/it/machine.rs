@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actors::{
-    core::{Core, Verdict},
+    core::{Core, TimerOp, Verdict},
     machine::{Machine, MachineEffect},
 };
 use schema::{
@@ -433,4 +433,50 @@ fn a_link_that_flaps_does_not_hide_what_else_was_seen() {
     let late = machine.wait.as_ref().unwrap().deadline;
     let next = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, late).next.unwrap();
     assert!(next.error.contains("9000 s behind"), "{}", next.error);
+}
+
+#[test]
+fn after_the_region_was_away_nothing_is_judged_before_the_racks_told_what_they_kept() {
+    let (machine, _) = after(5);
+    let hour = 3_600;
+    let resumed = machine.resume(at(hour));
+    let due = resumed.timers.iter().map(|op| match op {
+        TimerOp::Arm { at, .. } => *at,
+        TimerOp::Cancel { .. } => panic!("a timer is cancelled"),
+    });
+    assert!(due.into_iter().all(|due| due >= at(hour + 30)));
+    // What happened an hour ago comes now, one by one; the deadlines of those steps are long past.
+    let told: Vec<_> = good_facts().into_iter().skip(5).take(12).map(|f| fact(rack(1), 1, 40, f)).collect();
+    let (machine, _) = run(machine, told, hour + 10);
+    let wait = machine.wait.clone().unwrap();
+    assert!(wait.deadline >= at(hour + 60), "{wait:?}");
+    for timer in [MachineTimer::Deadline, MachineTimer::Script] {
+        let step = machine.step(&MachineEvent::Elapsed { timer }, at(hour + 50));
+        assert!(step.next.is_none(), "{timer:?}: {:?}", step.verdict);
+    }
+    // The order to switch off has its time, too.
+    let ended =
+        [script_ended(11, 0), script_ended(12, 0), Fact::Finished { status: SignalStatus::Ok, error: String::new() }];
+    let (_, effects) = run(machine.clone(), ended.map(|f| fact(rack(1), 1, 90, f)), hour + 30);
+    let deadlines = effects.iter().filter_map(|e| match e {
+        MachineEffect::SendOrder { deadline, .. } => Some(*deadline),
+        _ => None,
+    });
+    assert!(deadlines.collect::<Vec<_>>().iter().all(|until| *until >= at(hour + 60)), "{effects:?}");
+    // They had their time, and no more of it.
+    let late = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, wait.deadline);
+    assert_eq!(late.next.unwrap().status, NodeStatus::FailedCommissioning);
+}
+
+#[test]
+fn a_loader_that_is_not_here_is_named_with_what_brings_it() {
+    let (machine, _) = after(6);
+    let missing =
+        Fact::FileAsked { file: "bootx64.efi".into(), kind: FileKind::Loader, service: "tftp".into(), found: false };
+    let (machine, _) = run(machine, [fact(rack(1), 1, 20, missing)], 20);
+    let wait = machine.wait.unwrap();
+    assert!(
+        wait.evidence.iter().any(|e| e.contains("bootx64.efi was asked for") && e.contains("hostler image loaders")),
+        "{wait:?}"
+    );
 }

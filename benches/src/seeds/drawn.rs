@@ -32,7 +32,7 @@ const ILLS: [(Ill, &[&str]); 18] = [
     (Ill::Loses("/squashfs"), &["the ephemeral system to be fetched"]),
     (Ill::Loses("user-data"), &["cloud-init to fetch its user-data"]),
     (Ill::Clock(-31_536_000), &["clock is 3153"]),
-    (Ill::WrongKey, &["Invalid signature"]),
+    (Ill::WrongKey, &["key that is not its own", "Invalid signature"]),
     (Ill::ScriptFails(SCRIPT), &["failed scripts: maas-support-info"]),
     (Ill::ScriptTimesOut(SCRIPT), &["failed scripts: maas-support-info"]),
     (Ill::FreezesIn("maas-list-modaliases"), &["maas-list-modaliases"]),
@@ -108,26 +108,45 @@ impl Scenario {
             NodeStatus::Ready if doomed => wrong("it cannot be"),
             NodeStatus::Ready if !m.error.is_empty() => wrong("an error is left"),
             NodeStatus::Ready => None,
-            NodeStatus::FailedCommissioning if said => {
-                remedy(m).or_else(|| wrong("there is no remedy")).filter(|s| !s.is_empty())
-            }
-            NodeStatus::FailedCommissioning if self.befell(m.rack) => self.by_outage(m).and_then(|why| wrong(why)),
+            NodeStatus::FailedCommissioning if !m.error.contains("Remedy: ") => wrong("there is no remedy"),
+            NodeStatus::FailedCommissioning if said => None,
+            NodeStatus::FailedCommissioning if self.befell(m.rack) => by_outage(m).and_then(wrong),
             NodeStatus::FailedCommissioning => wrong("nothing was done to it that would explain that"),
             _ => wrong("it has not ended"),
         }
     }
-
-    /// A failure by what befell its rack: a step that ran out of time, or a BMC that did not answer.
-    fn by_outage(&self, m: &Ended) -> Option<&'static str> {
-        let timed =
-            m.error.contains("ran out of time") && (m.hung.is_some() || m.boots > 0 || m.error.contains("Step 3"));
-        let power = m.error.contains("did not answer") || m.error.contains("its link was lost");
-        (!timed && !power).then_some("an outage does not explain that")
-    }
 }
 
-fn remedy(m: &Ended) -> Option<String> {
-    m.error.contains("Remedy: ").then(String::new)
+/// Whether a failure agrees with what the machine itself went through while its rack, or the way to it, was away.
+fn by_outage(m: &Ended) -> Option<&'static str> {
+    let number = m.error.split_once("Step ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u8>().ok());
+    let power = ["did not answer", "its link was lost", "did not accept the order"];
+    let agrees = match (&m.hung, number) {
+        (Some(hung), Some(step)) => within(hung).contains(&step),
+        // It never came on, or never went off.
+        (None, Some(step)) => matches!(step, 3 | 4 | 12),
+        (_, None) => power.iter().any(|word| m.error.contains(word)),
+    };
+    (!agrees).then_some("what the machine went through does not explain that")
+}
+
+/// The steps that a machine can be at which waits for that in vain.
+fn within(hung: &str) -> std::ops::RangeInclusive<u8> {
+    const PLACES: [(&str, std::ops::RangeInclusive<u8>); 12] = [
+        ("answers Initramfs", 9..=9),
+        ("answers System", 10..=10),
+        ("no DHCP server answers", 5..=8),
+        ("given an address and nothing to boot", 5..=10),
+        ("squashfs", 9..=9),
+        ("boot-initrd", 9..=9),
+        ("boot-kernel", 8..=9),
+        ("get_preseed", 9..=10),
+        ("meta-data", 10..=10),
+        ("user-data", 10..=10),
+        ("maas-scripts", 10..=11),
+        ("signal", 10..=12),
+    ];
+    PLACES.iter().find(|(text, _)| hung.contains(text)).map_or(5..=8, |(_, steps)| steps.clone())
 }
 
 fn pick(draw: &mut Draw, racks: usize) -> usize {

@@ -7,7 +7,7 @@ use super::{
     hosted::{Tag, Who, tell},
     office::RegionEv,
     weather::Way,
-    world::World,
+    world::{Ev, World},
 };
 use crate::machine::Request;
 
@@ -157,8 +157,12 @@ pub enum Chaos {
     /// A machine's ill begins, or ends.
     Falls(u32, Ill),
     Heals(u32),
-    /// Only for a trace: something to be read.
-    Nothing,
+    /// That rack's clock goes ahead by so many microseconds.
+    Skew(usize, i64),
+    /// That rack's link is cut and mended so often.
+    Flap(usize, u32),
+    /// Something happens after so long.
+    In(Duration, Box<Self>),
 }
 
 impl World {
@@ -194,7 +198,16 @@ impl World {
                     metal.chassis.faults = Default::default();
                 }
             }
-            Chaos::Nothing => {}
+            Chaos::Skew(rack, us) => self.racks[rack].skew_us = us,
+            Chaos::Flap(rack, times) => {
+                for n in 0..times {
+                    let at = Duration::from_secs(u64::from(n) * 9);
+                    self.queue.after(at, Ev::Chaos(Chaos::Cut(Way::Region(rack))));
+                    let lasts = Duration::from_secs(if n % 2 == 0 { 3 } else { 6 + u64::from(n % 3) });
+                    self.queue.after(at + lasts, Ev::Chaos(Chaos::Mend(Way::Region(rack))));
+                }
+            }
+            Chaos::In(wait, chaos) => self.queue.after(wait, Ev::Chaos(*chaos)),
         }
     }
 

@@ -13,6 +13,9 @@ use schema::{
 
 use super::world::{Ev, World};
 
+/// Between two tries at a disk that refuses.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// One actor of the yard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Who {
@@ -78,6 +81,16 @@ impl<C: Core> Hosted<C> {
     }
 }
 
+/// Whether a disk takes a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Takes {
+    Yes,
+    /// It is tried again: somebody told the event, and it must not be lost.
+    Later,
+    /// Whoever asked is told so, and asks again.
+    Never,
+}
+
 /// A core with hands in the yard.
 pub(super) trait Kind: Core {
     /// The actor, if it is awake.
@@ -85,6 +98,11 @@ pub(super) trait Kind: Core {
 
     /// How long the disk takes; `None`: nothing of the step is kept.
     fn disk(w: &mut World, who: &Who, step: &Pending<Self>) -> Option<Duration>;
+
+    /// Whether the disk takes it when its time has come.
+    fn takes(_w: &World, _who: &Who) -> Takes {
+        Takes::Yes
+    }
 
     /// Makes it durable.
     fn keep(w: &mut World, who: &Who, step: &Pending<Self>);
@@ -119,6 +137,13 @@ pub(super) fn resume<C: Kind>(w: &mut World, who: Who) {
 /// Something came back.
 pub(super) fn later<C: Kind>(w: &mut World, who: Who, what: Later) {
     match what {
+        Later::Durable if C::takes(w, &who) == Takes::Later => w.come_back(AGAIN, who, Later::Durable),
+        Later::Durable if C::takes(w, &who) == Takes::Never => {
+            let Some(step) = C::of(w, &who).and_then(|actor| actor.pending.take()) else { return };
+            let why = "the disk refuses".to_owned();
+            C::show(w, &who, &Verdict::Ignored { why }, step.tag);
+            pump::<C>(w, who);
+        }
         Later::Durable => {
             let Some(step) = C::of(w, &who).and_then(|actor| actor.pending.take()) else { return };
             C::keep(w, &who, &step);

@@ -214,10 +214,12 @@ impl World {
     /// Nothing waits for longer than it said it would. Looked at now and then.
     pub(super) fn nothing_is_overdue(&mut self) {
         let now = self.queue.now;
-        if !self.region.up || self.region.store.away_until > now {
+        let grace = std::time::Duration::from_secs(10);
+        // A region that has just come back hears first what the racks kept.
+        let back = self.region.since + std::time::Duration::from_secs(60);
+        if !self.region.up || self.region.store.away_until + grace > now || back + grace > now {
             return;
         }
-        let grace = std::time::Duration::from_secs(10);
         let late: Vec<String> = self
             .region
             .machines

@@ -81,6 +81,8 @@ pub(super) struct Conn {
 pub(super) struct Region {
     pub(super) life: u32,
     pub(super) up: bool,
+    /// When it started.
+    pub(super) since: Timestamp,
     pub(super) store: Store,
     pub(super) machines: BTreeMap<SystemId, Hosted<Machine>>,
     pub(super) racks: BTreeMap<RackId, Hosted<Rack>>,
@@ -117,6 +119,7 @@ impl Region {
         Self {
             life: 0,
             up: false,
+            since: Timestamp(0),
             store: Store::default(),
             machines: BTreeMap::new(),
             racks: BTreeMap::new(),
@@ -201,7 +204,7 @@ impl World {
             return;
         }
         self.say("region starts");
-        self.region.up = true;
+        (self.region.up, self.region.since) = (true, self.queue.now);
         let now = self.queue.now;
         let catalogue = self.region.store.catalogue.as_deref().and_then(read::<Catalogue>);
         self.region.catalogue = Some(Hosted::new(catalogue.unwrap_or_default()));

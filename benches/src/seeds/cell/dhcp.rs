@@ -179,12 +179,12 @@ impl World {
             self.report(rack, machine, attempt, fact);
         }
         if let Some(reply) = reply {
-            self.to_metal(rack, *metal, *socket, &reply.bytes);
+            self.datagram_to(rack, *metal, *socket, &reply.bytes);
         }
     }
 
     /// A datagram to a machine, by the weather.
-    pub(in crate::seeds) fn to_metal(&mut self, rack: usize, metal: usize, socket: u64, bytes: &[u8]) {
+    pub(in crate::seeds) fn datagram_to(&mut self, rack: usize, metal: usize, socket: u64, bytes: &[u8]) {
         if self.cuts.has(crate::seeds::weather::Way::Machines(rack)) {
             return;
         }

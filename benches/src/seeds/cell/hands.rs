@@ -12,7 +12,7 @@ use schema::{id::SystemId, messages::link::FromRack, power::PowerAction};
 
 use super::{Fresh, RackEv, dhcp};
 use crate::seeds::{
-    hosted::{Hosted, Kind, Pending, Tag, Who, tell},
+    hosted::{Hosted, Kind, Pending, Tag, Takes, Who, tell},
     weather::Way,
     world::World,
 };
@@ -55,9 +55,12 @@ impl Kind for Errand {
     }
 
     fn disk(w: &mut World, who: &Who, _: &Pending<Self>) -> Option<Duration> {
-        let Who::Errand(rack, _) = who else { return None };
-        let full = if w.racks[*rack].disk.full { Duration::from_secs(5) } else { Duration::ZERO };
-        Some(full + w.weather.disk(&mut w.draw))
+        matches!(who, Who::Errand(..)).then(|| w.weather.disk(&mut w.draw))
+    }
+
+    fn takes(w: &World, who: &Who) -> Takes {
+        let full = matches!(who, Who::Errand(rack, _) if w.racks[*rack].disk.full);
+        if full { Takes::Later } else { Takes::Yes }
     }
 
     /// The errand and the facts that it reports stand or fall together.
@@ -145,10 +148,14 @@ impl Kind for SubnetLeases {
     }
 
     fn disk(w: &mut World, who: &Who, step: &Pending<Self>) -> Option<Duration> {
-        let Who::Leases(rack, _) = who else { return None };
-        let rows = step.effects.iter().any(|e| matches!(e, LeaseEffect::Keep(_) | LeaseEffect::Copy(_)));
-        let full = if w.racks[*rack].disk.full { Duration::from_secs(5) } else { Duration::ZERO };
-        rows.then(|| full + w.weather.disk(&mut w.draw))
+        let rows = matches!(who, Who::Leases(..))
+            && step.effects.iter().any(|e| matches!(e, LeaseEffect::Keep(_) | LeaseEffect::Copy(_)));
+        rows.then(|| w.weather.disk(&mut w.draw))
+    }
+
+    fn takes(w: &World, who: &Who) -> Takes {
+        let full = matches!(who, Who::Leases(rack, _) if w.racks[*rack].disk.full);
+        if full { Takes::Never } else { Takes::Yes }
     }
 
     fn keep(w: &mut World, who: &Who, step: &Pending<Self>) {

@@ -131,7 +131,7 @@ impl World {
     }
 
     fn tftp_error(&mut self, rack: usize, metal: usize, socket: u64, code: Code, message: &str) {
-        self.to_metal(rack, metal, socket, &Packet::Error { code, message }.to_bytes());
+        self.datagram_to(rack, metal, socket, &Packet::Error { code, message }.to_bytes());
     }
 
     fn tftp_step(&mut self, rack: usize, key: (usize, u64), event: Event<'_>) {
@@ -154,7 +154,7 @@ impl World {
         }
         let number = sender.wait;
         for bytes in out {
-            self.to_metal(rack, key.0, key.1, &bytes);
+            self.datagram_to(rack, key.0, key.1, &bytes);
         }
         match then {
             Then::Wait(time) => {

@@ -1,0 +1,36 @@
+//! The corpus of faults: each is named by `explain` within its step's deadline and 5 s, and its machine ends as it must.
+
+use std::{fs, path::Path};
+
+use benches::seeds::corpus::{MISSED, NOT_HERE, Tried, attempt, rows, table};
+
+const BEGIN: &str = "<!-- corpus: written by a test -->\n";
+const END: &str = "<!-- end of the corpus -->\n";
+
+/// The faults that are not as they must be are the known ones; and the table of the documentation is the one of this run.
+#[test]
+fn every_fault_of_the_corpus_is_named_in_time_and_ends_as_it_must() {
+    let tried: Vec<Tried> = rows().iter().map(attempt).collect();
+    let wrong: Vec<_> = tried.iter().filter(|t| !t.wrong.is_empty()).collect();
+    for t in &wrong {
+        println!("{}: {}\n    said: {}", t.row.name, t.wrong.join("; "), t.said);
+    }
+    println!("{} of {} are named and end as they must", tried.len() - wrong.len(), tried.len());
+    let known: Vec<_> = MISSED.iter().map(|(name, _)| *name).collect();
+    assert_eq!(wrong.iter().map(|t| t.row.name).collect::<Vec<_>>(), known);
+    assert!(tried.len() >= 30 && known.len() + NOT_HERE.len() <= 2);
+    written(&table(&tried));
+}
+
+/// The table in `docs/seeds.md`; `HOSTLER_WRITE_DOCS=1` writes it.
+fn written(table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/seeds.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (old, after) = rest.split_once(END).unwrap();
+    if std::env::var("HOSTLER_WRITE_DOCS").is_ok() {
+        fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+    } else {
+        assert_eq!(old, table, "docs/seeds.md is not of this version: write it with HOSTLER_WRITE_DOCS=1");
+    }
+}

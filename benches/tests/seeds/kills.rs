@@ -1,0 +1,131 @@
+//! `kill -9` of the region, and of a rack, at each of the twelve steps; and the region away for an hour. On the virtual clock.
+
+use std::time::Duration;
+
+use actors::machine::Attempt;
+use benches::seeds::{Chaos, Ended, Outcome, Scenario, Way, Yard};
+use schema::{commissioning::CommissionStep, status::NodeStatus};
+
+/// The machine that is watched; its rack is the first.
+const WATCHED: u32 = 0;
+/// How long a killed node stays away.
+const AWAY: Duration = Duration::from_secs(3);
+
+/// The step that the machine is at: Request before it has an attempt, Stored to its end.
+fn step(yard: &Yard) -> Option<CommissionStep> {
+    let machine = yard.machine(WATCHED)?;
+    match machine.open_attempt() {
+        Some(attempt) => Attempt::current_step(attempt),
+        None if machine.status == NodeStatus::New => Some(CommissionStep::Request),
+        None => None,
+    }
+}
+
+/// Kills the node once the machine has been at that step for `after` events, and lets it come back.
+fn killed(at: CommissionStep, after: u32, kill: &Chaos, start: &Chaos, seed: u64) -> (Outcome, bool) {
+    let mut yard = Yard::new(Scenario::fair(seed, 2));
+    let (mut seen, mut done) = (0, false);
+    while !done && yard.happen() {
+        // A step that is over within one record is hit at the step that follows it.
+        let there = step(&yard).is_some_and(|step| step >= at);
+        seen += u32::from(there);
+        if there && seen > after {
+            yard.inject(kill.clone());
+            yard.later(AWAY, start.clone());
+            done = true;
+        }
+        if yard.elapsed() > Duration::from_secs(600) {
+            break;
+        }
+    }
+    yard.run();
+    (yard.end(), done)
+}
+
+/// The machine ends Ready by one boot; nothing is lost or done twice in effect, which the laws look at.
+fn check(node: &str, at: CommissionStep, after: u32, outcome: &Outcome) {
+    let what = format!("{node} killed at step {} ({}), {after} events in", at.number(), at.label());
+    assert_eq!(outcome.broken, Vec::<String>::new(), "{what}");
+    for Ended { hostname, status, error, boots, is_on, hung, .. } in &outcome.machines {
+        // Firmware does not ask again for a file whose server died in the middle of it: it stands still, and the attempt says where.
+        let gave_up = hung.as_ref().is_some_and(|why| why.contains("no answer after"));
+        if node == "rack" && gave_up && (5..=9).contains(&at.number()) {
+            let told = ["Step 6", "Step 8", "Step 9"].iter().any(|step| error.contains(step));
+            assert!(
+                *status == NodeStatus::FailedCommissioning && told && error.contains("Remedy: "),
+                "{what}: {error}"
+            );
+            assert!(after > 0 && !is_on, "{what}: {error}");
+            continue;
+        }
+        assert_eq!(*status, NodeStatus::Ready, "{what}: {hostname}: {error} ({hung:?})");
+        // A rack that dies between the BMC's act and its own record cannot know who switched the machine on: a boot that has just begun
+        // is begun anew by its resumed order, which is the same in effect.
+        let most =
+            if node == "rack" && matches!(at, CommissionStep::RackChosen | CommissionStep::PowerOn) { 2 } else { 1 };
+        assert!((1..=most).contains(boots) && !is_on, "{what}: {hostname} was switched on {boots} times, on: {is_on}");
+    }
+}
+
+#[test]
+fn a_region_killed_at_any_step_loses_nothing_and_does_nothing_twice() {
+    for at in CommissionStep::ALL {
+        for after in [0, 1, 2, 5, 11, 40] {
+            let (outcome, done) = killed(at, after, &Chaos::KillRegion, &Chaos::StartRegion, 40 + u64::from(after));
+            assert!(done || after > 0, "step {at:?} was never seen");
+            check("region", at, after, &outcome);
+        }
+    }
+}
+
+#[test]
+fn a_rack_killed_at_any_step_loses_nothing_and_does_nothing_twice() {
+    for at in CommissionStep::ALL {
+        for after in [0, 1, 2, 5, 11, 40] {
+            let (outcome, done) = killed(at, after, &Chaos::KillRack(0), &Chaos::StartRack(0), 60 + u64::from(after));
+            assert!(done || after > 0, "step {at:?} was never seen");
+            check("rack", at, after, &outcome);
+        }
+    }
+}
+
+#[test]
+fn the_region_may_be_away_for_an_hour_and_what_is_under_orders_goes_on() {
+    let machines = 20;
+    let mut scenario = Scenario::fair(77, machines);
+    // Gone once all are ordered on and hardly any has begun; nobody boots later than that.
+    scenario.chaos =
+        vec![(Duration::from_secs(6), Chaos::KillRegion), (Duration::from_secs(3_606), Chaos::StartRegion)];
+    let mut yard = Yard::new(scenario);
+    while yard.elapsed() < Duration::from_secs(3_600) && yard.happen() {}
+    let outcome_before = yard.elapsed();
+    yard.run();
+    let outcome = yard.end();
+    assert!(outcome_before >= Duration::from_secs(3_590), "nothing happened meanwhile");
+    assert_eq!(outcome.broken, Vec::<String>::new());
+    let ready = outcome.count(NodeStatus::Ready);
+    let others: Vec<_> = outcome.machines.iter().filter(|m| m.status != NodeStatus::Ready).collect();
+    let lines = outcome
+        .lines
+        .iter()
+        .filter(|l| l.contains("machine m0 ") || l.contains("chaos"))
+        .map(|l| l.chars().take(260).collect::<String>());
+    println!("{}", lines.collect::<Vec<_>>().join("\n"));
+    assert_eq!(ready, machines as usize, "{others:#?}");
+    assert!(outcome.machines.iter().all(|m| m.boots == 1), "{:#?}", outcome.machines);
+    // Their reports waited on the racks' disks, within the bound.
+    assert!((200..200_000).contains(&outcome.most_waiting), "{}", outcome.most_waiting);
+}
+
+#[test]
+fn a_link_that_flaps_for_a_while_costs_nothing() {
+    let mut scenario = Scenario::fair(78, 10);
+    for n in 0..20 {
+        let at = Duration::from_secs(2 + 6 * n);
+        scenario.chaos.push((at, Chaos::Cut(Way::Region(0))));
+        scenario.chaos.push((at + Duration::from_secs(if n % 3 == 0 { 10 } else { 3 }), Chaos::Mend(Way::Region(0))));
+    }
+    let outcome = benches::seeds::run(scenario);
+    assert_eq!(outcome.broken, Vec::<String>::new());
+    assert_eq!(outcome.count(NodeStatus::Ready), 10, "{:#?}", outcome.machines);
+}
