@@ -21,7 +21,7 @@ pub const LONGEST: usize = 512 * 1024;
 /// The longest state that is shown of one actor, in bytes.
 const LONGEST_STATE: usize = 192 * 1024;
 /// Waiting messages that are shown of one actor.
-const WAITING: usize = 50;
+const WAITING: usize = 256;
 
 /// A rack's answer: JSON, and how many rows were left out for its size.
 #[must_use]

@@ -11,7 +11,7 @@ use actors::{
     clock,
     core::{Moved, RecordError, TraceId, Verdict},
     errand::{Errand, ErrandEffect, ErrandEvent},
-    shell::{self, ActorRef, ArbiterHandle, Busy, LocalBoxFuture, Perform, Registry},
+    shell::{self, ActorRef, ArbiterHandle, Busy, LocalBoxFuture, Perform, Registry, Source},
 };
 use schema::{
     id::{AttemptId, Generation, SystemId},
@@ -145,14 +145,14 @@ impl Perform<Errand> for Hands {
             ErrandEffect::RunPower { run, action, access } => {
                 let (me, inner) = (me.clone(), work.clone());
                 let mut runs = work.runs.lock().unwrap_or_else(PoisonError::into_inner);
-                let task = work.runtime.spawn(async move {
+                let task = work.runtime.spawn(Source::present().scope(async move {
                     let result = inner.drivers.run(action, &access).await;
                     inner.runs.lock().unwrap_or_else(PoisonError::into_inner).remove(&(machine, run));
                     while let Err(Busy::Full { .. }) = me.tell(ErrandEvent::Ran { run, result: result.clone() }, trace)
                     {
                         tokio::time::sleep(AGAIN).await;
                     }
-                });
+                }));
                 runs.insert((machine, run), task.abort_handle());
             }
             ErrandEffect::StopPower { run } => {

@@ -12,7 +12,7 @@ use actors::{
     clock,
     core::{Moved, RecordError, TraceId, Verdict},
     service::{Service as Core, ServiceEffect, ServiceEvent, ServiceFault, ServiceState},
-    shell::{self, ActorRef, ArbiterHandle, Busy, LocalBoxFuture, Perform},
+    shell::{self, ActorRef, ArbiterHandle, Busy, LocalBoxFuture, Perform, Source},
 };
 use schema::{
     id::{Generation, RackId},
@@ -248,7 +248,7 @@ impl Perform<Core> for Hands {
     fn perform(&self, me: &ActorRef<Core>, effect: ServiceEffect, _trace: TraceId) {
         let Ok(service) = me.id().parse::<Service>() else { return };
         let (hands, me) = (self.clone(), me.clone());
-        self.0.runtime.spawn(async move {
+        self.0.runtime.spawn(Source::present().scope(async move {
             match effect {
                 ServiceEffect::Start => {
                     let event = hands.begin(service).await;
@@ -256,7 +256,7 @@ impl Perform<Core> for Hands {
                 }
                 ServiceEffect::Stop => hands.end(service).await,
             }
-        });
+        }));
     }
 
     fn show(&self, me: &ActorRef<Core>, verdict: &Verdict) {

@@ -225,6 +225,7 @@ diesel::table! {
         event_type -> Text,
         description -> Text,
         username -> Nullable<Text>,
+        trace -> Nullable<Text>,
     }
 }
 

@@ -181,7 +181,7 @@ async fn get(client: &Client, path: &str, query: &Fields<'_>) -> Result<Value, F
 /// The path of an actor that is named by its path, or by its machine.
 async fn path(client: &Client, name: &str) -> Result<String, Failure> {
     if name.contains('/') {
-        return Ok(name.split('/').map(|part| encoded(part)).collect::<Vec<_>>().join("/"));
+        return Ok(name.split('/').map(encoded).collect::<Vec<_>>().join("/"));
     }
     Ok(format!("region/machine/{}", id(&find(client, name).await?)?))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ::actors::{machine::Machine, reach::Reached};
+use ::actors::{core::TraceId, machine::Machine, reach::Reached};
 use diesel::{QueryResult, prelude::*, upsert::excluded};
 use schema::{
     id::{AttemptId, RackId, ReportSeq, ResultId, SystemId},
@@ -52,7 +52,7 @@ enum Other<'a> {
 
 impl<'a> Gathered<'a> {
     /// Adds the changes of one step, or of none. `first`: the actor had no row before.
-    pub(super) fn add(&mut self, changes: &'a [Change], at: Timestamp, first: bool) {
+    pub(super) fn add(&mut self, changes: &'a [Change], at: Timestamp, trace: TraceId, first: bool) {
         for change in changes {
             match change {
                 Change::Machine(machine) => {
@@ -62,9 +62,9 @@ impl<'a> Gathered<'a> {
                     }
                 }
                 Change::MachineDeleted(id) => self.others.push(Other::Deleted(*id)),
-                Change::Of(id, Projection::Event(line)) => self.events.push(event_row(Some(*id), line)),
+                Change::Of(id, Projection::Event(line)) => self.events.push(event_row(Some(*id), line, trace)),
                 Change::Of(id, projection) => self.others.push(Other::Of(*id, projection)),
-                Change::Event(id, line) => self.events.push(event_row(*id, line)),
+                Change::Event(id, line) => self.events.push(event_row(*id, line, trace)),
                 Change::Lease(lease) => self.others.push(Other::Lease(lease)),
                 Change::ReportSeen { rack, seq } => {
                     let seen = self.seen.entry(*rack).or_default();
@@ -219,7 +219,7 @@ fn delete_machine(db: &mut Db, id: SystemId) -> QueryResult<()> {
     drop_secrets(db, id.as_str(), "")
 }
 
-fn event_row(id: Option<SystemId>, line: &EventLine) -> NewEventRow {
+fn event_row(id: Option<SystemId>, line: &EventLine, trace: TraceId) -> NewEventRow {
     NewEventRow {
         system_id: id.map(|id| id.to_string()),
         at: line.at.0,
@@ -227,6 +227,7 @@ fn event_row(id: Option<SystemId>, line: &EventLine) -> NewEventRow {
         event_type: text(&line.event_type),
         description: text(&line.description),
         username: line.by.as_deref().map(text),
+        trace: (trace != TraceId::default()).then(|| trace.to_string()),
     }
 }
 

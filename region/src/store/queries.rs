@@ -138,6 +138,8 @@ pub struct Event {
     /// The machine's name, if the machine is still there.
     pub hostname: Option<String>,
     pub line: EventLine,
+    /// The piece of work that it belongs to: 32 hexadecimal digits.
+    pub trace: Option<String>,
 }
 
 /// Which events are asked for. Empty lists admit all.
@@ -212,6 +214,7 @@ fn event(row: EventRow, hostname: Option<String>) -> QueryResult<Event> {
             description: row.description,
             by: row.username,
         },
+        trace: row.trace,
     })
 }
 

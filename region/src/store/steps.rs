@@ -1,6 +1,6 @@
 //! The statements of one commit: generation checks, journal rows, projections, counters. When to commit is the writer's business.
 
-use ::actors::clock;
+use ::actors::{clock, core::TraceId};
 use diesel::{
     QueryResult,
     pg::{Pg, PgConnection},
@@ -36,7 +36,7 @@ pub(super) fn apply(db: &mut Db, works: &[&Work], again: bool) -> QueryResult<Ve
     let mut changes = projections::Gathered::default();
     for ((n, write), moved) in steps.into_iter().zip(moved) {
         if moved {
-            changes.add(&write.projections, write.at, write.generation.0 == 0);
+            changes.add(&write.projections, write.at, write.trace, write.generation.0 == 0);
         } else {
             outcomes[n] = Err(Refusal::Stale);
         }
@@ -44,7 +44,7 @@ pub(super) fn apply(db: &mut Db, works: &[&Work], again: bool) -> QueryResult<Ve
     for (outcome, work) in outcomes.iter_mut().zip(works) {
         match work {
             Work::Step(_) => {}
-            Work::Put(put) => changes.add(put, clock::now(), false),
+            Work::Put(put) => changes.add(put, clock::now(), TraceId::default(), false),
             Work::Allot { name, count } => *outcome = Ok(allot(db, name, i64::from(*count))?),
             Work::Prune { before } => *outcome = Ok(prune(db, before.0)?),
         }

@@ -225,6 +225,7 @@ pub struct NewEventRow {
     pub event_type: String,
     pub description: String,
     pub username: Option<String>,
+    pub trace: Option<String>,
 }
 
 /// A line of history.
@@ -238,4 +239,5 @@ pub struct EventRow {
     pub event_type: String,
     pub description: String,
     pub username: Option<String>,
+    pub trace: Option<String>,
 }

@@ -179,7 +179,8 @@ impl Filter<'_> {
         if gauge.queue < self.min_queue || gauge.oldest_wait_us.unwrap_or(0) < self.min_wait_us {
             return false;
         }
-        if self.q.is_some_and(|q| !id.contains(q) && !(matches!(kind, "machine" | "errand") && hosts.contains(id))) {
+        let named = matches!(kind, "machine" | "errand") && hosts.contains(id);
+        if self.q.is_some_and(|q| !named && !id.contains(q)) {
             return false;
         }
         let in_state = |state: &str| match one {

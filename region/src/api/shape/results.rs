@@ -95,6 +95,6 @@ pub fn event(row: &Event) -> Value {
         "username": row.line.by, "level": level(row.line.level), "created": event_when(row.line.at),
         "type": row.line.event_type, "description": row.line.description,
         // Hostler's own: to the millisecond.
-        "at": row.line.at.to_string(),
+        "at": row.line.at.to_string(), "trace": row.trace,
     })
 }
