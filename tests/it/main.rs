@@ -5,3 +5,4 @@ mod cli;
 mod logs;
 mod peers_proxy;
 mod racks;
+mod seeds;
