@@ -6,3 +6,4 @@ mod cli;
 mod logs;
 mod peers_proxy;
 mod racks;
+mod seeds;

@@ -176,7 +176,7 @@ fn pump<C: Kind>(w: &mut World, who: Who) {
         let before = actor.core.clone();
         let Step { next, effects, timers, verdict } = before.step(&event, now);
         let Some(next) = next else {
-            w.laws.effects_have_a_cause(C::KIND, &format!("{event:?}"), effects.len());
+            w.laws.effects_have_a_cause(C::KIND, effects.len(), || C::said(&event).0);
             note::<C>(w, who, &event, &verdict, None);
             set_timers::<C>(w, who, timers);
             C::show(w, &who, &verdict, tag);

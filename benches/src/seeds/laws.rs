@@ -54,8 +54,8 @@ impl Laws {
         (&self.found, self.checks)
     }
 
-    pub(super) fn effects_have_a_cause(&mut self, kind: &str, event: &str, effects: usize) {
-        self.hold(effects == 0, || format!("{kind}: effects without a change of state, after {event}"));
+    pub(super) fn effects_have_a_cause(&mut self, kind: &str, effects: usize, event: impl FnOnce() -> String) {
+        self.hold(effects == 0, || format!("{kind}: effects without a change of state, after {}", event()));
     }
 
     pub(super) fn all_readable(&mut self, read: usize, stored: usize) {
@@ -255,5 +255,47 @@ impl World {
             self.laws.hold(orders == 0, || format!("rack {rack} still holds {orders} orders"));
             self.laws.hold(reports == 0, || format!("rack {rack} still holds {reports} reports, first {first:?}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(mac: u8, granted: i64, expires: i64) -> Lease {
+        let (ip, mac) = (Ipv4Addr::new(10, 77, 0, 9), MacAddr([2, 0, 0, 0, 0, mac]));
+        let (granted, expires) = (Timestamp::from_seconds(granted), Timestamp::from_seconds(expires));
+        Lease { subnet: SubnetId(1), ip, mac, hostname: None, granted, expires }
+    }
+
+    #[test]
+    fn an_address_with_two_holders_is_noticed_and_one_that_was_given_back_is_not() {
+        let mut laws = Laws::default();
+        let now = Timestamp::from_seconds;
+        laws.one_holder(&lease(1, 0, 30), now(0));
+        laws.one_holder(&lease(1, 10, 40), now(10));
+        laws.one_holder(&lease(2, 40, 70), now(40));
+        laws.one_holder(&lease(2, 50, 50), now(50));
+        laws.one_holder(&lease(3, 51, 90), now(51));
+        assert_eq!(laws.found().0.len(), 0);
+        laws.one_holder(&lease(1, 60, 90), now(60));
+        assert_eq!(laws.found().0.len(), 1);
+    }
+
+    #[test]
+    fn what_leaves_before_its_cause_is_durable_is_noticed() {
+        let mut laws = Laws::default();
+        let machine = SystemId::from_draws([1; 6]);
+        laws.an_order_has_a_cause(&BTreeMap::new(), machine, AttemptId(1));
+        laws.a_ticket_has_a_cause(&BTreeMap::new(), machine, AttemptId(1));
+        laws.a_run_has_a_cause(&BTreeMap::new(), machine, 1);
+        laws.an_ack_has_a_row(&BTreeMap::new(), SubnetId(1), Ipv4Addr::new(10, 77, 0, 9), MacAddr([2; 6]));
+        laws.effects_have_a_cause("machine", 1, String::new);
+        assert_eq!((laws.found().0.len(), laws.found().1), (5, 5));
+        // Stored, but of an earlier attempt.
+        let text = serde_json::to_string(&Machine::absent(machine)).unwrap();
+        laws.an_order_has_a_cause(&[(machine, text.clone())].into(), machine, AttemptId(1));
+        laws.an_order_has_a_cause(&[(machine, text)].into(), machine, AttemptId(0));
+        assert_eq!(laws.found().0.len(), 6);
     }
 }
