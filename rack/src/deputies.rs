@@ -73,6 +73,17 @@ impl Deputies {
         errands.get(&machine).is_some_and(|errand| errand.snapshot().under_way().is_some())
     }
 
+    /// The machine booted under its ticket, then. Its errand hears of it only while that decides anything.
+    pub async fn heard(&self, machine: SystemId, at: Timestamp) {
+        let listens = {
+            let errands = self.0.errands.lock().unwrap_or_else(PoisonError::into_inner);
+            errands.get(&machine).is_some_and(|errand| errand.snapshot().listens())
+        };
+        if listens {
+            self.tell(machine, ErrandEvent::Heard { at }, TraceId::default()).await;
+        }
+    }
+
     /// Takes an attempt's order back.
     pub async fn cancel(&self, machine: SystemId, attempt: AttemptId, trace: TraceId) {
         self.tell(machine, ErrandEvent::Cancelled { attempt }, trace).await;

@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 pub use self::leases::{Leases, send_foreign, send_leases};
 use crate::{
     bodies::Bodies,
+    deputies::Deputies,
     report::Seen,
     state::{NewReport, State},
 };
@@ -54,14 +55,17 @@ pub struct Session {
 /// The links that are ready for reports.
 pub type Ready = watch::Sender<BTreeMap<LinkId, Session>>;
 
-/// Puts what the servers saw into the store, until the last server is gone.
-pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, leases: Leases) {
+/// Puts what the servers saw into the store, until the last server is gone. Errands hear of machines that boot.
+pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, leases: Leases, deputies: Deputies) {
     let mut batch = Vec::with_capacity(BATCH);
     while seen.recv_many(&mut batch, BATCH).await > 0 {
-        let (mut reports, mut settling) = (Vec::new(), Vec::new());
+        let (mut reports, mut settling, mut heard) = (Vec::new(), Vec::new(), BTreeMap::new());
         for one in batch.drain(..) {
             match one {
                 Seen::Fact { machine, attempt, at, fact } => {
+                    if is_boot(&fact) {
+                        heard.insert(machine, at);
+                    }
                     reports.push(NewReport { machine, attempt, at, fact, trace: TraceId::default() });
                 }
                 Seen::Lease(lease) => leases.put(lease),
@@ -82,7 +86,23 @@ pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, lease
             pause = (pause * 2).min(Duration::from_secs(5));
         }
         settling.iter().for_each(|done| done.send(()).unwrap_or_default()); // Who waited may have gone.
+        // After their record, so that the region hears the machine before the errand's end.
+        for (machine, at) in heard {
+            deputies.heard(machine, at).await;
+        }
     }
+}
+
+/// What only a machine does that was switched on and boots. What a system says that runs already does not count.
+fn is_boot(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::Leased { .. }
+            | Fact::FileFetched { .. }
+            | Fact::PreseedFetched { .. }
+            | Fact::UserDataFetched
+            | Fact::ScriptsFetched { .. }
+    )
 }
 
 /// Sends what waits, until the store's writer is gone. What is sent when, and what may be forgotten, is `actors::session`'s.
