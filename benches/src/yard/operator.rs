@@ -3,6 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::{Trouble, trouble};
 use crate::{
@@ -22,7 +23,10 @@ const APART: Duration = Duration::from_secs(4);
 /// # Errors
 /// What the region refused.
 pub async fn enlist(api: &Api, fleet: &Fleet, bmcs: &Bmcs) -> Result<Vec<String>, Trouble> {
-    let machines: Vec<_> = fleet.hardware().iter().map(|h| described(bmcs, h, fleet.racks())).collect();
+    add_all(api, fleet.hardware().iter().map(|h| described(bmcs, h, fleet.racks())).collect()).await
+}
+
+async fn add_all(api: &Api, machines: Vec<Value>) -> Result<Vec<String>, Trouble> {
     many(machines, |machine| {
         let api = api.clone();
         async move {
@@ -34,18 +38,29 @@ pub async fn enlist(api: &Api, fleet: &Fleet, bmcs: &Bmcs) -> Result<Vec<String>
     .await
 }
 
-/// Asks for their commissioning, in waves.
+/// Adds all machines, and asks for their commissioning in waves: the first one while the others are still being added.
 ///
 /// # Errors
 /// What the region refused.
-pub async fn commission_in_waves(api: &Api, machines: &[String]) -> Result<(), Trouble> {
-    for wave in machines.chunks(machines.len().div_ceil(WAVES).max(1)) {
-        for id in wave {
-            api.post(&format!("/MAAS/api/2.0/machines/{id}/?op=commission"), &[]).await?;
+pub async fn bring_up(api: &Api, fleet: &Fleet, bmcs: &Bmcs) -> Result<(), Trouble> {
+    let machines: Vec<_> = fleet.hardware().iter().map(|h| described(bmcs, h, fleet.racks())).collect();
+    let (added, mut waves) = mpsc::unbounded_channel();
+    let adding = async move {
+        for wave in machines.chunks(machines.len().div_ceil(WAVES).max(1)) {
+            added.send(add_all(api, wave.to_vec()).await?).ok(); // The other half failed, and says so.
         }
-        tokio::time::sleep(APART).await;
-    }
-    Ok(())
+        Ok::<_, Trouble>(())
+    };
+    let commissioning = async {
+        while let Some(wave) = waves.recv().await {
+            for id in wave {
+                api.post(&format!("/MAAS/api/2.0/machines/{id}/?op=commission"), &[]).await?;
+            }
+            tokio::time::sleep(APART).await;
+        }
+        Ok(())
+    };
+    tokio::try_join!(adding, commissioning).map(|_| ())
 }
 
 /// Adds one machine; its system id.
