@@ -18,13 +18,14 @@ pub const CLEAR: &str = "\r\x1b[2K";
 
 /// Logs go to stderr; `HOSTLER_LOG` filters them (`info`, `debug`, `region=debug,info`).
 pub fn log() {
-    log_around_a_line(false);
+    log_from("info", false);
 }
 
-/// As [`log`]; on a terminal where one line is written anew, each record takes that line's place.
-pub fn log_around_a_line(terminal: bool) {
+/// As [`log`], with a filter of the caller's where `HOSTLER_LOG` has none. `terminal`: one line is written anew there, and each record takes
+/// that line's place.
+pub fn log_from(filter: &str, terminal: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOSTLER_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(filter));
     // Colours would let a packet's text steer a terminal.
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || {
         let mut stderr = std::io::stderr();

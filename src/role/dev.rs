@@ -34,7 +34,7 @@ use region::{api::annex::Annexes, init};
 use schema::id::RackId;
 use serde_json::{Value, json};
 
-use super::{CLEAR, log_around_a_line, on_threads, until_told, write_ready};
+use super::{CLEAR, log_from, on_threads, until_told, write_ready};
 use crate::cli::failure::Failure;
 
 /// How often the progress line is written.
@@ -90,7 +90,8 @@ pub enum Faults {
 /// When something does not start.
 pub fn run(asked: Dev) -> Result<(), Failure> {
     let terminal = std::io::stderr().is_terminal();
-    log_around_a_line(terminal);
+    // What a yard does all the time would hide what goes wrong there.
+    log_from("warn", terminal);
     let Dev { simulate: machines, racks, seed, speed, bmcs, .. } = asked;
     let layout = Layout { machines, racks, seed, speed, roms: true, bmcs };
     layout.check().map_err(|e| Failure::usage(e.to_string(), "hostler dev --help"))?;
@@ -183,7 +184,9 @@ async fn populate(stage: Stage, idle: bool, tells: bool, terminal: bool) {
 
 /// A line of its own on stderr, in place of the progress line.
 fn line_of(terminal: bool, line: &str) {
-    eprintln!("{}{line}", if terminal { CLEAR } else { "" });
+    // In one piece, since others write there too.
+    let line = format!("{}{line}\n", if terminal { CLEAR } else { "" });
+    eprint!("{line}");
 }
 
 /// How the fleet stands, on one line of the terminal that is written anew.
@@ -193,7 +196,8 @@ async fn progress(app: region::app::App) {
         let fleet = app.census.fleet(actors::clock::now()).json();
         let statuses = fleet["statuses"].as_object().into_iter().flatten();
         let counts: Vec<_> = statuses.map(|(name, count)| format!("{name} {count}")).collect();
-        eprint!("{CLEAR}{} machines: {}, stuck {}", fleet["machines"], counts.join(", "), fleet["stuck"]);
+        let line = format!("{CLEAR}{} machines: {}, stuck {}", fleet["machines"], counts.join(", "), fleet["stuck"]);
+        eprint!("{line}");
     }
 }
 

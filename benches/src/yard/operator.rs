@@ -17,13 +17,19 @@ const AT_ONCE: usize = 16;
 /// Machines are asked for in so many waves, so long apart.
 const WAVES: usize = 8;
 const APART: Duration = Duration::from_secs(4);
+/// Machines of the first wave.
+const FEW: usize = 4;
 
 /// Adds all machines; the region names them. Their system ids.
 ///
 /// # Errors
 /// What the region refused.
 pub async fn enlist(api: &Api, fleet: &Fleet, bmcs: &Bmcs) -> Result<Vec<String>, Trouble> {
-    add_all(api, fleet.hardware().iter().map(|h| described(bmcs, h, fleet.racks())).collect()).await
+    add_all(api, all_described(fleet, bmcs)).await
+}
+
+fn all_described(fleet: &Fleet, bmcs: &Bmcs) -> Vec<Value> {
+    fleet.hardware().iter().map(|h| described(bmcs, h, fleet.racks())).collect()
 }
 
 async fn add_all(api: &Api, machines: Vec<Value>) -> Result<Vec<String>, Trouble> {
@@ -38,15 +44,17 @@ async fn add_all(api: &Api, machines: Vec<Value>) -> Result<Vec<String>, Trouble
     .await
 }
 
-/// Adds all machines, and asks for their commissioning in waves: the first one while the others are still being added.
+/// Adds all machines, and asks for their commissioning in waves. The first few begin at once, so that there is something to see: the others
+/// are added meanwhile.
 ///
 /// # Errors
 /// What the region refused.
 pub async fn bring_up(api: &Api, fleet: &Fleet, bmcs: &Bmcs) -> Result<(), Trouble> {
-    let machines: Vec<_> = fleet.hardware().iter().map(|h| described(bmcs, h, fleet.racks())).collect();
+    let machines = all_described(fleet, bmcs);
     let (added, mut waves) = mpsc::unbounded_channel();
     let adding = async move {
-        for wave in machines.chunks(machines.len().div_ceil(WAVES).max(1)) {
+        let (few, others) = machines.split_at(FEW.min(machines.len()));
+        for wave in std::iter::once(few).chain(others.chunks(others.len().div_ceil(WAVES).max(1))) {
             added.send(add_all(api, wave.to_vec()).await?).ok(); // The other half failed, and says so.
         }
         Ok::<_, Trouble>(())

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What goes wrong, in this order; each round has it from another rack and with other machines.
-const ROUND: [Fault; 5] = [Fault::SilentBmc, Fault::SlowRack, Fault::MuteCard, Fault::LostLink, Fault::UnreachableRack];
+const ROUND: [Fault; 5] = [Fault::MuteCard, Fault::SlowRack, Fault::SilentBmc, Fault::LostLink, Fault::UnreachableRack];
 /// A slow rack's packets are late by this.
 const SLOW: Duration = Duration::from_millis(700);
 /// How often the story looks at what it waits for.
@@ -85,7 +85,7 @@ impl Stage {
         if fault == Fault::LostLink {
             // It goes on by itself once its orders are at the rack.
             self.commission(victim).await?;
-            self.until(PATIENCE, async || Ok(self.fleet.is_on(victim.index))).await?;
+            self.until_on(victim.index).await;
         }
         self.set(fault, victim, true);
         say(&format!("fault: {}; look: hostler explain {name}", fault.begins(victim)));
@@ -177,13 +177,12 @@ impl Stage {
         Ok(machine["status_name"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Waits until that is so, for so long.
-    async fn until(&self, patience: Duration, is: impl AsyncFn() -> Result<bool, Trouble>) -> Result<(), Trouble> {
-        let end = clock::tick() + patience;
-        while !is().await? && clock::tick() < end {
+    /// Waits until that machine is on.
+    async fn until_on(&self, index: u32) {
+        let end = clock::tick() + PATIENCE;
+        while !self.fleet.is_on(index) && clock::tick() < end {
             tokio::time::sleep(LOOK).await;
         }
-        Ok(())
     }
 }
 
