@@ -141,7 +141,8 @@ async fn serve(asked: Dev, layout: Layout, dir: PathBuf, terminal: bool) -> Resu
     let login = region.running.app.sessions.link(&region.made.username);
     greet(&ready, login.expose(), &dir, &layout);
     let api = Api::new(&format!("http://{}/", served.address), region.made.api_key.expose()).map_err(failed)?;
-    let stage = Stage { api, fleet, bmcs, cables, lasts: story::lasts(layout.speed) };
+    let cables: Arc<[Cable]> = cables.into();
+    let stage = Stage { api, fleet, bmcs, cables: cables.clone(), lasts: story::lasts(layout.speed) };
     let tells = asked.faults == Faults::Story && !asked.idle;
     let mut work = vec![tokio::spawn(populate(stage, asked.idle, tells, terminal))];
     if terminal {
@@ -149,6 +150,8 @@ async fn serve(asked: Dev, layout: Layout, dir: PathBuf, terminal: bool) -> Resu
     }
     until_told().await?;
     work.iter().for_each(tokio::task::JoinHandle::abort);
+    // The racks say goodbye, whatever the story is at.
+    cables.iter().for_each(|cable| cable.pull(false));
     for (_, rack) in racks {
         rack.stop().await;
     }

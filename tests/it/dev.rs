@@ -5,9 +5,10 @@ use std::{
     path::PathBuf,
     process::{Child, Stdio},
     sync::mpsc::{Receiver, channel},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use actors::clock::tick;
 use serde_json::Value;
 
 use crate::cli::{House, path};
@@ -50,8 +51,8 @@ impl Yard {
     /// The next line with all of these in it.
     #[track_caller]
     fn says(&mut self, parts: &[&str]) -> String {
-        let end = Instant::now() + PATIENCE;
-        while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        let end = tick() + PATIENCE;
+        while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(tick())) {
             self.said.push(line.clone());
             if parts.iter().all(|part| line.contains(part)) {
                 return line;
@@ -68,13 +69,13 @@ impl Yard {
 /// Asks until the answer is as wanted.
 #[track_caller]
 fn until(h: &House, words: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
-    let end = Instant::now() + PATIENCE;
+    let end = tick() + PATIENCE;
     loop {
         let answer = h.run(words).json();
         if wanted(&answer) {
             return answer;
         }
-        assert!(Instant::now() < end, "{words:?}: {answer:#}");
+        assert!(tick() < end, "{words:?}: {answer:#}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

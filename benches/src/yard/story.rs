@@ -1,7 +1,10 @@
 //! The story that `hostler dev` tells: one thing after the other goes wrong in the yard, on purpose, and heals. Each fault is real where it is
 //! made: packets are late or lost, a BMC is silent, a card asks for nothing. What region and racks make of it is theirs.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actors::clock;
 
@@ -39,7 +42,7 @@ pub struct Stage {
     pub fleet: Fleet,
     pub bmcs: Bmcs,
     /// Each rack's way to the region.
-    pub cables: Vec<Cable>,
+    pub cables: Arc<[Cable]>,
     /// How long a fault lasts.
     pub lasts: Duration,
 }
