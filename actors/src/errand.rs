@@ -80,6 +80,8 @@ pub enum ErrandEvent {
     Ordered { order: Box<Order> },
     /// The region takes the attempt's order back.
     Cancelled { attempt: AttemptId },
+    /// The machine booted under its ticket: it took a lease or a file, then.
+    Heard { at: Timestamp },
     /// The driver run of that number ended.
     Ran { run: u32, result: Result<Ran, PowerFault> },
     /// A timer elapsed.
@@ -178,6 +180,13 @@ impl Errand {
         self.order.as_ref().map(|order| order.attempt)
     }
 
+    /// Whether the machine's own voice would end the order: its network boot was accepted, and its state is asked after.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        let booting = self.order.as_ref().is_some_and(|order| order.action == PowerAction::NetworkBoot);
+        booting && matches!(self.progress.phase, Phase::Watching { .. } | Phase::Asking { .. })
+    }
+
     /// The driver run that is under way, if any.
     #[must_use]
     pub fn running(&self) -> Option<u32> {
@@ -209,6 +218,7 @@ impl Core for Errand {
         match event {
             ErrandEvent::Ordered { order } => self.ordered(order, now),
             ErrandEvent::Cancelled { attempt } => self.cancelled(*attempt),
+            ErrandEvent::Heard { at } => self.heard(*at, now),
             ErrandEvent::Ran { run, result } => self.ran(*run, result, now),
             ErrandEvent::Elapsed { timer } => self.elapsed_at(*timer, now),
         }

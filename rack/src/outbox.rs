@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 pub use self::leases::{Leases, send_foreign, send_leases};
 use crate::{
     bodies::Bodies,
+    deputies::Ears,
     report::Seen,
     state::{NewReport, State},
 };
@@ -54,16 +55,19 @@ pub struct Session {
 /// The links that are ready for reports.
 pub type Ready = watch::Sender<BTreeMap<LinkId, Session>>;
 
-/// Puts what the servers saw into the store, until the last server is gone.
-pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, leases: Leases) {
+/// Puts what the servers saw into the store, until the last server is gone. Errands hear of machines that boot.
+pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, leases: Leases, ears: Ears) {
     let mut batch = Vec::with_capacity(BATCH);
     while seen.recv_many(&mut batch, BATCH).await > 0 {
-        let (mut reports, mut settling) = (Vec::new(), Vec::new());
+        let (mut reports, mut settling, mut heard) = (Vec::new(), Vec::new(), BTreeMap::new());
         for one in batch.drain(..) {
             match one {
                 Seen::Fact { machine, attempt, at, fact } => {
                     let trace = trace(machine, attempt);
                     tracing::debug!(%machine, %attempt, %trace, "seen of a machine");
+                    if is_boot(&fact) {
+                        heard.insert(machine, at);
+                    }
                     reports.push(NewReport { machine, attempt, at, fact, trace });
                 }
                 Seen::Lease(lease) => leases.put(lease),
@@ -84,12 +88,28 @@ pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, lease
             pause = (pause * 2).min(Duration::from_secs(5));
         }
         settling.iter().for_each(|done| done.send(()).unwrap_or_default()); // Who waited may have gone.
+        // After their record, so that the region hears the machine before the errand's end.
+        for (machine, at) in heard {
+            ears.heard(machine, at).await;
+        }
     }
 }
 
 /// The trace of what is seen of an attempt; none of what belongs to no attempt.
 fn trace(machine: SystemId, attempt: AttemptId) -> TraceId {
     if attempt == AttemptId(0) { TraceId::default() } else { TraceId::of_attempt(machine, attempt) }
+}
+
+/// What only a machine does that was switched on and boots. What a system says that runs already does not count.
+fn is_boot(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::Leased { .. }
+            | Fact::FileFetched { .. }
+            | Fact::PreseedFetched { .. }
+            | Fact::UserDataFetched
+            | Fact::ScriptsFetched { .. }
+    )
 }
 
 /// Sends what waits, until the store's writer is gone. What is sent when, and what may be forgotten, is `actors::session`'s.

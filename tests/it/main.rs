@@ -3,6 +3,7 @@
 
 mod actor;
 mod cli;
+mod dev;
 mod logs;
 mod peers_proxy;
 mod racks;

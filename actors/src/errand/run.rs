@@ -148,6 +148,24 @@ impl Errand {
         }
     }
 
+    /// A machine that boots has been switched on, whatever its BMC says by now: one that is off again is not booted twice.
+    pub(super) fn heard(&self, at: Timestamp, now: Timestamp) -> Step<Self> {
+        let (Phase::Watching { try_number, until, .. } | Phase::Asking { try_number, until, .. }) = self.progress.phase
+        else {
+            return Step::ignored("no action was accepted whose outcome is awaited");
+        };
+        if !self.listens() {
+            return Step::ignored("the order is none to boot");
+        }
+        // The try's wait began when the BMC accepted.
+        if at + self.wait_after(try_number) < until {
+            return Step::ignored("that was before the BMC accepted the order");
+        }
+        let stop = self.running().map(|run| ErrandEffect::StopPower { run });
+        let done = Fact::PowerDone { action: PowerAction::NetworkBoot, state: PowerState::On };
+        self.clone().conclude(done, now).before(stop)
+    }
+
     pub(super) fn elapsed_at(&self, timer: ErrandTimer, now: Timestamp) -> Step<Self> {
         let Some(order) = &self.order else { return Step::ignored("no order is under way") };
         if now >= order.deadline {

@@ -211,6 +211,43 @@ fn cancelled_then_off_in_the_same_attempt_is_carried_out() {
 }
 
 #[test]
+fn a_machine_that_was_heard_is_not_booted_again_though_its_bmc_says_off() {
+    let done = Fact::PowerDone { action: PowerAction::NetworkBoot, state: PowerState::On };
+    // Between two questions, and while one is asked.
+    for asking in [false, true] {
+        let mut bench = Bench::new();
+        bench.tell(ErrandEvent::Ordered { order: order(1, PowerAction::NetworkBoot, 150) });
+        bench.now = START + Duration::from_secs(2);
+        let early = bench.tell(ErrandEvent::Heard { at: bench.now });
+        assert!(matches!(early, Verdict::Ignored { .. }), "heard before the BMC accepted anything");
+        bench.ends(accepted());
+        bench.elapse();
+        bench.ends(state(PowerState::Off));
+        let late = bench.tell(ErrandEvent::Heard { at: START + Duration::from_secs(1) });
+        assert!(matches!(late, Verdict::Ignored { .. }), "it was heard before that, and told late");
+        if asking {
+            bench.elapse();
+            assert_eq!(bench.runs[0].1, PowerAction::Query);
+        }
+        bench.tell(ErrandEvent::Heard { at: bench.now });
+        assert_eq!(bench.facts.last(), Some(&done));
+        assert_eq!((bench.errand.order.as_ref(), bench.runs.len()), (None, 0), "nothing is left to be run");
+        let tries = bench.facts.iter().filter(|f| matches!(f, Fact::PowerTry { .. })).count();
+        assert_eq!(tries, 1);
+    }
+}
+
+#[test]
+fn a_machine_that_was_heard_is_switched_off_all_the_same() {
+    let mut bench = Bench::new();
+    bench.tell(ErrandEvent::Ordered { order: order(1, PowerAction::Off, 150) });
+    bench.ends(accepted());
+    let verdict = bench.tell(ErrandEvent::Heard { at: bench.now });
+    assert!(matches!(verdict, Verdict::Ignored { .. }));
+    assert!(bench.errand.order.is_some());
+}
+
+#[test]
 fn a_restart_goes_on_where_it_stood() {
     let mut bench = Bench::new();
     bench.tell(ErrandEvent::Ordered { order: order(1, PowerAction::NetworkBoot, 150) });
@@ -235,6 +272,7 @@ enum Input {
     Cancel { attempt: u32 },
     RunEnds { stale: bool, result: Result<Ran, PowerFault> },
     Timer { stale: Option<ErrandTimer> },
+    Heard { ago_s: u64 },
     Restart,
 }
 
@@ -258,6 +296,7 @@ fn input() -> impl Strategy<Value = Input> {
         6 => (prop::bool::weighted(0.2), result).prop_map(|(stale, result)| Input::RunEnds { stale, result }),
         4 => prop::option::weighted(0.2, prop::sample::select(vec![ErrandTimer::Deadline, ErrandTimer::Next]))
             .prop_map(|stale| Input::Timer { stale }),
+        1 => (0..20_u64).prop_map(|ago_s| Input::Heard { ago_s }),
         1 => Just(Input::Restart),
     ]
 }
@@ -298,6 +337,10 @@ proptest! {
                     let verdict = bench.tell(ErrandEvent::Elapsed { timer });
                     let early = bench.errand.order.as_ref().is_none_or(|o| bench.now < o.deadline);
                     prop_assert!(!early || !matches!(verdict, Verdict::Refused { .. }), "a timer is no request");
+                }
+                Input::Heard { ago_s } => {
+                    let at = Timestamp(bench.now.0 - ago_s as i64 * 1_000_000);
+                    bench.tell(ErrandEvent::Heard { at });
                 }
                 Input::Restart => {
                     let copy = Errand::restored(
