@@ -248,7 +248,7 @@ fn dial(
     let links = Links::new(client.clone(), config.regions.clone());
     hands.linked(links.clone());
     let leases = outbox::Leases::default();
-    running.gather = tokio::spawn(outbox::gather(seen, state.clone(), leases.clone(), running.deputies.clone()));
+    running.gather = tokio::spawn(outbox::gather(seen, state.clone(), leases.clone(), running.deputies.ears()));
     let (fetcher, fetching) =
         Fetcher::new(client.clone(), config.regions.len(), plan.clone(), bodies.clone(), reporter.clone());
     let listener = Listener {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -31,6 +31,23 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// One errand actor per machine whose power this rack was ever given. Cloned freely.
 #[derive(Clone)]
 pub struct Deputies(Arc<Inner>);
+
+/// See [`Deputies::ears`].
+pub struct Ears(Weak<Inner>);
+
+impl Ears {
+    /// The machine booted under its ticket, then. Its errand hears of it only while that decides anything.
+    pub async fn heard(&self, machine: SystemId, at: Timestamp) {
+        let Some(deputies) = self.0.upgrade().map(Deputies) else { return };
+        let listens = {
+            let errands = deputies.0.errands.lock().unwrap_or_else(PoisonError::into_inner);
+            errands.get(&machine).is_some_and(|errand| errand.snapshot().listens())
+        };
+        if listens {
+            deputies.tell(machine, ErrandEvent::Heard { at }, TraceId::default()).await;
+        }
+    }
+}
 
 struct Inner {
     errands: Mutex<HashMap<SystemId, ActorRef<Errand>>>,
@@ -73,15 +90,10 @@ impl Deputies {
         errands.get(&machine).is_some_and(|errand| errand.snapshot().under_way().is_some())
     }
 
-    /// The machine booted under its ticket, then. Its errand hears of it only while that decides anything.
-    pub async fn heard(&self, machine: SystemId, at: Timestamp) {
-        let listens = {
-            let errands = self.0.errands.lock().unwrap_or_else(PoisonError::into_inner);
-            errands.get(&machine).is_some_and(|errand| errand.snapshot().listens())
-        };
-        if listens {
-            self.tell(machine, ErrandEvent::Heard { at }, TraceId::default()).await;
-        }
+    /// Who tells the errands what was heard of their machines, and keeps none of them alive.
+    #[must_use]
+    pub fn ears(&self) -> Ears {
+        Ears(Arc::downgrade(&self.0))
     }
 
     /// Takes an attempt's order back.

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 pub use self::leases::{Leases, send_foreign, send_leases};
 use crate::{
     bodies::Bodies,
-    deputies::Deputies,
+    deputies::Ears,
     report::Seen,
     state::{NewReport, State},
 };
@@ -56,7 +56,7 @@ pub struct Session {
 pub type Ready = watch::Sender<BTreeMap<LinkId, Session>>;
 
 /// Puts what the servers saw into the store, until the last server is gone. Errands hear of machines that boot.
-pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, leases: Leases, deputies: Deputies) {
+pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, leases: Leases, ears: Ears) {
     let mut batch = Vec::with_capacity(BATCH);
     while seen.recv_many(&mut batch, BATCH).await > 0 {
         let (mut reports, mut settling, mut heard) = (Vec::new(), Vec::new(), BTreeMap::new());
@@ -88,7 +88,7 @@ pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, lease
         settling.iter().for_each(|done| done.send(()).unwrap_or_default()); // Who waited may have gone.
         // After their record, so that the region hears the machine before the errand's end.
         for (machine, at) in heard {
-            deputies.heard(machine, at).await;
+            ears.heard(machine, at).await;
         }
     }
 }
