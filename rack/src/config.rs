@@ -407,6 +407,7 @@ impl Reader {
             ipmitool: self.one("power", "ipmitool", base.ipmitool, "give the program's path"),
             timeout: Duration::from_secs(self.number("power", "timeout_s", base.timeout.as_secs(), 1, 300)),
             at_once: usize::try_from(at_once).unwrap_or(base.at_once),
+            loopback_only: base.loopback_only,
             sweep: Duration::from_secs(self.number("power", "sweep_s", base.sweep.as_secs(), 10, 86_400)),
         }
     }

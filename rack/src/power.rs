@@ -48,6 +48,8 @@ pub struct PowerSettings {
     pub timeout: Duration,
     /// Runs at once, over all BMCs. 1 to 1,024. A silent BMC holds its place until it is given up.
     pub at_once: usize,
+    /// BMCs on loopback alone are spoken to: a yard beside a real network switches nothing there.
+    pub loopback_only: bool,
     /// How often a BMC that answers is asked for the power state when nothing else goes on.
     pub sweep: Duration,
 }
@@ -61,6 +63,7 @@ impl Default for PowerSettings {
             ipmitool: "ipmitool".into(),
             timeout: Duration::from_secs(20),
             at_once: 512,
+            loopback_only: false,
             sweep: Duration::from_secs(300),
         }
     }
@@ -76,6 +79,7 @@ struct Inner {
     redfish: redfish::Redfish,
     manual: manual::Manual,
     slots: Semaphore,
+    loopback_only: bool,
     /// BMCs that are in use or waited for now.
     queues: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -91,6 +95,7 @@ impl Drivers {
             redfish: redfish::Redfish::new(settings),
             manual: manual::Manual,
             slots: Semaphore::new(settings.at_once.clamp(1, 1_024)),
+            loopback_only: settings.loopback_only,
             queues: Mutex::default(),
         }))
     }
@@ -117,6 +122,12 @@ impl Drivers {
         let Some(address) = access.params.get("power_address").filter(|a| !a.is_empty()) else {
             return driver.run(action, access).await;
         };
+        if self.0.loopback_only && !is_loopback(address) {
+            let why =
+                format!("this is a yard, and {address} is no address of it: no real machine is switched from here");
+            let remedy = "give a power_address of 127.0.0.0/8, or the power type manual";
+            return Err(fault(FaultKind::Unfit, why, remedy));
+        }
         let queue = self.queue(&format!("{} {}", access.power_type.name(), address.to_ascii_lowercase()));
         let _turn = queue.lock().await;
         let slot = self.0.slots.acquire().await;
@@ -165,6 +176,15 @@ fn unreachable(host: &str) -> String {
     format!("check that UDP port 623 of {host} can be reached from this rack and that IPMI over LAN is enabled there")
 }
 
+/// Whether a BMC's address, in whatever form, is one of this host's loopback. A name is not: who knows where it leads.
+fn is_loopback(address: &str) -> bool {
+    let host = match reqwest::Url::parse(address) {
+        Ok(url) if address.contains("://") => url.host_str().map(str::to_owned),
+        _ => split_address(address).map(|(host, _)| host),
+    };
+    host.and_then(|host| host.parse::<std::net::IpAddr>().ok()).is_some_and(|ip| ip.is_loopback())
+}
+
 /// HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT. A name cannot begin with a hyphen: it would be an option.
 fn split_address(text: &str) -> Option<(String, Option<u16>)> {
     if text.parse::<std::net::IpAddr>().is_ok() {
@@ -184,6 +204,28 @@ fn split_address(text: &str) -> Option<(String, Option<u16>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_yard_knows_its_own_bmcs() {
+        for own in ["127.78.0.1", "127.78.0.1:623", "https://127.78.0.1:8000", "http://127.0.0.1/redfish", "::1"] {
+            assert!(is_loopback(own), "{own}");
+        }
+        let others = [
+            "10.0.0.1",
+            "10.0.0.1:623",
+            "https://10.0.0.1",
+            "localhost",
+            "bmc.lab",
+            "http://127.0.0.1@10.0.0.1",
+            "::ffff:a",
+            "https://127.0.0.1.example",
+            "",
+            "127.0.0.1 10.0.0.1",
+        ];
+        for other in others {
+            assert!(!is_loopback(other), "{other}");
+        }
+    }
 
     #[test]
     fn addresses_parse() {
