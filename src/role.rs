@@ -13,12 +13,27 @@ pub mod init;
 pub mod rack;
 pub mod region;
 
+/// To the line's begin, and empties it (ECMA-48, EL).
+pub const CLEAR: &str = "\r\x1b[2K";
+
 /// Logs go to stderr; `HOSTLER_LOG` filters them (`info`, `debug`, `region=debug,info`).
 pub fn log() {
+    log_from("info", false);
+}
+
+/// As [`log`], with a filter of the caller's where `HOSTLER_LOG` has none. `terminal`: one line is written anew there, and each record takes
+/// that line's place.
+pub fn log_from(filter: &str, terminal: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOSTLER_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(filter));
     // Colours would let a packet's text steer a terminal.
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || {
+        let mut stderr = std::io::stderr();
+        if terminal {
+            std::io::Write::write_all(&mut stderr, CLEAR.as_bytes()).ok(); // A log that is lost is no reason to stop.
+        }
+        stderr
+    });
     subscriber.try_init().ok(); // Fails only when a logger is installed already.
 }
 

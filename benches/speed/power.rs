@@ -42,7 +42,7 @@ fn main() {
     }
 
     for tls in [false, true] {
-        let (web, _events) = yard.block_on(Web::start(0, tls)).unwrap();
+        let (web, _events) = yard.block_on(async { Web::start(0, tls) }).unwrap();
         let bmcs: Vec<_> = addresses.iter().map(|address| access(PowerType::Redfish, web.url(*address))).collect();
         addresses.iter().for_each(|address| web.put(*address, redfish::Bmc::new(redfish::Setup::default())));
         let drivers = Drivers::new(&PowerSettings { redfish_tls: RedfishTls::Pin, ..PowerSettings::default() });

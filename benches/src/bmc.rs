@@ -16,7 +16,20 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use serde::{Deserialize, Serialize};
+
 use self::chassis::{Chassis, Faults, PowerEvent};
+
+/// What the BMCs of a fleet speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Mix {
+    /// One half IPMI, the other Redfish, on every rack.
+    #[default]
+    Half,
+    Ipmi,
+    Redfish,
+}
 
 /// What became of the machine behind a BMC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
+    bmc::Mix,
     hardware::Hardware,
     machine::{Action, Event, Machine},
 };
@@ -24,14 +25,12 @@ pub mod bmcs;
 pub mod count;
 pub(crate) mod http;
 pub mod lag;
+mod weather;
 mod wire;
 
 pub use count::Counts;
+pub use weather::Weather;
 use wire::Wire;
-
-/// A machine that goes off by itself has been on for so long, whatever its speed: no real one is faster, and a rack that asks after the power
-/// state for the first time a second after it gave power would take a faster one for a machine that never came on, and boot it again.
-const LEAST_ON: Duration = Duration::from_secs(5);
 
 /// Where a machine's broadcasts arrive: the rack of its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +51,8 @@ pub struct FleetConfig {
     pub speed: f64,
     /// Some machines have iPXE in their card's ROM, and so need no loader.
     pub roms: bool,
+    /// What the BMCs speak.
+    pub bmcs: Mix,
 }
 
 /// The fleet. Cloned freely.
@@ -62,6 +63,8 @@ struct Inner {
     config: FleetConfig,
     slots: RwLock<Vec<Arc<Slot>>>,
     counts: Counts,
+    /// Of each rack's network.
+    weather: Vec<Weather>,
     runtime: Handle,
     told: OnceLock<Box<dyn Fn(u32, bool) + Send + Sync>>,
 }
@@ -70,6 +73,8 @@ struct Inner {
 struct Slot {
     hardware: Arc<Hardware>,
     on: AtomicBool,
+    /// Its firmware never asks for an address.
+    mute: AtomicBool,
     power: Mutex<Option<mpsc::Sender<()>>>,
     /// Why it hangs.
     hangs: Mutex<Option<String>>,
@@ -77,8 +82,9 @@ struct Slot {
 
 impl Slot {
     fn new(hardware: Hardware) -> Arc<Self> {
-        let (on, power, hangs) = (AtomicBool::new(false), Mutex::new(None), Mutex::new(None));
-        Arc::new(Self { hardware: Arc::new(hardware), on, power, hangs })
+        let (on, mute, power, hangs) =
+            (AtomicBool::new(false), AtomicBool::new(false), Mutex::new(None), Mutex::new(None));
+        Arc::new(Self { hardware: Arc::new(hardware), on, mute, power, hangs })
     }
 }
 
@@ -89,7 +95,27 @@ impl Fleet {
         let racks = u32::try_from(config.doors.len()).unwrap_or(1).max(1);
         let slot = |index| Slot::new(Hardware::draw(config.seed, index, index % racks, config.roms));
         let slots = RwLock::new((0..config.machines).map(slot).collect());
-        Self(Arc::new(Inner { config, slots, counts: Counts::default(), runtime, told: OnceLock::new() }))
+        let weather = config.doors.iter().map(|_| Weather::default()).collect();
+        Self(Arc::new(Inner { config, slots, counts: Counts::default(), weather, runtime, told: OnceLock::new() }))
+    }
+
+    /// What the machines' BMCs speak.
+    #[must_use]
+    pub fn bmcs(&self) -> Mix {
+        self.0.config.bmcs
+    }
+
+    /// The network between that rack and its machines.
+    #[must_use]
+    pub fn weather(&self, rack: u32) -> Option<&Weather> {
+        self.0.weather.get(usize::try_from(rack).ok()?)
+    }
+
+    /// From its next start on, that machine's firmware never asks for an address, or does so again.
+    pub fn mute(&self, index: u32, mute: bool) {
+        if let Some(slot) = self.slot(index) {
+            slot.mute.store(mute, Ordering::Relaxed);
+        }
     }
 
     /// What the machines have sent and received.
@@ -192,11 +218,12 @@ impl Fleet {
     async fn live(self, slot: &Slot, network: bool, mut off: mpsc::Receiver<()>) {
         let config = &self.0.config;
         let index = usize::try_from(slot.hardware.index).unwrap_or(0);
-        let Some(door) = config.doors.get(index % config.doors.len().max(1)) else { return };
+        let place = index % config.doors.len().max(1);
+        let Some((door, weather)) = config.doors.get(place).zip(self.0.weather.get(place)) else { return };
         let mut machine = Machine::new(slot.hardware.clone(), config.seed);
-        let least = clock::tick() + LEAST_ON;
-        let mut wire = Wire::new(*door, &self.0.counts);
+        let mut wire = Wire::new(*door, weather, &self.0.counts);
         let (mut wait, mut expects) = (None, false);
+        let network = network && !slot.mute.load(Ordering::Relaxed);
         let mut actions = machine.step(Event::PowerOn { network }, clock::now().seconds());
         loop {
             let mut at_once = false;
@@ -207,12 +234,7 @@ impl Fleet {
                         None => at_once = true,
                     },
                     Action::Expect(time) => (wait, expects) = (Some(time), true),
-                    Action::Off => {
-                        return tokio::select! {
-                            _ = off.recv() => {}
-                            () = tokio::time::sleep_until(least.into()) => self.went_off(slot),
-                        };
-                    }
+                    Action::Off => return self.went_off(slot),
                     Action::Hang(why) => {
                         self.0.counts.hang();
                         *lock(&slot.hangs) = Some(why);

@@ -8,17 +8,25 @@ use std::{
 };
 
 use actors::{catalogue::CatalogueEvent, clock, core::Verdict};
-use rack::config::{RackConfig, Service};
+use rack::{
+    config::{RackConfig, Service},
+    power::PowerSettings,
+};
 use region::{api::annex::Annexes, app::new_trace, init};
 use schema::{catalogue::CatalogueItem, id::RackId, secret::Secret};
 use serde::{Deserialize, Serialize};
 
+pub mod cable;
 mod furniture;
 pub mod operator;
+pub mod story;
 
 use furniture::vlan;
 
-use crate::fleet::{Door, FleetConfig, rack_address};
+use crate::{
+    bmc::Mix,
+    fleet::{Door, FleetConfig, rack_address},
+};
 
 /// How long the parts may take to find each other.
 const READY: Duration = Duration::from_secs(60);
@@ -47,6 +55,8 @@ pub struct Layout {
     pub speed: f64,
     /// Some machines need no loader, since their card's ROM is iPXE.
     pub roms: bool,
+    /// What the machines' BMCs speak.
+    pub bmcs: Mix,
 }
 
 impl Layout {
@@ -74,7 +84,8 @@ impl Layout {
     /// What the fleet is made of, once the racks are there.
     #[must_use]
     pub fn fleet(&self, doors: Vec<Door>) -> FleetConfig {
-        FleetConfig { seed: self.seed, machines: self.machines, doors, speed: self.speed, roms: self.roms }
+        let Self { seed, machines, speed, roms, bmcs, .. } = *self;
+        FleetConfig { seed, machines, doors, speed, roms, bmcs }
     }
 }
 
@@ -199,6 +210,7 @@ pub fn rack_config(dir: &Path, number: u32, region: SocketAddr) -> RackConfig {
         dhcp: rack::dhcp::Listen::At(vec![free]),
         tftp: free,
         http: free.into(),
+        power: PowerSettings { loopback_only: true, ..PowerSettings::default() },
         ..RackConfig::default()
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use benches::{
+    bmc::Mix,
     commission::{self, Bench as Commission, parts::Part},
     yard::{Layout, Trouble},
 };
@@ -44,6 +45,9 @@ pub struct Options {
     /// The same seed draws the same machines
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// What the machines' BMCs speak
+    #[arg(long, value_enum, default_value_t = Mix::Half)]
+    pub bmcs: Mix,
     /// Where the region keeps its state; PostgreSQL is a private server, started for the bench
     #[arg(long, value_enum, default_value_t = Database::Sqlite)]
     pub database: Database,
@@ -86,8 +90,8 @@ fn failed(trouble: Trouble) -> Failure {
 }
 
 async fn measure(format: Format, options: Options) -> Result<(), Failure> {
-    let Options { machines, racks, seed, speed, .. } = options;
-    let layout = Layout { machines, racks, seed, speed, roms: false };
+    let Options { machines, racks, seed, speed, bmcs, .. } = options;
+    let layout = Layout { machines, racks, seed, speed, roms: false, bmcs };
     layout.check().map_err(|e| Failure::usage(e.to_string(), "hostler bench commission --help"))?;
     let base = options.compare.as_ref().map(read).transpose()?;
     let server = match options.database {

@@ -1,23 +1,32 @@
 //! `hostler dev`: a region, racks and a simulated fleet on loopback in one process, to look around. No root, no configuration, SQLite,
-//! nothing outside its data directory. Real machines cannot be reached from here: every rack listens on loopback alone.
+//! nothing outside its data directory. Real machines cannot be reached from here: every rack listens on loopback alone, and drives BMCs there.
 
 use std::{
+    io::IsTerminal,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use benches::{
     api::Api,
+    bmc::Mix,
     fleet::{Fleet, bmcs::Bmcs, rack_address},
-    yard::{self, Layout, Region, RegionPlace, Trouble, operator},
+    yard::{
+        self, Layout, Region, RegionPlace, Trouble,
+        cable::Cable,
+        operator,
+        story::{self, Stage},
+    },
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rack::{
     config::{RackConfig, Service},
     dhcp::Listen,
     dns::DnsConfig,
     ntp::{NtpConfig, Server},
+    power::PowerSettings,
     proxy::ProxyConfig,
     syslog::SyslogConfig,
 };
@@ -25,8 +34,11 @@ use region::{api::annex::Annexes, init};
 use schema::id::RackId;
 use serde_json::{Value, json};
 
-use super::{log, on_threads, until_told, write_ready};
+use super::{CLEAR, log_from, on_threads, until_told, write_ready};
 use crate::cli::failure::Failure;
+
+/// How often the progress line is written.
+const EACH: Duration = Duration::from_millis(500);
 
 /// How to start it.
 #[derive(Debug, Args)]
@@ -49,6 +61,12 @@ pub struct Dev {
     /// Divides the machines' own delays; 0: they have none
     #[arg(long, default_value_t = 10.0)]
     pub speed: f64,
+    /// What goes wrong on purpose; it is said on stderr
+    #[arg(long, value_enum, default_value_t = Faults::Story)]
+    pub faults: Faults,
+    /// What the machines' BMCs speak
+    #[arg(long, value_enum, default_value_t = Mix::Half)]
+    pub bmcs: Mix,
     /// The machines stay New and off
     #[arg(long)]
     pub idle: bool,
@@ -57,14 +75,25 @@ pub struct Dev {
     pub ready_file: Option<PathBuf>,
 }
 
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Faults {
+    /// Nothing
+    None,
+    /// Once machines are Ready: silent BMC, slow rack, mute machine, lost link, unreachable rack; each heals
+    Story,
+}
+
 /// Runs it until a signal.
 ///
 /// # Errors
 /// When something does not start.
 pub fn run(asked: Dev) -> Result<(), Failure> {
-    log();
-    let layout =
-        Layout { machines: asked.simulate, racks: asked.racks, seed: asked.seed, speed: asked.speed, roms: true };
+    let terminal = std::io::stderr().is_terminal();
+    // What a yard does all the time would hide what goes wrong there.
+    log_from("warn", terminal);
+    let Dev { simulate: machines, racks, seed, speed, bmcs, .. } = asked;
+    let layout = Layout { machines, racks, seed, speed, roms: true, bmcs };
     layout.check().map_err(|e| Failure::usage(e.to_string(), "hostler dev --help"))?;
     if (1..1_024).contains(&asked.port) {
         return Err(Failure::usage(
@@ -79,19 +108,23 @@ pub fn run(asked: Dev) -> Result<(), Failure> {
         ),
     };
     let dir = asked.data_dir.clone().or_else(|| temporary.as_ref().map(|t| t.path().to_owned())).unwrap_or_default();
-    let done = on_threads(serve(asked, layout, dir));
+    let done = on_threads(serve(asked, layout, dir, terminal));
     drop(temporary);
     done
 }
 
-async fn serve(asked: Dev, layout: Layout, dir: PathBuf) -> Result<(), Failure> {
+async fn serve(asked: Dev, layout: Layout, dir: PathBuf, terminal: bool) -> Result<(), Failure> {
     let region = Region::start(RegionPlace { dir: dir.clone(), database: None }).await.map_err(failed)?;
     let link = region.running.link;
     let tokens = region.tokens(layout.racks).await.map_err(failed)?;
-    let mut racks = Vec::new();
+    let (mut racks, mut cables) = (Vec::new(), Vec::new());
     for (number, token) in (0..).zip(&tokens) {
         let state = dir.join(format!("rack-{number}"));
-        racks.push(yard::start_rack(rack_config(state, rack_address(number), link), token).await.map_err(failed)?);
+        let laid = Cable::lay(link).await;
+        let cable = laid.map_err(|e| Failure::failed(format!("no way from a rack to the region: {e}")))?;
+        let config = rack_config(state, rack_address(number), cable.address());
+        racks.push(yard::start_rack(config, token).await.map_err(failed)?);
+        cables.push(cable);
     }
     let ids: Vec<_> = racks.iter().map(|(id, _)| *id).collect();
     let doors = racks.iter().map(|(_, rack)| yard::door(rack)).collect::<Result<_, _>>().map_err(failed)?;
@@ -108,9 +141,17 @@ async fn serve(asked: Dev, layout: Layout, dir: PathBuf) -> Result<(), Failure> 
     let login = region.running.app.sessions.link(&region.made.username);
     greet(&ready, login.expose(), &dir, &layout);
     let api = Api::new(&format!("http://{}/", served.address), region.made.api_key.expose()).map_err(failed)?;
-    let work = tokio::spawn(populate(api, fleet, bmcs, asked.idle));
+    let cables: Arc<[Cable]> = cables.into();
+    let stage = Stage { api, fleet, bmcs, cables: cables.clone(), lasts: story::lasts(layout.speed) };
+    let tells = asked.faults == Faults::Story && !asked.idle;
+    let mut work = vec![tokio::spawn(populate(stage, asked.idle, tells, terminal))];
+    if terminal {
+        work.push(tokio::spawn(progress(region.running.app.clone())));
+    }
     until_told().await?;
-    work.abort();
+    work.iter().for_each(tokio::task::JoinHandle::abort);
+    // The racks say goodbye, whatever the story is at.
+    cables.iter().for_each(|cable| cable.pull(false));
     for (_, rack) in racks {
         rack.stop().await;
     }
@@ -123,20 +164,44 @@ fn failed(trouble: Trouble) -> Failure {
     Failure::failed(trouble.to_string())
 }
 
-/// Adds the machines, and has them commissioned.
-async fn populate(api: Api, fleet: Fleet, bmcs: Bmcs, idle: bool) {
-    let work = async {
-        let machines = operator::enlist(&api, &fleet, &bmcs).await?;
-        if !idle {
-            operator::commission_in_waves(&api, &machines).await?;
+/// Adds the machines, has them commissioned, and tells the story.
+async fn populate(stage: Stage, idle: bool, tells: bool, terminal: bool) {
+    let Stage { api, fleet, bmcs, .. } = &stage;
+    let adding = async {
+        if idle {
+            return operator::enlist(api, fleet, bmcs).await.map(|_| ());
         }
-        Ok::<_, Trouble>(())
+        operator::bring_up(api, fleet, bmcs).await
+    };
+    let work = async {
+        // The story begins with the first machine that is Ready, not with the last.
+        let telling = async { if tells { stage.tell(|line| line_of(terminal, line)).await } else { Ok(()) } };
+        tokio::try_join!(adding, telling)
     };
     if let Err(error) = work.await {
         tracing::error!(%error, "the yard's machines are not all under way");
     }
-    // The BMCs live as long as this.
+    // The BMCs and the cables live as long as this.
     std::future::pending::<()>().await;
+}
+
+/// A line of its own on stderr, in place of the progress line.
+fn line_of(terminal: bool, line: &str) {
+    // In one piece, since others write there too.
+    let line = format!("{}{line}\n", if terminal { CLEAR } else { "" });
+    eprint!("{line}");
+}
+
+/// How the fleet stands, on one line of the terminal that is written anew.
+async fn progress(app: region::app::App) {
+    loop {
+        tokio::time::sleep(EACH).await;
+        let fleet = app.census.fleet(actors::clock::now()).json();
+        let statuses = fleet["statuses"].as_object().into_iter().flatten();
+        let counts: Vec<_> = statuses.map(|(name, count)| format!("{name} {count}")).collect();
+        let line = format!("{CLEAR}{} machines: {}, stuck {}", fleet["machines"], counts.join(", "), fleet["stuck"]);
+        eprint!("{line}");
+    }
 }
 
 /// `hostler yard boot`: a hand switches a machine on.
@@ -168,6 +233,7 @@ fn rack_config(state: PathBuf, own: Ipv4Addr, region: SocketAddr) -> RackConfig 
         proxy: ProxyConfig { listen: free.into(), ..ProxyConfig::default() },
         ntp: NtpConfig { listen: Listen::At(vec![free]), server: Server::Own, ..NtpConfig::default() },
         syslog: SyslogConfig { listen: Listen::At(vec![free]), ..SyslogConfig::default() },
+        power: PowerSettings { loopback_only: true, ..PowerSettings::default() },
         ..RackConfig::default()
     }
 }

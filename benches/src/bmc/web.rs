@@ -5,7 +5,10 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     ops::Deref,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use actors::clock;
@@ -16,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::AbortHandle,
 };
@@ -26,6 +29,8 @@ use super::{Fleet, Powered, redfish};
 
 /// No request that a BMC understands is longer.
 const BODY: usize = 64 << 10;
+/// Connections that the kernel keeps for us: a whole site is switched on at once.
+const WAITING: u32 = 4_096;
 
 /// Many Redfish BMCs. Cloned freely; it ends with its last handle. Its BMCs are reached through the [`Fleet`] that it stands for.
 #[derive(Debug, Clone)]
@@ -36,6 +41,7 @@ struct Inner {
     fleet: Fleet<redfish::Bmc>,
     port: u16,
     tls: bool,
+    heard: Arc<AtomicU64>,
     task: AbortHandle,
 }
 
@@ -58,14 +64,24 @@ impl Web {
     ///
     /// # Errors
     /// When the port is taken, or no certificate can be made.
-    pub async fn start(port: u16, tls: bool) -> io::Result<(Self, mpsc::UnboundedReceiver<Powered>)> {
+    pub fn start(port: u16, tls: bool) -> io::Result<(Self, mpsc::UnboundedReceiver<Powered>)> {
         let acceptor = if tls { Some(acceptor()?) } else { None };
-        let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+        let listener = socket.listen(WAITING)?;
         let port = listener.local_addr()?.port();
         let (fleet, (tell, events)) = (Fleet::default(), mpsc::unbounded_channel());
-        let door = Door { fleet: Fleet::clone(&fleet), tell };
+        let heard = Arc::new(AtomicU64::new(0));
+        let door = Door { fleet: Fleet::clone(&fleet), heard: heard.clone(), tell };
         let task = tokio::spawn(listen(listener, acceptor, door)).abort_handle();
-        Ok((Self(Arc::new(Inner { fleet, port, tls, task })), events))
+        Ok((Self(Arc::new(Inner { fleet, port, tls, heard, task })), events))
+    }
+
+    /// Requests that its BMCs were sent.
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        self.0.heard.load(Ordering::Relaxed)
     }
 
     /// What to write into `power_address` for the BMC at that address.
@@ -88,6 +104,7 @@ fn acceptor() -> io::Result<TlsAcceptor> {
 #[derive(Clone)]
 struct Door {
     fleet: Fleet<redfish::Bmc>,
+    heard: Arc<AtomicU64>,
     tell: mpsc::UnboundedSender<Powered>,
 }
 
@@ -134,6 +151,7 @@ impl Door {
             if_match: text(header::IF_MATCH),
             body: &body,
         };
+        self.heard.fetch_add(1, Ordering::Relaxed);
         let answer = self.fleet.with(bmc, |known| known.answer(&request, rand::random(), clock::now()));
         let answer = answer.unwrap_or_default();
         if let Some(event) = answer.event {

@@ -139,8 +139,10 @@ async fn fleet(spec: Value, mut questions: Questions) -> Result<(), Trouble> {
             }
             Some("counts") => {
                 let mut counts = fleet.counts().json();
-                counts["bmc"] = json!(bmcs.heard());
-                counts["ipmi"] = json!(spec.layout.machines);
+                let ([ipmi, redfish], machines) = (bmcs.heard(), spec.layout.machines);
+                let by_redfish = bmcs.redfish_of(machines);
+                counts["bmc"] = json!({ "ipmi": ipmi, "redfish": redfish });
+                counts["power"] = json!({ "ipmi": machines as usize - by_redfish, "redfish": by_redfish });
                 counts["lag_p99_ms"] = json!(lag.p99_ms());
                 counts["hanging"] = json!(fleet.hanging().into_iter().take(10).collect::<Vec<_>>());
                 say(&counts);

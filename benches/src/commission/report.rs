@@ -29,7 +29,13 @@ impl Report {
         let of = |status: &str| fleet["statuses"][status].as_u64().unwrap_or(0);
         let (ready, failed) = (of("Ready"), of("Failed commissioning"));
         let count = |name: &str| counts[name].as_u64().unwrap_or(0);
-        let each = |n: u64| (n as f64 / machines.max(1) as f64 * 10.0).round() / 10.0;
+        let per = |n: u64, machines: u64| (n as f64 / machines.max(1) as f64 * 10.0).round() / 10.0;
+        let each = |n: u64| per(n, machines);
+        let [ipmi, redfish] = ["ipmi", "redfish"].map(|kind| {
+            let of = |what: &str| counts[what][kind].as_u64().unwrap_or(0);
+            (of("power"), of("bmc"))
+        });
+        let bmc = ipmi.1 + redfish.1;
         let steps: Map<_, _> = fleet["steps"]
             .as_array()
             .into_iter()
@@ -48,11 +54,12 @@ impl Report {
             "seed": bench.layout.seed.to_string(),
             "database": if bench.database.is_some() { "postgres" } else { "sqlite" },
             "racks": bench.layout.racks, "steps": steps, "attempt": fleet["attempts"],
-            "calls_per_machine": each(count("dhcp") + count("tftp") + count("requests") + count("bmc")),
-            "calls": { "dhcp": each(count("dhcp")), "tftp": each(count("tftp")), "http": each(count("requests")), "bmc": each(count("bmc")) },
+            "calls_per_machine": each(count("dhcp") + count("tftp") + count("requests") + bmc),
+            "calls": { "dhcp": each(count("dhcp")), "tftp": each(count("tftp")), "http": each(count("requests")), "bmc": each(bmc) },
+            "bmc_calls": { "ipmi": per(ipmi.1, ipmi.0), "redfish": per(redfish.1, redfish.0) },
             "bytes_per_machine": each(count("sent") + count("received")),
             "pss_peak_bytes": usage.pss_peak(), "cpu_seconds": usage.cpu_seconds(),
-            "power": { "ipmi": counts["ipmi"].as_u64().unwrap_or(0), "redfish": counts["redfish"].as_u64().unwrap_or(0) },
+            "power": { "ipmi": ipmi.0, "redfish": redfish.0 },
             "bodies_bytes": furniture_sizes(),
             "harness": { "lag_p99_ms": counts["lag_p99_ms"], "dropped": count("silences"), "failures": count("failures"), "hanging": counts["hanging"] },
         });
@@ -85,6 +92,13 @@ impl Report {
         for (title, value) in [("calls", &j["calls_per_machine"]), ("bytes", &j["bytes_per_machine"])] {
             writeln!(out, "{title} per machine: {value}").ok(); // Writing to a String cannot fail.
         }
+        let (power, calls) = (&j["power"], &j["bmc_calls"]);
+        writeln!(
+            out,
+            "BMCs: {} by IPMI with {} datagrams each, {} by Redfish with {} requests each",
+            power["ipmi"], calls["ipmi"], power["redfish"], calls["redfish"]
+        )
+        .ok();
         writeln!(out, "bodies are small: {}", j["bodies_bytes"]).ok();
         writeln!(out, "\n{:<10} {:>14} {:>14} {:>12}", "group", "CPU s", "CPU ms/machine", "PSS MiB").ok();
         for (group, cpu) in j["cpu_seconds"].as_object().into_iter().flatten() {

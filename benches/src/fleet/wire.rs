@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::net::UdpSocket;
 
 use super::{
-    Counts, Door,
+    Counts, Door, Weather,
     http::{Answer, Connection, exchange},
 };
 use crate::machine::{Action, Request};
@@ -30,6 +30,7 @@ pub(super) enum Heard {
 /// The sockets.
 pub(super) struct Wire<'a> {
     door: Door,
+    weather: &'a Weather,
     counts: &'a Counts,
     /// What it was leased.
     ip: Ipv4Addr,
@@ -48,9 +49,9 @@ struct Udp {
 }
 
 impl<'a> Wire<'a> {
-    pub(super) fn new(door: Door, counts: &'a Counts) -> Self {
+    pub(super) fn new(door: Door, weather: &'a Weather, counts: &'a Counts) -> Self {
         let (ip, buffer) = (Ipv4Addr::UNSPECIFIED, Vec::new());
-        Self { door, counts, ip, udp: None, request: None, connection: None, buffer, len: 0 }
+        Self { door, weather, counts, ip, udp: None, request: None, connection: None, buffer, len: 0 }
     }
 
     /// Does it, as far as it needs no waiting. What a full buffer drops is lost, as on a wire.
@@ -68,7 +69,7 @@ impl<'a> Wire<'a> {
             Action::TftpSay(bytes) => {
                 self.counts.tftp(bytes.len());
                 if let Some((udp, peer)) = self.udp.as_ref().and_then(|udp| Some((udp, udp.peer?))) {
-                    send(&udp.socket, &bytes, peer).ok(); // As above.
+                    self.send(&udp.socket, &bytes, peer).ok(); // As above.
                 }
             }
             Action::Http(request) => {
@@ -86,7 +87,7 @@ impl<'a> Wire<'a> {
             self.udp = Some(Udp { socket: bind(Ipv4Addr::UNSPECIFIED)?, peer: None });
         }
         if let Some(udp) = &self.udp {
-            send(&udp.socket, bytes, self.door.dhcp.into())?;
+            self.send(&udp.socket, bytes, self.door.dhcp.into())?;
         }
         Ok(())
     }
@@ -94,9 +95,17 @@ impl<'a> Wire<'a> {
     fn ask_tftp(&mut self, bytes: &[u8]) -> io::Result<()> {
         let socket = bind(self.ip)?;
         let server = SocketAddrV4::new(*self.door.dhcp.ip(), self.door.tftp_port);
-        send(&socket, bytes, server.into())?;
+        self.send(&socket, bytes, server.into())?;
         self.udp = Some(Udp { socket, peer: None });
         Ok(())
+    }
+
+    /// Past tokio, which takes a new socket for one that cannot be written to until its driver has seen it.
+    fn send(&self, socket: &UdpSocket, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        if self.weather.is_cut() {
+            return Ok(());
+        }
+        SockRef::from(socket).send_to(bytes, &to.into()).map(|_| ())
     }
 
     /// The last datagram.
@@ -109,6 +118,7 @@ impl<'a> Wire<'a> {
         if let Some(request) = self.request.take() {
             // A connection that stood idle may have been closed meanwhile: then a new one is tried, once.
             let kept = self.connection.take().filter(|c| c.to() == request.to);
+            self.weather.pass().await;
             let answered = exchange(kept, self.ip, &request).await;
             return match answered {
                 Ok((answer, connection)) => {
@@ -125,7 +135,16 @@ impl<'a> Wire<'a> {
         let Some(udp) = &mut self.udp else { return pending().await };
         self.buffer.resize(MAX_REQUEST, 0);
         loop {
+            // The datagram stays in the socket meanwhile.
+            if let Some(delay) = self.weather.delay()
+                && udp.socket.readable().await.is_ok()
+            {
+                tokio::time::sleep(delay).await;
+            }
             let Ok((len, from)) = udp.socket.recv_from(&mut self.buffer).await else { continue };
+            if self.weather.is_cut() {
+                continue;
+            }
             // TFTP: the port that answers first is the transfer's (RFC 1350 section 4).
             if *udp.peer.get_or_insert(from) == from {
                 self.counts.received(len);
@@ -134,11 +153,6 @@ impl<'a> Wire<'a> {
             }
         }
     }
-}
-
-/// Past tokio, which takes a new socket for one that cannot be written to until its driver has seen it.
-fn send(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
-    SockRef::from(socket).send_to(bytes, &to.into()).map(|_| ())
 }
 
 fn bind(ip: Ipv4Addr) -> io::Result<UdpSocket> {

@@ -3,6 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::{Trouble, trouble};
 use crate::{
@@ -16,13 +17,22 @@ const AT_ONCE: usize = 16;
 /// Machines are asked for in so many waves, so long apart.
 const WAVES: usize = 8;
 const APART: Duration = Duration::from_secs(4);
+/// Machines of the first wave.
+const FEW: usize = 4;
 
 /// Adds all machines; the region names them. Their system ids.
 ///
 /// # Errors
 /// What the region refused.
 pub async fn enlist(api: &Api, fleet: &Fleet, bmcs: &Bmcs) -> Result<Vec<String>, Trouble> {
-    let machines: Vec<_> = fleet.hardware().iter().map(|h| described(bmcs, h, fleet.racks())).collect();
+    add_all(api, all_described(fleet, bmcs)).await
+}
+
+fn all_described(fleet: &Fleet, bmcs: &Bmcs) -> Vec<Value> {
+    fleet.hardware().iter().map(|h| described(bmcs, h, fleet.racks())).collect()
+}
+
+async fn add_all(api: &Api, machines: Vec<Value>) -> Result<Vec<String>, Trouble> {
     many(machines, |machine| {
         let api = api.clone();
         async move {
@@ -34,18 +44,31 @@ pub async fn enlist(api: &Api, fleet: &Fleet, bmcs: &Bmcs) -> Result<Vec<String>
     .await
 }
 
-/// Asks for their commissioning, in waves.
+/// Adds all machines, and asks for their commissioning in waves. The first few begin at once, so that there is something to see: the others
+/// are added meanwhile.
 ///
 /// # Errors
 /// What the region refused.
-pub async fn commission_in_waves(api: &Api, machines: &[String]) -> Result<(), Trouble> {
-    for wave in machines.chunks(machines.len().div_ceil(WAVES).max(1)) {
-        for id in wave {
-            api.post(&format!("/MAAS/api/2.0/machines/{id}/?op=commission"), &[]).await?;
+pub async fn bring_up(api: &Api, fleet: &Fleet, bmcs: &Bmcs) -> Result<(), Trouble> {
+    let machines = all_described(fleet, bmcs);
+    let (added, mut waves) = mpsc::unbounded_channel();
+    let adding = async move {
+        let (few, others) = machines.split_at(FEW.min(machines.len()));
+        for wave in std::iter::once(few).chain(others.chunks(others.len().div_ceil(WAVES).max(1))) {
+            added.send(add_all(api, wave.to_vec()).await?).ok(); // The other half failed, and says so.
         }
-        tokio::time::sleep(APART).await;
-    }
-    Ok(())
+        Ok::<_, Trouble>(())
+    };
+    let commissioning = async {
+        while let Some(wave) = waves.recv().await {
+            for id in wave {
+                api.post(&format!("/MAAS/api/2.0/machines/{id}/?op=commission"), &[]).await?;
+            }
+            tokio::time::sleep(APART).await;
+        }
+        Ok(())
+    };
+    tokio::try_join!(adding, commissioning).map(|_| ())
 }
 
 /// Adds one machine; its system id.

@@ -25,7 +25,7 @@ struct Yard {
 
 impl Yard {
     async fn new(last: u8, tls: bool, setup: Setup) -> Self {
-        let (web, events) = Web::start(0, tls).await.unwrap();
+        let (web, events) = Web::start(0, tls).unwrap();
         let address = Ipv4Addr::new(127, 78, 11, last);
         web.put(address, Bmc::new(setup));
         Self { web, events, address }

@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use actors::clock;
 use benches::{
     api::Api,
+    bmc::Mix,
     fleet::{Fleet, bmcs::Bmcs},
     hardware::Hardware,
     yard::{Layout, Region, RegionPlace, door, operator::enlist, rack_config, start_rack},
@@ -20,7 +21,7 @@ async fn machines_of_every_firmware_become_ready_by_their_own_requests() {
     // A seed that draws every kind of firmware.
     let kinds = |seed| (0..12).map(|i| Hardware::draw(seed, i, 0, true).firmware).collect::<HashSet<_>>().len();
     let seed = (1..1_000).find(|seed| kinds(*seed) == 4).unwrap();
-    let layout = Layout { machines: 12, racks: 2, seed, speed: 0.0, roms: true };
+    let layout = Layout { machines: 12, racks: 2, seed, speed: 0.0, roms: true, bmcs: Mix::Half };
     let tokens = region.tokens(layout.racks).await.unwrap();
     let mut racks = Vec::new();
     for (number, token) in (0..).zip(&tokens) {
