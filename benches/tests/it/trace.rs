@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use actors::{clock, core::TraceId};
 use benches::{
     api::Api,
+    bmc::Mix,
     fleet::{Fleet, bmcs::Bmcs},
     yard::{Layout, Region, RegionPlace, door, operator::enlist, rack_config, start_rack},
 };
@@ -16,7 +17,7 @@ async fn a_commissioning_has_one_trace_from_the_call_to_ready_on_region_and_rack
     let dir = tempfile::tempdir().unwrap();
     let region = Region::start(RegionPlace { dir: dir.path().into(), database: None }).await.unwrap();
     let served = region.open_api(0, Annexes::new()).unwrap();
-    let layout = Layout { machines: 1, racks: 1, seed: 7, speed: 0.0, roms: true };
+    let layout = Layout { machines: 1, racks: 1, seed: 7, speed: 0.0, roms: true, bmcs: Mix::Half };
     let token = region.tokens(1).await.unwrap().remove(0);
     let (rack, running) = start_rack(rack_config(dir.path(), 0, region.running.link), &token).await.unwrap();
     region.furnish(&[rack]).await.unwrap();
