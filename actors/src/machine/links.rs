@@ -2,15 +2,23 @@
 
 use schema::{commissioning::CommissionStep, id::RackId, time::Timestamp};
 
-use super::{Attempt, Machine};
+use super::{Attempt, Machine, waits::BACK};
 use crate::core::Step;
+
+/// Said of a rack whose link is up again.
+const CONNECTED: &str = "is connected again";
 
 impl Machine {
     /// How a rack's link stands. Only the last word on it is kept: a link that flaps must not drive out what else was seen.
     fn link_noted(&self, rack: RackId, word: &str, now: Timestamp) -> Step<Self> {
         let text = |word: &str| format!(" rack {rack} {word}");
-        let before = [text("is connected again"), text("lost its link; it goes on alone")];
+        let before = [text(CONNECTED), text("lost its link; it goes on alone")];
+        // What the rack kept is on its way: once in a step a deadline that is near waits for it.
+        let near = self.wait.as_ref().filter(|w| word == CONNECTED && w.deadline < now + BACK).map(|w| w.since);
         self.with_attempt(|a| {
+            if near.is_some_and(|since| a.held.is_none_or(|held| held < since)) {
+                a.held = Some(now + BACK);
+            }
             a.seen.retain(|line| !before.iter().any(|text| line.ends_with(text)));
             a.see(now, text(word).trim_start().into());
         })
@@ -30,7 +38,7 @@ impl Machine {
         if up {
             let again: Vec<_> = self.lost_effects(attempt).filter(|e| e.concerns(rack)).collect();
             // Orders and tickets are idempotent by attempt: a rack that has them ignores them.
-            return heard.link_noted(rack, "is connected again", now).with(again);
+            return heard.link_noted(rack, CONNECTED, now).with(again);
         }
         let accepted = attempt.ordered.is_none() || attempt.is_done(CommissionStep::RackChosen);
         if in_charge && !accepted && attempt.another_rack() {

@@ -480,3 +480,23 @@ fn a_loader_that_is_not_here_is_named_with_what_brings_it() {
         "{wait:?}"
     );
 }
+
+#[test]
+fn a_rack_that_is_back_has_time_to_tell_what_it_kept_once_in_a_step() {
+    let (machine, _) = after(6);
+    let deadline = machine.wait.as_ref().unwrap().deadline;
+    let second = |n: u64| deadline - std::time::Duration::from_secs(n);
+    let link = |m: &Machine, up, now| m.step(&MachineEvent::RackLink { rack: rack(1), up }, now).next.unwrap();
+    let back = link(&link(&machine, false, second(80)), true, second(2));
+    let held = back.wait.as_ref().unwrap().deadline;
+    assert_eq!(held, second(2) + std::time::Duration::from_secs(60));
+    // A link that flaps does not put it off again.
+    let flapped = link(
+        &link(&back, false, held - std::time::Duration::from_secs(9)),
+        true,
+        held - std::time::Duration::from_secs(1),
+    );
+    assert_eq!(flapped.wait.as_ref().unwrap().deadline, held);
+    let late = flapped.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, held).next.unwrap();
+    assert_eq!(late.status, NodeStatus::FailedCommissioning);
+}

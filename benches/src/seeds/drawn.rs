@@ -123,8 +123,8 @@ fn by_outage(m: &Ended) -> Option<&'static str> {
     let power = ["did not answer", "its link was lost", "did not accept the order"];
     let agrees = match (&m.hung, number) {
         (Some(hung), Some(step)) => within(hung).contains(&step),
-        // It never came on, or never went off.
-        (None, Some(step)) => matches!(step, 3 | 4 | 12),
+        // It never came on, or never went off; or it went on, and nothing was heard of it since its rack had no link.
+        (None, Some(step)) => matches!(step, 3 | 4 | 12) || m.error.contains("lost its link"),
         (_, None) => power.iter().any(|word| m.error.contains(word)),
     };
     (!agrees).then_some("what the machine went through does not explain that")
