@@ -35,9 +35,15 @@ impl Machine {
     }
 
     /// When that step, which has until `deadline` by itself, is given up.
-    pub(super) fn given_up(&self, attempt: &Attempt, step: CommissionStep, deadline: Timestamp) -> Timestamp {
+    pub(super) fn given_up(
+        &self,
+        attempt: &Attempt,
+        step: CommissionStep,
+        since: Timestamp,
+        deadline: Timestamp,
+    ) -> Timestamp {
         let cut = attempt.cut.filter(|_| self.boots_again(attempt, step));
-        cut.map_or(deadline, |cut| deadline.min(cut + CUT))
+        cut.map_or(deadline, |cut| deadline.min(cut.max(since) + CUT))
     }
 
     /// It is; on another rack's order where that of the first boot is away.

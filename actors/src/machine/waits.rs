@@ -89,7 +89,7 @@ impl Machine {
             deadline: if self.by_hand(step) {
                 since + HAND
             } else {
-                self.given_up(attempt, step, attempt.deadline(step, since))
+                self.given_up(attempt, step, since, attempt.deadline(step, since))
             },
             evidence: attempt.seen.clone(),
             on_timeout: if self.boots_again(attempt, step) {
