@@ -89,7 +89,7 @@ impl Machine {
             deadline: if self.by_hand(step) {
                 since + HAND
             } else {
-                self.given_up(attempt, step, attempt.deadline(step, since))
+                self.given_up(attempt, step, since, attempt.deadline(step, since))
             },
             evidence: attempt.seen.clone(),
             on_timeout: if self.boots_again(attempt, step) {
@@ -191,7 +191,7 @@ impl Machine {
 
 impl Attempt {
     /// Not before what the racks kept while the region was away had time to arrive.
-    fn not_held(&self, at: Timestamp) -> Timestamp {
+    pub(super) fn not_held(&self, at: Timestamp) -> Timestamp {
         self.held.map_or(at, |held| held.max(at))
     }
 

@@ -426,7 +426,8 @@ fn why_a_machine_failed_stays_when_it_cannot_be_switched_off_either() {
 
 #[test]
 fn a_link_that_flaps_does_not_hide_what_else_was_seen() {
-    let (machine, _) = after(13);
+    // A machine that boots no more: it is not booted again.
+    let (machine, _) = after(15);
     let refused = fact(rack(1), 1, 20, Fact::AuthRefused { why: "expired".into(), skew_s: Some(-9_000) });
     let flaps = (0..20).map(|n| MachineEvent::RackLink { rack: rack(1), up: n % 2 == 1 });
     let (machine, _) = run(machine, std::iter::once(refused).chain(flaps), 20);
@@ -483,7 +484,7 @@ fn a_loader_that_is_not_here_is_named_with_what_brings_it() {
 
 #[test]
 fn a_rack_that_is_back_has_time_to_tell_what_it_kept_once_in_a_step() {
-    let (machine, _) = after(6);
+    let (machine, _) = after(15);
     let deadline = machine.wait.as_ref().unwrap().deadline;
     let second = |n: u64| deadline - std::time::Duration::from_secs(n);
     let link = |m: &Machine, up, now| m.step(&MachineEvent::RackLink { rack: rack(1), up }, now).next.unwrap();
