@@ -34,7 +34,7 @@ impl Machine {
         booting && attempt.cut.is_some() && attempt.again.is_none() && self.spec.power.power_type != PowerType::Manual
     }
 
-    /// When that step, which has until `deadline` by itself, is given up.
+    /// When that step, which began at `since` and has until `deadline` by itself, is given up.
     pub(super) fn given_up(
         &self,
         attempt: &Attempt,
@@ -42,8 +42,9 @@ impl Machine {
         since: Timestamp,
         deadline: Timestamp,
     ) -> Timestamp {
-        let cut = attempt.cut.filter(|_| self.boots_again(attempt, step));
-        cut.map_or(deadline, |cut| deadline.min(cut.max(since) + CUT))
+        // A step that began after the loss is the sign that the boot goes on: it has its own time.
+        let cut = attempt.cut.filter(|cut| since <= *cut && self.boots_again(attempt, step));
+        cut.map_or(deadline, |cut| attempt.not_held(deadline.min(cut + CUT)))
     }
 
     /// It is; on another rack's order where that of the first boot is away.

@@ -66,9 +66,13 @@ impl Machine {
 
     /// What the rack says of the order to power off at the end.
     pub(super) fn off_fact(&self, rack: RackId, report: &Report, now: Timestamp) -> Step<Self> {
+        let in_charge = self.open_attempt().is_some_and(|a| a.bmc_racks.get(a.bmc_rack) == Some(&rack));
         match &report.fact {
             Fact::PowerDone { state: PowerState::Off, .. } => {
                 self.clone().complete(now, Some(rack), "all results are stored; the BMC says off", PowerState::Off)
+            }
+            Fact::BmcUnreachable { .. } | Fact::OrderRefused { .. } | Fact::PowerFailed { .. } if !in_charge => {
+                Step::ignored("the order is in another rack's hands by now")
             }
             Fact::BmcUnreachable { why, remedy, .. } | Fact::OrderRefused { why, remedy } => {
                 let elsewhere = self.off_elsewhere(rack, why, now);

@@ -191,7 +191,7 @@ impl Machine {
 
 impl Attempt {
     /// Not before what the racks kept while the region was away had time to arrive.
-    fn not_held(&self, at: Timestamp) -> Timestamp {
+    pub(super) fn not_held(&self, at: Timestamp) -> Timestamp {
         self.held.map_or(at, |held| held.max(at))
     }
 
