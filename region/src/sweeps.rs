@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -136,7 +135,7 @@ fn in_order(
     racks: &[(RackId, Hello)],
     now: Timestamp,
 ) -> Vec<RackId> {
-    let bmc = address.and_then(|a| a.parse::<IpAddr>().ok());
+    let bmc = address.and_then(schema::power::bmc_ip);
     let candidate = |(rack, hello): &(RackId, Hello)| {
         let own = hello.interfaces.iter().flat_map(|i| &i.addresses).filter(|(own, _)| !own.is_loopback());
         let near = bmc.is_some_and(|bmc| own.clone().any(|(_, cidr)| cidr.contains(bmc)));
@@ -241,4 +240,37 @@ pub(crate) async fn restore(app: &App) -> Result<(), StoreError> {
     let kept = app.store.read(queries::reach).await?;
     app.ways.restore(kept);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use schema::{id::Generation, messages::link::RackInterface};
+
+    use super::*;
+
+    #[test]
+    fn a_rack_in_the_bmcs_network_comes_first_however_the_address_is_written() {
+        let rack = |id: &str, ip: &str| {
+            let eth0 = RackInterface {
+                name: "eth0".into(),
+                mac: None,
+                addresses: vec![(ip.parse().unwrap(), format!("{ip}/24").parse().unwrap())],
+            };
+            let hello = Hello {
+                version: String::new(),
+                hostname: String::new(),
+                plan: Generation(0),
+                interfaces: vec![eth0],
+                listening: Vec::new(),
+                orders: Vec::new(),
+                now: Timestamp(0),
+            };
+            (id.parse::<RackId>().unwrap(), hello)
+        };
+        let racks = [rack("rack01", "10.9.0.1"), rack("rack02", "10.77.1.1")];
+        for address in ["10.77.1.9", "10.77.1.9:6230", "https://10.77.1.9", "https://10.77.1.9:8443/redfish/v1"] {
+            let order = in_order(&Reach::default(), Some(address), &HashSet::new(), &racks, Timestamp(0));
+            assert_eq!(order.first(), Some(&racks[1].0), "{address}");
+        }
+    }
 }
