@@ -298,7 +298,7 @@ pub(super) fn token<'a>(
     now: Timestamp,
 ) -> Result<&'a EnrolmentToken, Fault> {
     // The hash is of a random token, so a look-up by it tells a guesser nothing.
-    let remedy = "make a new one with `hostler init --token` on the region";
+    let remedy = "make a new one with `hostler rack token`";
     let wrong = |bound: String| Fault::new("token", "[hidden]", bound, remedy);
     let token = c.enrolment_tokens.get(token_sha256).ok_or_else(|| wrong("is not one of this region's".into()))?;
     if let Some(by) = token.used_by.filter(|by| *by != rack) {
