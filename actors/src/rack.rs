@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use schema::{
     id::{AttemptId, Generation, RackId, ReportSeq, SystemId},
-    messages::link::RackInterface,
+    messages::link::{Hello, RackInterface},
     plan::Listening,
     service::ServiceStatus,
     time::Timestamp,
@@ -111,6 +111,18 @@ pub struct RackFacts {
     pub listening: Vec<Listening>,
     /// Attempts whose orders it holds.
     pub orders: Vec<(SystemId, AttemptId)>,
+}
+
+impl From<&Hello> for RackFacts {
+    fn from(hello: &Hello) -> Self {
+        Self {
+            version: hello.version.clone(),
+            hostname: hello.hostname.clone(),
+            interfaces: hello.interfaces.clone(),
+            listening: hello.listening.clone(),
+            orders: hello.orders.clone(),
+        }
+    }
 }
 
 /// What happens to a rack.

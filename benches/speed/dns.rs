@@ -14,7 +14,6 @@ use schema::{
     id::{SubnetId, SystemId, VlanId},
     messages::machine::MachineSpec,
     net::MacAddr,
-    plan::Strangers,
     power::PowerConfig,
 };
 
@@ -33,21 +32,8 @@ fn catalogue(hosts: u32) -> Catalogue {
     let mut c = actors::catalogue::Catalogue::first().content;
     let id = SubnetId(1);
     let subnet = Subnet {
-        id,
-        vlan: VlanId(5_001),
         name: "bench".into(),
-        description: String::new(),
-        cidr: "10.60.0.0/16".parse().unwrap_or_else(|e| panic!("{e}")),
-        gateway: None,
-        dns_servers: Vec::new(),
-        managed: true,
-        allow_dns: true,
-        allow_proxy: true,
-        active_discovery: false,
-        rdns_mode: 2,
-        strangers: Strangers::Ignore,
-        tftp_window: true,
-        beside_foreign_dhcp: false,
+        ..Subnet::new(id, VlanId(5_001), "10.60.0.0/16".parse().unwrap_or_else(|e| panic!("{e}")))
     };
     c.subnets.insert(id, subnet);
     for n in 0..hosts {

@@ -16,7 +16,7 @@ use crate::{
     dhcp::Listen,
     places::{self, Bound},
     plan::PlanHandle,
-    service::{Meter, Serving, Stopping, alive},
+    service::{Meter, Serving, Stopping, Thread, alive},
 };
 
 pub mod answer;
@@ -130,7 +130,7 @@ pub struct Running {
 
 #[derive(Debug)]
 enum Kind {
-    Own(own::Thread),
+    Own(Thread),
     Chrony(supervise::Task),
 }
 

@@ -18,6 +18,7 @@ use schema::{
     service::{Health, ServiceError},
     time::Timestamp,
 };
+use tokio::sync::oneshot;
 
 /// The same complaint is logged at most this often.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
@@ -46,6 +47,29 @@ pub trait Serving: Send + Sync {
 
 /// The end of a service.
 pub type Stopping = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The one thread of a service; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    stop: Option<oneshot::Sender<()>>,
+    pub(crate) thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Thread {
+    /// One that ends when `stop` is dropped.
+    pub(crate) fn new(stop: oneshot::Sender<()>, thread: thread::JoinHandle<()>) -> Self {
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok(); // A panic there was printed there.
+        }
+    }
+}
 
 /// The health of a service that lives on threads of its own: one that has ended is a panic that was printed there.
 #[must_use]

@@ -18,7 +18,7 @@ use crate::{
     leases::LeaseTable,
     places::Bound,
     plan::PlanHandle,
-    service::{Meter, Serving, Stopping, alive},
+    service::{Meter, Serving, Stopping, Thread, alive},
 };
 
 pub mod desk;
@@ -76,7 +76,7 @@ pub struct Running {
     ports_missing: Arc<AtomicBool>,
     remote: Queue,
     forwarding: JoinHandle<()>,
-    thread: Option<server::Thread>,
+    thread: Option<Thread>,
 }
 
 /// Starts the service on a thread of its own, and forwarding on the current tokio runtime.

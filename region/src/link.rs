@@ -148,13 +148,7 @@ impl Talking {
     }
 
     async fn greet(&self, hello: Hello, trace: TraceId) {
-        let facts = RackFacts {
-            version: hello.version.clone(),
-            hostname: hello.hostname.clone(),
-            interfaces: hello.interfaces.clone(),
-            listening: hello.listening.clone(),
-            orders: hello.orders.clone(),
-        };
+        let facts = RackFacts::from(&hello);
         let plan = hello.plan;
         let moved = |known: &RackFacts| known.interfaces != facts.interfaces;
         let known = self.app.rack(self.rack).await.ok().and_then(|actor| actor.snapshot().facts.clone());

@@ -5,16 +5,18 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use actors::machine::Attempt;
 use schema::{
-    boot::BootFile,
-    catalogue::{Catalogue, Range, RangeType, Subnet, Vlan},
+    boot::{BodyRef, BootFile},
+    catalogue::{Catalogue, Range, RangeType, Script, Subnet, Vlan},
     id::{AttemptId, Generation, RackId, SubnetId, SystemId, VlanId},
     messages::{
         link::{PlanUpdate, RackInterface, Rows},
-        machine::MachineSpec,
+        machine::{BriefScript, MachineSpec},
     },
     net::{IpRange, MacAddr},
-    plan::{BootPurpose, Failover, Plan, PlanSettings, PlanSubnet, Reservation, Ticket, TicketBoot},
+    plan::{BootPurpose, Failover, NodeKey, Plan, PlanSettings, PlanSubnet, Reservation, Ticket, TicketBoot},
+    script::ScriptRef,
     time::Timestamp,
 };
 
@@ -26,6 +28,36 @@ pub struct MachineRow {
     pub spec: MachineSpec,
     /// The attempt under way, once its ticket is published.
     pub boot: Option<BootRow>,
+}
+
+/// What a machine is handed for that attempt; scripts that left the catalogue are left out.
+#[must_use]
+pub fn ticket_boot(c: &Catalogue, attempt: &Attempt, key: NodeKey, user_data: BodyRef) -> TicketBoot {
+    let script = |brief: &BriefScript| c.scripts.values().find(|s| s.name == brief.name).map(|s| script_ref(s, brief));
+    TicketBoot {
+        image: attempt.image.clone(),
+        kernel_opts: attempt.kernel_opts.clone(),
+        key,
+        user_data,
+        scripts: attempt.scripts.iter().filter_map(|s| script(&s.script)).collect(),
+        ssh_keys: c.users.get(&attempt.by).map(|u| u.ssh_keys.clone()).unwrap_or_default(),
+        stay_on: attempt.options.enable_ssh,
+    }
+}
+
+fn script_ref(script: &Script, brief: &BriefScript) -> ScriptRef {
+    ScriptRef {
+        name: script.name.clone(),
+        script_type: script.script_type,
+        script_result_id: brief.result,
+        script_version_id: script.version,
+        timeout_seconds: script.timeout_s,
+        parallel: script.parallel,
+        hardware_type: script.hardware_type,
+        may_reboot: script.may_reboot,
+        packages: script.packages.clone(),
+        body: script.body,
+    }
 }
 
 /// A published ticket's part that only the racks of the boot VLAN get.
@@ -342,7 +374,6 @@ mod tests {
     use schema::{
         catalogue::{Range, ReservedIp},
         id::{RangeId, SubnetId, VlanId},
-        plan::Strangers,
         power::PowerConfig,
     };
 
@@ -356,21 +387,9 @@ mod tests {
         vlan.dhcp_on = true;
         vlan.primary_rack = Some(rack(1));
         let subnet = Subnet {
-            id: SubnetId(1),
-            vlan: VlanId(5_001),
             name: "lab".into(),
-            description: String::new(),
-            cidr: "10.77.0.0/24".parse().unwrap(),
             gateway: Some("10.77.0.1".parse().unwrap()),
-            dns_servers: Vec::new(),
-            managed: true,
-            allow_dns: true,
-            allow_proxy: true,
-            active_discovery: false,
-            rdns_mode: 2,
-            strangers: Strangers::Ignore,
-            tftp_window: true,
-            beside_foreign_dhcp: false,
+            ..Subnet::new(SubnetId(1), VlanId(5_001), "10.77.0.0/24".parse().unwrap())
         };
         c.subnets.insert(subnet.id, subnet);
         let range = IpRange { start: "10.77.0.100".parse().unwrap(), end: "10.77.0.199".parse().unwrap() };

@@ -58,6 +58,30 @@ pub struct Subnet {
     pub beside_foreign_dhcp: bool,
 }
 
+impl Subnet {
+    /// A subnet as MAAS makes one of which nothing but its network is said: managed, with DNS and proxy for its machines.
+    #[must_use]
+    pub fn new(id: SubnetId, vlan: VlanId, cidr: Cidr) -> Self {
+        Self {
+            id,
+            vlan,
+            name: cidr.to_string(),
+            description: String::new(),
+            cidr,
+            gateway: None,
+            dns_servers: Vec::new(),
+            managed: true,
+            allow_dns: true,
+            allow_proxy: true,
+            active_discovery: false,
+            rdns_mode: 2,
+            strangers: Strangers::Ignore,
+            tftp_window: true,
+            beside_foreign_dhcp: false,
+        }
+    }
+}
+
 /// MAAS's IP range types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -8,30 +8,13 @@ use schema::{
     catalogue::{CatalogueItem, CatalogueKey, EnrolmentToken, RackEntry, Range, RangeType, Subnet},
     id::{RangeId, SubnetId, VlanId},
     net::IpRange,
-    plan::Strangers,
     time::Timestamp,
 };
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
 fn subnet(id: i64, cidr: &str) -> CatalogueItem {
-    CatalogueItem::Subnet(Subnet {
-        id: SubnetId(id),
-        vlan: VlanId(5_001),
-        name: cidr.into(),
-        description: String::new(),
-        cidr: cidr.parse().unwrap(),
-        gateway: None,
-        dns_servers: Vec::new(),
-        managed: true,
-        allow_dns: true,
-        allow_proxy: true,
-        active_discovery: false,
-        rdns_mode: 2,
-        strangers: Strangers::Ignore,
-        tftp_window: true,
-        beside_foreign_dhcp: false,
-    })
+    CatalogueItem::Subnet(Subnet::new(SubnetId(id), VlanId(5_001), cidr.parse().unwrap()))
 }
 
 fn range(id: i64, start: &str, end: &str) -> CatalogueItem {

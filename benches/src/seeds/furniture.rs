@@ -9,7 +9,6 @@ use schema::{
     id::{FabricId, RackId, RangeId, SubnetId, SystemId, VlanId},
     messages::machine::MachineSpec,
     net::IpRange,
-    plan::Strangers,
     power::{PowerConfig, PowerType},
     script::ScriptType,
 };
@@ -138,23 +137,7 @@ fn network(number: usize, pool: u8) -> Vec<CatalogueItem> {
         secondary_rack: None,
         relay_vlan: None,
     };
-    let subnet = Subnet {
-        id: SubnetId(index + 1),
-        vlan: vlan.id,
-        name: format!("yard-{number}"),
-        description: String::new(),
-        cidr,
-        gateway: None,
-        dns_servers: Vec::new(),
-        managed: true,
-        allow_dns: true,
-        allow_proxy: true,
-        active_discovery: false,
-        rdns_mode: 2,
-        strangers: Strangers::Ignore,
-        tftp_window: true,
-        beside_foreign_dhcp: false,
-    };
+    let subnet = Subnet { name: format!("yard-{number}"), ..Subnet::new(SubnetId(index + 1), vlan.id, cidr) };
     let range = Range {
         id: RangeId(index + 1),
         subnet: subnet.id,

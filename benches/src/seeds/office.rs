@@ -311,7 +311,8 @@ impl World {
         let key = self.region.store.keys.entry((id, attempt)).or_insert(fresh).clone();
         let [consumer_key, token_key, secret] = key;
         let key = NodeKey { consumer_key, token_key, token_secret: Secret::new(secret) };
-        let boot = hands::ticket_boot(self.region.content(), open, key, self.region.store.user_data);
+        let user_data = self.region.store.user_data.unwrap_or(open.image.kernel);
+        let boot = plans::ticket_boot(self.region.content(), open, key, user_data);
         if self.region.tickets.publish(id, plans::BootRow { attempt, racks, expires, boot }) {
             self.mark(id);
         }

@@ -6,7 +6,6 @@ use schema::{
     catalogue::{CatalogueImage, CatalogueItem, Range, RangeType, Script, Subnet, Vlan},
     id::{FabricId, RackId, RangeId, SubnetId, VlanId},
     net::IpRange,
-    plan::Strangers,
     script::ScriptType,
 };
 
@@ -88,21 +87,8 @@ fn network(number: u32, rack: RackId) -> Result<[CatalogueItem; 3], Trouble> {
         relay_vlan: None,
     };
     let subnet = Subnet {
-        id: SubnetId(index + 1),
-        vlan: vlan.id,
         name: format!("yard-{number}"),
-        description: String::new(),
-        cidr: format!("{a}.{b}.{c}.0/24").parse().map_err(trouble("a subnet"))?,
-        gateway: None,
-        dns_servers: Vec::new(),
-        managed: true,
-        allow_dns: true,
-        allow_proxy: true,
-        active_discovery: false,
-        rdns_mode: 2,
-        strangers: Strangers::Ignore,
-        tftp_window: true,
-        beside_foreign_dhcp: false,
+        ..Subnet::new(SubnetId(index + 1), vlan.id, format!("{a}.{b}.{c}.0/24").parse().map_err(trouble("a subnet"))?)
     };
     let range = Range {
         id: RangeId(index + 1),

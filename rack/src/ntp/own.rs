@@ -28,6 +28,7 @@ use crate::{
     places::{self, LOOK_AGAIN, Opened, Ports},
     plan::PlanHandle,
     rates::Rates,
+    service::Thread,
 };
 
 /// Packets in one system call.
@@ -36,22 +37,6 @@ const BATCH: usize = 32;
 const LONGEST: usize = 128;
 /// Questions at once that a client may ask: `iburst` sends up to eight, and a room of machines may share an address.
 const BURST: u32 = 64;
-
-/// The thread that serves; dropping it ends it.
-#[derive(Debug)]
-pub(super) struct Thread {
-    stop: Option<oneshot::Sender<()>>,
-    pub(super) thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            thread.join().ok(); // A panic there was printed there.
-        }
-    }
-}
 
 pub(super) fn start(config: NtpConfig, plan: PlanHandle, shown: Shown) -> Result<Thread, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
@@ -62,7 +47,7 @@ pub(super) fn start(config: NtpConfig, plan: PlanHandle, shown: Shown) -> Result
         tokio::task::LocalSet::new().block_on(&runtime, service.run(ready, stopped));
     };
     let thread = thread::Builder::new().name("ntp".into()).spawn(run).map_err(StartError::Thread)?;
-    let thread = Thread { stop: Some(stop), thread: Some(thread) };
+    let thread = Thread::new(stop, thread);
     let ended = || StartError::Thread(io::Error::other("the NTP thread ended at its start"));
     started.recv().map_err(|_| ended())??;
     Ok(thread)

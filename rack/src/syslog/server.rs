@@ -33,7 +33,7 @@ use crate::{
     places::{self, Bound, LOOK_AGAIN, Opened, Ports},
     plan::PlanHandle,
     rates::{Pace, Rates},
-    service::Meter,
+    service::{Meter, Thread},
 };
 
 /// Lines of a burst, in seconds of the rate.
@@ -49,22 +49,6 @@ const CONNECTIONS: usize = 1_024;
 const CONNECTIONS_EACH: usize = 8;
 /// A connection on which nothing comes for so long is closed: the sender opens another.
 const IDLE: Duration = Duration::from_secs(3_600);
-
-/// The thread that serves; dropping it ends it.
-#[derive(Debug)]
-pub(super) struct Thread {
-    stop: Option<oneshot::Sender<()>>,
-    pub(super) thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            thread.join().ok(); // A panic there was printed there.
-        }
-    }
-}
 
 /// What the thread works with.
 pub(super) struct Service {
@@ -94,7 +78,7 @@ impl Service {
             tokio::task::LocalSet::new().block_on(&runtime, run(Rc::new(hands), ready, stopped));
         };
         let thread = thread::Builder::new().name("syslog".into()).spawn(run).map_err(StartError::Thread)?;
-        let thread = Thread { stop: Some(stop), thread: Some(thread) };
+        let thread = Thread::new(stop, thread);
         let ended = || StartError::Thread(io::Error::other("the syslog thread ended at its start"));
         started.recv().map_err(|_| ended())??;
         Ok(thread)

@@ -6,11 +6,10 @@ use actors::{
     subnet::SubnetEvent,
 };
 use schema::{
-    catalogue::{Catalogue, RangeType},
+    catalogue::RangeType,
     id::{AttemptId, RackId, SystemId},
     messages::machine::MachineEvent,
     plan::{NodeKey, TicketBoot},
-    script::ScriptRef,
     secret::Secret,
     time::Timestamp,
 };
@@ -57,23 +56,12 @@ impl App {
     }
 
     fn ticket_boot(&self, attempt: &Attempt, key: NodeKey) -> TicketBoot {
-        let c = self.catalogue_content();
-        let scripts = attempt.scripts.iter().filter_map(|s| {
-            let found = script_ref(&c, &s.script);
-            if found.is_none() {
-                warn!(script = s.script.name, "the script left the catalogue; the attempt goes on without it");
-            }
-            found
-        });
-        TicketBoot {
-            image: attempt.image.clone(),
-            kernel_opts: attempt.kernel_opts.clone(),
-            key,
-            user_data: self.user_data,
-            scripts: scripts.collect(),
-            ssh_keys: c.users.get(&attempt.by).map(|u| u.ssh_keys.clone()).unwrap_or_default(),
-            stay_on: attempt.options.enable_ssh,
+        let boot = plans::ticket_boot(&self.catalogue_content(), attempt, key, self.user_data);
+        let given = |result| boot.scripts.iter().any(|s| s.script_result_id == result);
+        for gone in attempt.scripts.iter().filter(|s| !given(s.script.result)) {
+            warn!(script = gone.script.name, "the script left the catalogue; the attempt goes on without it");
         }
+        boot
     }
 
     /// The attempt's node key; minted and sealed when there is none.
@@ -128,20 +116,4 @@ impl App {
             }
         }
     }
-}
-
-fn script_ref(c: &Catalogue, brief: &schema::messages::machine::BriefScript) -> Option<ScriptRef> {
-    let script = c.scripts.values().find(|s| s.name == brief.name)?;
-    Some(ScriptRef {
-        name: script.name.clone(),
-        script_type: script.script_type,
-        script_result_id: brief.result,
-        script_version_id: script.version,
-        timeout_seconds: script.timeout_s,
-        parallel: script.parallel,
-        hardware_type: script.hardware_type,
-        may_reboot: script.may_reboot,
-        packages: script.packages.clone(),
-        body: script.body,
-    })
 }

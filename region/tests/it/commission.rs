@@ -30,7 +30,7 @@ use schema::{
         report::{Fact, FileKind, Report},
     },
     net::IpRange,
-    plan::{BootPurpose, Strangers, Ticket, TicketBoot},
+    plan::{BootPurpose, Ticket, TicketBoot},
     power::{PowerAction, PowerConfig, PowerType},
     script::{Content, ScriptOutput, SignalStatus},
     secret::Secret,
@@ -262,23 +262,7 @@ pub(crate) async fn furnish(app: &App, rack: SystemId) {
     let mut vlan = app.catalogue_content().vlans[&VlanId(5_001)].clone();
     vlan.dhcp_on = true;
     vlan.primary_rack = Some(rack);
-    let subnet = Subnet {
-        id: SubnetId(1),
-        vlan: vlan.id,
-        name: "lab".into(),
-        description: String::new(),
-        cidr: "10.77.0.0/24".parse().unwrap(),
-        gateway: None,
-        dns_servers: Vec::new(),
-        managed: true,
-        allow_dns: true,
-        allow_proxy: true,
-        active_discovery: false,
-        rdns_mode: 2,
-        strangers: Strangers::Ignore,
-        tftp_window: true,
-        beside_foreign_dhcp: false,
-    };
+    let subnet = Subnet { name: "lab".into(), ..Subnet::new(SubnetId(1), vlan.id, "10.77.0.0/24".parse().unwrap()) };
     let range = IpRange { start: "10.77.0.100".parse().unwrap(), end: "10.77.0.200".parse().unwrap() };
     let range = Range {
         id: RangeId(1),

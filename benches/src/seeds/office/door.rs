@@ -90,13 +90,7 @@ impl World {
 
     fn greet(&mut self, rack: usize, hello: Hello) {
         let id = self.racks[rack].id;
-        let facts = RackFacts {
-            version: hello.version.clone(),
-            hostname: hello.hostname.clone(),
-            interfaces: hello.interfaces.clone(),
-            listening: hello.listening.clone(),
-            orders: hello.orders.clone(),
-        };
+        let facts = RackFacts::from(&hello);
         let (plan, last_report) =
             (hello.plan, self.region.sessions.get(&rack).map(Receiving::last_report).unwrap_or_default());
         if let Some(conn) = self.region.conns.get_mut(&rack) {

@@ -5,22 +5,18 @@ use std::time::Duration;
 use actors::{
     catalogue::{Catalogue, CatalogueEffect, CatalogueEvent},
     core::Verdict,
-    machine::{Attempt, Machine, MachineEffect},
+    machine::{Machine, MachineEffect},
     rack::{Rack, RackEffect, RackEvent},
     subnet::{Subnet, SubnetEffect, SubnetEvent},
 };
 use schema::{
-    boot::BodyRef,
-    catalogue::Catalogue as Content,
     id::SystemId,
     messages::{
         link::{Order, ToRack},
-        machine::{BriefScript, MachineEvent},
+        machine::MachineEvent,
     },
-    plan::{NodeKey, TicketBoot},
     power::PowerAccess,
     projection::Projection,
-    script::ScriptRef,
     secret::Secret,
 };
 
@@ -29,36 +25,6 @@ use crate::seeds::{
     hosted::{Hosted, Kind, Pending, Tag, Who, tell},
     world::World,
 };
-
-/// What a ticket holds beside its key, as `region::app::publish` composes it.
-pub(super) fn ticket_boot(c: &Content, attempt: &Attempt, key: NodeKey, user_data: Option<BodyRef>) -> TicketBoot {
-    let scripts = attempt.scripts.iter().filter_map(|s| script_ref(c, &s.script));
-    TicketBoot {
-        image: attempt.image.clone(),
-        kernel_opts: attempt.kernel_opts.clone(),
-        key,
-        user_data: user_data.unwrap_or(attempt.image.kernel),
-        scripts: scripts.collect(),
-        ssh_keys: Vec::new(),
-        stay_on: attempt.options.enable_ssh,
-    }
-}
-
-fn script_ref(c: &Content, brief: &BriefScript) -> Option<ScriptRef> {
-    let script = c.scripts.values().find(|s| s.name == brief.name)?;
-    Some(ScriptRef {
-        name: script.name.clone(),
-        script_type: script.script_type,
-        script_result_id: brief.result,
-        script_version_id: script.version,
-        timeout_seconds: script.timeout_s,
-        parallel: script.parallel,
-        hardware_type: script.hardware_type,
-        may_reboot: script.may_reboot,
-        packages: script.packages.clone(),
-        body: script.body,
-    })
-}
 
 /// The kind of a report's fact, out of its JSON: outputs are not in there.
 fn label(json: &str) -> String {

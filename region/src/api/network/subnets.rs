@@ -76,23 +76,7 @@ async fn create(call: &Call) -> Answer {
     let c = call.house.catalogue();
     let cidr: Cidr = call.params.parsed("cidr")?.ok_or_else(|| Fault::field("cidr", "This field is required."))?;
     let chosen = find::vlan(&c, call)?.cloned();
-    let base = Subnet {
-        id: SubnetId(0),
-        vlan: chosen.as_ref().map_or(VlanId(0), |v| v.id),
-        name: cidr.to_string(),
-        description: String::new(),
-        cidr,
-        gateway: None,
-        dns_servers: Vec::new(),
-        managed: true,
-        allow_dns: true,
-        allow_proxy: true,
-        active_discovery: false,
-        rdns_mode: 2,
-        strangers: Strangers::Ignore,
-        tftp_window: true,
-        beside_foreign_dhcp: false,
-    };
+    let base = Subnet::new(SubnetId(0), chosen.as_ref().map_or(VlanId(0), |v| v.id), cidr);
     let mut subnet = changed(call, &c, base)?;
     let mut items = Vec::new();
     let on: Option<bool> = call.params.truth("dhcp_on")?;

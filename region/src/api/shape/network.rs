@@ -190,7 +190,6 @@ mod tests {
     use schema::{
         id::{RangeId, SubnetId, VlanId},
         net::IpRange,
-        plan::Strangers,
     };
 
     use super::*;
@@ -201,21 +200,9 @@ mod tests {
         c.subnets.insert(
             id,
             Subnet {
-                id,
-                vlan: VlanId(5001),
                 name: "n".into(),
-                description: String::new(),
-                cidr: "10.77.0.0/24".parse().unwrap(),
                 gateway: Some("10.77.0.1".parse().unwrap()),
-                dns_servers: Vec::new(),
-                managed: true,
-                allow_dns: true,
-                allow_proxy: true,
-                active_discovery: false,
-                rdns_mode: 2,
-                strangers: Strangers::Ignore,
-                tftp_window: true,
-                beside_foreign_dhcp: false,
+                ..Subnet::new(id, VlanId(5001), "10.77.0.0/24".parse().unwrap())
             },
         );
         c.ranges.insert(

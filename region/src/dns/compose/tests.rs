@@ -4,7 +4,6 @@ use actors::dns::{Transport, Zones, answer};
 use schema::{
     catalogue::Subnet,
     id::{SubnetId, VlanId},
-    plan::Strangers,
     power::PowerConfig,
 };
 
@@ -16,23 +15,7 @@ fn house() -> Catalogue {
     let mut c = actors::catalogue::Catalogue::first().content;
     let (id, vlan) = (SubnetId(1), VlanId(5_001));
     let cidr = "10.77.0.0/24".parse().unwrap();
-    let subnet = Subnet {
-        id,
-        vlan,
-        name: "lab".into(),
-        description: String::new(),
-        cidr,
-        gateway: None,
-        dns_servers: Vec::new(),
-        managed: true,
-        allow_dns: true,
-        allow_proxy: true,
-        active_discovery: false,
-        rdns_mode: 2,
-        strangers: Strangers::Ignore,
-        tftp_window: true,
-        beside_foreign_dhcp: false,
-    };
+    let subnet = Subnet { name: "lab".into(), ..Subnet::new(id, vlan, cidr) };
     c.subnets.insert(id, subnet);
     c
 }
