@@ -67,7 +67,8 @@ impl House {
     pub(crate) fn init(&self) -> Value {
         let (config, data) = (self.path("region.toml"), self.path("data"));
         let words = ["init", "--config", path(&config), "--data-dir", path(&data), "--api-listen", "127.0.0.1:0"];
-        self.run(&[&words[..], &["--link-listen", "127.0.0.1:0", "-o", "json"]].concat()).json()
+        let free = ["--link-listen", "127.0.0.1:0", "--dns-listen", "127.0.0.1:0", "-o", "json"];
+        self.run(&[&words[..], &free].concat()).json()
     }
 
     /// Starts the region; its URL.

@@ -26,7 +26,7 @@ impl House {
         let (config, state) = (self.path(&format!("{name}.toml")), self.path(name));
         let text = format!(
             "[rack]\nstate = \"{}\"\nonly = [\"dhcp\", \"tftp\", \"http\", \"power\"]\n[region]\naddresses = [\"{region}\"]\n\
-             [dhcp]\nlisten = [\"{host}:0\"]\n[tftp]\nlisten = \"{host}:0\"\n[http]\nlisten = \"{host}:0\"\n",
+             [dhcp]\nlisten = [\"{host}:0\"]\n[tftp]\nlisten = \"{host}:0\"\n[http]\nlisten = \"{host}:0\"\n[metrics]\nlisten = \"{host}:0\"\n",
             state.display()
         );
         std::fs::write(&config, text).unwrap();
