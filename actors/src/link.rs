@@ -153,6 +153,21 @@ impl Close {
     }
 }
 
+/// Ends when nothing has come from the other side for `limit`, to a sixteenth. QUIC's own idle timer begins anew with the
+/// first packet that is sent after the last one received (RFC 9000, 10.1): with something to say, a side would take up
+/// to twice as long. Counted in pauses, so that a side that was held up itself does not blame the other.
+async fn silence(connection: &quinn::Connection, limit: Duration) {
+    const PAUSES: u32 = 16;
+    let mut last = connection.stats().udp_rx.datagrams;
+    let mut silent = 0;
+    while silent < PAUSES {
+        tokio::time::sleep(limit / PAUSES).await;
+        let now = connection.stats().udp_rx.datagrams;
+        silent = if now == last { silent + 1 } else { 0 };
+        last = now;
+    }
+}
+
 /// Times and bounds of a link. The defaults are the product's; tests shorten them.
 #[derive(Debug, Clone)]
 pub struct Timing {

@@ -22,7 +22,7 @@ use super::{
     Close, LinkError, Refusal, Timing,
     bulk::{Bulk, BulkError},
     ca::RackIdentity,
-    describe,
+    describe, silence,
     stream::{self, Reader, SendError, Sender},
     tls,
 };
@@ -329,6 +329,7 @@ impl One {
         tokio::select! {
             end = read => return end,
             _ = write.as_mut() => return End::WasUp(lost(connection, "the region reads no more".into())),
+            () = silence(connection, self.timing.idle) => return End::WasUp(describe(&quinn::ConnectionError::TimedOut)),
             _ = stopping.wait_for(|s| *s) => {}
         }
         // Orderly: the last word, then all that is queued, then wait until it has arrived.

@@ -27,6 +27,7 @@ use super::{
     ca::{Ca, RACK_VALIDITY},
     describe,
     enrol::{Desk, is_enrolment},
+    silence,
     stream::{self, ReadError, Reader, Sender, read_one, write_one},
     throttle::Throttle,
     tls::{self, Judge},
@@ -346,6 +347,7 @@ impl Inner {
             end = self.read(&connection, Reader::new(recv), &forward) => end,
             _ = writer.run(send) => (Close::Protocol, ended(&connection, "the rack reads no more")),
             () = forward.closed() => let_go(),
+            () = silence(&connection, self.config.timing.idle) => (Close::Stopping, describe(&quinn::ConnectionError::TimedOut)),
             () = self.bulk(&connection, &forward) => (Close::Stopping, ended(&connection, "the connection ended")),
         };
         code.close(&connection, &why.why);

@@ -4,6 +4,7 @@ mod bulk;
 mod certificates;
 mod garbage;
 mod messages;
+mod silence;
 
 use std::{
     collections::HashMap,
