@@ -2,7 +2,6 @@
 //! `policy`, `guard`, `request` and `answer`, which open nothing; `store`, `upstream`, `fetch` and `converse` do what was decided.
 
 use std::{
-    cell::RefCell,
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -130,8 +129,6 @@ struct Shared {
 struct Desk {
     shared: Arc<Shared>,
     upstream: upstream::Upstream,
-    /// Where small answers are put together.
-    buffer: RefCell<Vec<u8>>,
 }
 
 /// Connections at once, counted.

@@ -52,6 +52,8 @@ SETTINGS = """server:
  do-not-query-localhost: no
  module-config: "iterator"
  domain-insecure: "maas"
+ domain-insecure: "example.test"
+ local-zone: "test." nodefault
 {more}"""
 
 

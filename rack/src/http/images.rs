@@ -252,8 +252,7 @@ async fn write(
             Held::Text(text) => bytes = slice(text.as_bytes(), &reply.range),
             Held::Small { bytes: whole, .. } => bytes = slice(whole, &reply.range),
             Held::Body { file, .. } if !reply.range.is_empty() => {
-                send::write_more(stream, &head).await?;
-                return send::copy(stream, file, reply.range.clone()).await;
+                return send::file(stream, head, file, reply.range.clone()).await;
             }
             Held::Body { .. } | Held::Missing | Held::Absent(_) => {}
         }

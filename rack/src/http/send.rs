@@ -1,9 +1,10 @@
-//! Bytes to a TCP socket, for every server that sends files: a head that shares its first segment with what follows, and sendfile(2) from the page cache.
+//! Bytes to a TCP socket, for every server that sends files: small ones in one call with their head, others by sendfile(2) from the page cache.
 
 use std::{
     fs::File,
     io::{self, IoSlice},
     ops::Range,
+    os::unix::fs::FileExt,
     time::Duration,
 };
 
@@ -21,6 +22,10 @@ use tokio::{
 pub(crate) const STALL: Duration = Duration::from_secs(60);
 /// Bytes per sendfile call: enough to be cheap, not so many that one machine holds the thread.
 const PIECE: usize = 1 << 20;
+/// Bodies up to this are read and go out with their head in one call: cheaper than sendfile's pages.
+const SMALL: usize = 16 << 10;
+/// Bodies from this on are worth a cork.
+const LARGE: u64 = 1 << 20;
 
 /// Sends all of `bytes`.
 ///
@@ -49,11 +54,35 @@ pub(crate) async fn write_both(stream: &mut TcpStream, mut head: &[u8], mut body
     Ok(())
 }
 
-/// Sends a head that a body follows, so that both share the first segment.
+/// Sends a head and a part of a file, in the way that costs least for its length.
 ///
 /// # Errors
-/// When the connection breaks.
-pub(crate) async fn write_more(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+/// When the connection breaks, the file ends before its part does, or the machine takes nothing for [`STALL`].
+pub(crate) async fn file(stream: &mut TcpStream, mut head: Vec<u8>, file: &File, range: Range<u64>) -> io::Result<()> {
+    let len = range.end.saturating_sub(range.start);
+    match usize::try_from(len) {
+        Ok(n) if n <= SMALL => {
+            let at = head.len();
+            head.resize(at + n, 0);
+            file.read_exact_at(head.get_mut(at..).unwrap_or_default(), range.start)?;
+            write(stream, &head).await
+        }
+        _ if len < LARGE => {
+            write_more(stream, &head).await?;
+            copy(stream, file, range).await
+        }
+        _ => {
+            // Only full segments until the end: half as many again per second. Refused it would be slower, not wrong.
+            SockRef::from(&*stream).set_tcp_cork(true).ok();
+            write(stream, &head).await?;
+            copy(stream, file, range).await?;
+            SockRef::from(&*stream).set_tcp_cork(false)
+        }
+    }
+}
+
+/// Sends a head that a body follows, so that both share the first segment.
+async fn write_more(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let sent = stream
             .async_io(Interest::WRITABLE, || SockRef::from(stream).send_with_flags(bytes, MSG_MORE | MSG_NOSIGNAL))

@@ -1,6 +1,6 @@
 //! One connection to the proxy, from its first request to its last. What is kept goes from the page cache to the socket; what is coming is read along.
 
-use std::{fs::File, io, net::IpAddr, os::unix::fs::FileExt, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use actors::clock;
 use bytes::BytesMut;
@@ -30,8 +30,6 @@ use crate::{http::send, plan::Snapshot};
 const HEAD_WAIT: Duration = Duration::from_secs(10);
 /// How long a connection may stand idle between two requests.
 const IDLE: Duration = Duration::from_secs(60);
-/// Bodies up to this many bytes are read and go out together with their head.
-const SMALL: u64 = 64 << 10;
 /// How long, and for how many bytes, a refused client is still listened to, so that it gets to read why.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 1 << 20);
 
@@ -235,39 +233,13 @@ impl Conversation<'_> {
         let bytes = if self.asking.head_only { 0 } else { chosen.range.end - chosen.range.start };
         self.desk.shared.meter.count(how.counter());
         self.desk.shared.meter.add("bytes_from_cache", bytes);
-        let small = usize::try_from(bytes).ok().filter(|_| bytes <= SMALL);
         let head = answer::head(entry, &chosen, how, self.asking.keep_alive, clock::now());
-        match small {
-            Some(n) => {
-                self.together(&head, &file, chosen.range.start, n).await?;
-            }
-            None => {
-                send::write_more(self.stream, &head).await?;
-                send::copy(self.stream, &file, chosen.range).await?;
-            }
+        if bytes == 0 {
+            send::write(self.stream, &head).await?;
+        } else {
+            send::file(self.stream, head, &file, chosen.range).await?;
         }
         Ok(self.asking.keep_alive)
-    }
-
-    /// Sends a head and `n` bytes of a file in one call, from the thread's own buffer: the way of most hits.
-    async fn together(&mut self, head: &[u8], file: &File, from: u64, n: usize) -> io::Result<()> {
-        let left = {
-            let mut buffer = self.desk.buffer.borrow_mut();
-            let len = head.len() + n;
-            if buffer.len() < len {
-                buffer.resize(len, 0);
-            }
-            let (first, rest) = buffer.split_at_mut(head.len());
-            first.copy_from_slice(head);
-            file.read_exact_at(rest.get_mut(..n).unwrap_or_default(), from)?;
-            let bytes = buffer.get(..len).unwrap_or_default();
-            let sent = match self.stream.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                sent => sent?,
-            };
-            bytes.get(sent..).unwrap_or_default().to_vec()
-        };
-        if left.is_empty() { Ok(()) } else { send::write(self.stream, &left).await }
     }
 
     /// Waits for somebody else's fetch.

@@ -1,7 +1,6 @@
 //! The proxy's life: listener, threads, the doors, the end. Answers nothing itself.
 
 use std::{
-    cell::RefCell,
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -189,7 +188,7 @@ async fn work(listener: std::net::TcpListener, shared: Arc<Shared>, stop: Cancel
         });
     }
     let upstream = Upstream::new(shared.guard.clone(), shared.plan.clone());
-    let (desk, open) = (Rc::new(Desk { shared, upstream, buffer: RefCell::default() }), TaskTracker::new());
+    let (desk, open) = (Rc::new(Desk { shared, upstream }), TaskTracker::new());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

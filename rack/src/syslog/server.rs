@@ -39,7 +39,10 @@ use crate::{
 /// Lines of a burst, in seconds of the rate.
 const BURST_S: u32 = 4;
 /// Datagrams read before others get their turn.
-const ROUND: usize = 64;
+const ROUND: usize = 256;
+/// After fewer than a round: datagrams gather in the socket's buffer meanwhile, since waking the thread, the taker and the file for each
+/// costs more than the line itself.
+const GATHER: Duration = Duration::from_millis(2);
 /// The longest datagram (UDP's own limit); what is longer than a line is cut later.
 const DATAGRAM: usize = 65_535;
 /// Bytes read from a connection at once.
@@ -184,7 +187,7 @@ impl Hands {
     async fn datagrams(self: Rc<Self>, socket: UdpSocket) {
         let mut buffer = vec![0; DATAGRAM];
         while socket.readable().await.is_ok() {
-            let (mut lines, now) = (Vec::new(), clock::now());
+            let (mut lines, now, mut all) = (Vec::new(), clock::now(), false);
             for _ in 0..ROUND {
                 match socket.try_recv_from(&mut buffer) {
                     Ok((len, SocketAddr::V4(from))) => match self.who(*from.ip(), now) {
@@ -195,7 +198,10 @@ impl Hands {
                         None => self.refuse(*from.ip()),
                     },
                     Ok((_, SocketAddr::V6(_))) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        all = true;
+                        break;
+                    }
                     // An interrupted call: the next datagram is not concerned.
                     Err(_) => {}
                 }
@@ -203,7 +209,11 @@ impl Hands {
             if !lines.is_empty() {
                 self.take(lines);
             }
-            tokio::task::yield_now().await;
+            if all {
+                tokio::time::sleep(GATHER).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
