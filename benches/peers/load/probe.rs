@@ -1,10 +1,13 @@
-//! How soon a reservation is honoured: one client asks every millisecond, a command reserves, and the first offer of that address ends the time.
+//! How soon a reservation is honoured: one client asks every millisecond, the server is told of it, and the first offer of that address ends the time.
 
 use std::{
     collections::HashMap,
-    io,
+    io::{self, Read, Write},
     net::Ipv4Addr,
-    process::{Child, Command, Stdio},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -33,16 +36,22 @@ pub(super) struct Probe {
     /// The address that is to be reserved
     #[arg(long)]
     wanted: Ipv4Addr,
-    /// The program that reserves, and its arguments
+    /// The server is told by a text to this socket
+    #[arg(long)]
+    socket: Option<PathBuf>,
+    /// The server is told by a file that is made with a text
+    #[arg(long, conflicts_with = "socket")]
+    file: Option<PathBuf>,
+    /// The text; without socket and file: the program that reserves, and its arguments
     #[arg(last = true, required = true)]
-    command: Vec<String>,
+    words: Vec<String>,
 }
 
 impl Probe {
     pub(super) fn run(&self) -> io::Result<Value> {
         let socket = super::dhcp::socket(self.relay, self.server)?;
         socket.set_read_timeout(Some(PACE / 2))?;
-        let (begin, mut sent, mut told) = (tick(), 0_u32, None::<(Instant, Child)>);
+        let (begin, mut sent, mut told) = (tick(), 0_u32, None::<(Instant, JoinHandle<io::Result<()>>)>);
         let (mut honoured, mut open) = (None::<Instant>, HashMap::new());
         let (mut answered, mut silence, mut heard) = (0_u32, Duration::ZERO, tick());
         let mut buffer = [0; 2_048];
@@ -56,7 +65,7 @@ impl Probe {
                 break;
             }
             if told.is_none() && begin.elapsed() > BEFORE {
-                told = Some(self.start()?);
+                told = Some(self.tell());
             }
             if begin.elapsed() >= PACE * sent {
                 let message = relayed::message(sent, relayed::mac(self.client), DISCOVER, self.relay, None);
@@ -77,19 +86,32 @@ impl Probe {
             }
         }
         let after = honoured.zip(told.as_ref()).map(|(at, (told, _))| (at - *told).as_secs_f64() * 1e3);
-        let done = told.map(|(_, mut child)| child.wait()).transpose()?;
+        if let Some((_, telling)) = told {
+            telling.join().map_err(|_| io::Error::other("the telling thread panicked"))??;
+        }
         // The last few are still on their way.
         let lost = open.values().filter(|at| at.elapsed() > Duration::from_millis(50)).count();
         Ok(json!({
             "honoured_ms": after, "answered": answered, "lost": lost, "silence_ms": silence.as_secs_f64() * 1e3,
-            "command": done.and_then(|status| status.code()),
         }))
     }
 
-    fn start(&self) -> io::Result<(Instant, Child)> {
-        let (program, arguments) = self.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let at = tick();
-        let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-        Ok((at, child))
+    /// Tells the server from a thread of its own, so that asking goes on.
+    fn tell(&self) -> (Instant, JoinHandle<io::Result<()>>) {
+        let (socket, file, words) = (self.socket.clone(), self.file.clone(), self.words.clone());
+        let text = format!("{}\n", words.join(" "));
+        let telling = move || match (socket, file) {
+            (Some(socket), _) => {
+                let mut stream = UnixStream::connect(socket)?;
+                stream.write_all(text.as_bytes())?;
+                stream.read(&mut [0; 4_096]).map(drop)
+            }
+            (None, Some(file)) => std::fs::write(file, text),
+            (None, None) => {
+                let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+                Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).status().map(drop)
+            }
+        };
+        (tick(), thread::spawn(telling))
     }
 }
