@@ -50,7 +50,7 @@ pub(super) struct Probe {
 impl Probe {
     pub(super) fn run(&self) -> io::Result<Value> {
         let socket = super::dhcp::socket(self.relay, self.server)?;
-        socket.set_read_timeout(Some(PACE / 2))?;
+        socket.set_nonblocking(true)?; // A read's time-out is counted in the kernel's ticks: 4 ms and more.
         let (begin, mut sent, mut told) = (tick(), 0_u32, None::<(Instant, JoinHandle<io::Result<()>>)>);
         let (mut honoured, mut open) = (None::<Instant>, HashMap::new());
         let (mut answered, mut silence, mut heard) = (0_u32, Duration::ZERO, tick());
@@ -74,7 +74,11 @@ impl Probe {
                 }
                 sent += 1;
             }
-            let Ok(len) = socket.recv(&mut buffer) else { continue }; // Nothing yet, or nobody listens now: that counts as lost.
+            // Nothing yet, or nobody listens now: that counts as lost.
+            let Ok(len) = socket.recv(&mut buffer) else {
+                thread::sleep(PACE / 10);
+                continue;
+            };
             let Some(answer) = relayed::answer(buffer.get(..len).unwrap_or_default()) else { continue };
             if open.remove(&answer.xid).is_some() {
                 answered += 1;
