@@ -15,7 +15,7 @@ use schema::{
     boot::{BootMethod, Image},
     commissioning::{CommissionStep, StepRecord},
     id::{AttemptId, RackId, ResultId, SubnetId, SystemId},
-    messages::machine::{BriefScript, CommissionOptions, MachineEvent, MachineSpec, MachineTimer},
+    messages::machine::{Ailment, BriefScript, CommissionOptions, MachineEvent, MachineSpec, MachineTimer},
     net::MacAddr,
     power::PowerAction,
     projection::Projection,
@@ -74,6 +74,9 @@ pub struct Attempt {
     /// Racks of the attempt whose link is down.
     #[serde(default)]
     pub away: Vec<RackId>,
+    /// Racks of the boot VLAN that say that they lack something.
+    #[serde(default)]
+    pub ailing: Vec<(RackId, Ailment)>,
     /// Racks of the boot VLAN, which the ticket is for.
     pub boot_racks: Vec<RackId>,
     /// Those of them that hold the ticket.
@@ -220,6 +223,8 @@ impl Core for Machine {
                 MachineEvent::Reported { .. }
                 | MachineEvent::Elapsed { .. }
                 | MachineEvent::RackLink { .. }
+                | MachineEvent::RackBegan { .. }
+                | MachineEvent::RackAils { .. }
                 | MachineEvent::Turn { .. },
             ) => Step::ignored("the machine was deleted"),
             (Life::Deleted, _) => Step::refused(
@@ -297,6 +302,8 @@ impl Machine {
             MachineEvent::Reported { rack, report, derived } => self.reported(*rack, report, derived, now),
             MachineEvent::Elapsed { timer } => self.timer_elapsed(*timer, now),
             MachineEvent::RackLink { rack, up } => self.rack_link(*rack, *up, now),
+            MachineEvent::RackBegan { rack } => self.rack_began(*rack, now),
+            MachineEvent::RackAils { rack, ailment } => self.rack_ails(*rack, ailment.as_ref(), now),
             MachineEvent::Turn { brief } => self.turn(brief, now),
         }
     }

@@ -134,6 +134,9 @@ pub enum RackEvent {
         facts: RackFacts,
         plan: Generation,
         last_report: ReportSeq,
+        /// These are its first words on a new connection.
+        #[serde(default)]
+        anew: bool,
     },
     /// Its connection ended.
     Disconnected {
@@ -178,8 +181,12 @@ pub enum RackEffect {
     SendPlan,
     /// Tell the machines whose orders it holds that its link is up, or down.
     TellMachines { up: bool },
+    /// Tell them that it began anew before its loss was seen.
+    TellBegan,
     /// What it can be counted on for may be another: plans and names are composed anew.
     HealthChanged,
+    /// What keeps it from booting machines is another: those that it boots are told.
+    TellAilment,
 }
 
 impl Rack {
@@ -200,6 +207,10 @@ impl Rack {
             wait: None,
             clock: None,
         }
+    }
+
+    fn ails_otherwise(&self, next: &Self) -> Option<RackEffect> {
+        (self.ailment() != next.ailment()).then_some(RackEffect::TellAilment)
     }
 
     fn to_link(&self, link: LinkState, now: Timestamp) -> Self {
@@ -271,7 +282,7 @@ impl Core for Rack {
 
     fn step(&self, event: &RackEvent, now: Timestamp) -> Step<Self> {
         match event {
-            RackEvent::Connected { facts, plan, last_report } => {
+            RackEvent::Connected { facts, plan, last_report, anew } => {
                 let next = Self {
                     facts: Some(facts.clone()),
                     plan_in_force: *plan,
@@ -283,7 +294,11 @@ impl Core for Rack {
                     silent: None,
                     ..self.to_link(LinkState::Connected, now)
                 };
-                next.expecting(now).with([RackEffect::TellMachines { up: true }, RackEffect::HealthChanged])
+                let ails = self.ails_otherwise(&next);
+                let unseen = *anew && self.link == LinkState::Connected;
+                let told = if unseen { RackEffect::TellBegan } else { RackEffect::TellMachines { up: true } };
+                let all = [told, RackEffect::HealthChanged];
+                next.expecting(now).with(all).with(ails)
             }
             RackEvent::Disconnected { .. } if self.link != LinkState::Connected => {
                 Step::ignored("the rack was not connected")
@@ -300,11 +315,13 @@ impl Core for Rack {
             }
             RackEvent::Services { services } => {
                 let next = Self { services: services.clone(), silent: None, ..self.clone() };
-                next.waiting_on().with([RackEffect::HealthChanged])
+                let ails = self.ails_otherwise(&next);
+                next.waiting_on().with([RackEffect::HealthChanged]).with(ails)
             }
             RackEvent::Silent if self.silent.is_some() => Step::ignored("that is known"),
             RackEvent::Silent => {
-                Self { silent: Some(now), ..self.clone() }.waiting_on().with([RackEffect::HealthChanged])
+                let effects = [RackEffect::HealthChanged, RackEffect::TellAilment];
+                Self { silent: Some(now), ..self.clone() }.waiting_on().with(effects)
             }
             RackEvent::PlanWanted { generation } if *generation == self.plan_wanted => {
                 Step::ignored("that plan is the wanted one already")
@@ -389,6 +406,10 @@ mod tests {
         }
     }
 
+    fn connected() -> RackEvent {
+        RackEvent::Connected { facts: facts(), plan: Generation(0), last_report: ReportSeq(0), anew: true }
+    }
+
     fn after(rack: &Rack, event: RackEvent, at: i64) -> Rack {
         rack.step(&event, now(at)).next.unwrap()
     }
@@ -396,8 +417,7 @@ mod tests {
     #[test]
     fn a_plan_is_owed_until_it_is_in_force_and_sent_again_when_it_is_not() {
         let rack = Rack::enrolled("rack01".parse().unwrap(), now(0));
-        let connected = RackEvent::Connected { facts: facts(), plan: Generation(0), last_report: ReportSeq(0) };
-        let rack = after(&rack, connected, 1);
+        let rack = after(&rack, connected(), 1);
         assert_eq!((rack.link, &rack.wait), (LinkState::Connected, &None));
         let step = rack.step(&RackEvent::PlanWanted { generation: Generation(4) }, now(2));
         let Verdict::Waiting(wait) = &step.verdict else { panic!("{:?}", step.verdict) };
@@ -422,8 +442,7 @@ mod tests {
         let entry = RackEntry { id, hostname, certificate_sha256, revoked: false, drained: None };
         let rack = Rack::enrolled("rack01".parse().unwrap(), now(0));
         assert!(rack.fit(Duty::Power, &entry).unwrap_err().why.contains("never connected"));
-        let connected = RackEvent::Connected { facts: facts(), plan: Generation(0), last_report: ReportSeq(0) };
-        let rack = after(&rack, connected, 1);
+        let rack = after(&rack, connected(), 1);
         assert!(Duty::ALL.iter().all(|duty| rack.fit(*duty, &entry).is_ok()), "before its first word");
         let services =
             vec![status("http", Health::Degraded), status("dhcp", Health::Dead), status("power", Health::Off)];
@@ -446,10 +465,39 @@ mod tests {
     }
 
     #[test]
+    fn what_keeps_it_from_booting_machines_is_told_when_it_is_another() {
+        let rack = after(&Rack::enrolled("rack01".parse().unwrap(), now(0)), connected(), 1);
+        let say = |services| RackEvent::Services { services };
+        let well = vec![status("dhcp", Health::Running), status("ntp", Health::Dead)];
+        let step = rack.step(&say(well.clone()), now(2));
+        assert_eq!(
+            (step.effects.as_slice(), step.next.as_ref().unwrap().ailment()),
+            (&[RackEffect::HealthChanged][..], None)
+        );
+        let error =
+            schema::service::ServiceError { at: now(3), why: "No space left".into(), remedy: "make room".into() };
+        let disk = ServiceStatus { last_error: Some(error), ..status(ServiceStatus::DISK, Health::Dead) };
+        let full = step.next.unwrap().step(&say([well.clone(), vec![disk]].concat()), now(3));
+        assert_eq!(full.effects, [RackEffect::HealthChanged, RackEffect::TellAilment]);
+        let full = full.next.unwrap();
+        let ailment = full.ailment().unwrap();
+        assert!(
+            !ailment.serves && ailment.why.contains("disk") && ailment.why.contains("No space left"),
+            "{ailment:?}"
+        );
+        let (id, hostname, certificate_sha256) = ("rack01".parse().unwrap(), "r1".into(), String::new());
+        let entry = RackEntry { id, hostname, certificate_sha256, revoked: false, drained: None };
+        assert!(Duty::ALL.iter().all(|duty| full.fit(*duty, &entry).unwrap_err().remedy == "make room"));
+        // It died and is back within its silence; what it lacked then is not known of it any more.
+        let back = full.step(&connected(), now(5));
+        assert_eq!(back.effects, [RackEffect::TellBegan, RackEffect::HealthChanged, RackEffect::TellAilment]);
+        assert_eq!(after(&full, say(well), 6).ailment(), None);
+    }
+
+    #[test]
     fn a_clock_that_is_off_is_told_with_seconds_and_remedy() {
         let rack = Rack::enrolled("rack01".parse().unwrap(), now(0));
-        let connected = RackEvent::Connected { facts: facts(), plan: Generation(0), last_report: ReportSeq(0) };
-        let rack = after(&rack, connected, 1);
+        let rack = after(&rack, connected(), 1);
         let clock = RackClock { ahead_ms: -41_200, synchronised: false };
         let rack = after(&rack, RackEvent::ClockHeard { clock }, 2);
         assert!(clock.is_off() && !clock.differs(&RackClock { ahead_ms: -41_900, ..clock }));
@@ -460,8 +508,7 @@ mod tests {
     #[test]
     fn a_rack_that_stays_away_is_lost_after_a_minute() {
         let rack = Rack::enrolled("rack01".parse().unwrap(), now(0));
-        let connected = RackEvent::Connected { facts: facts(), plan: Generation(0), last_report: ReportSeq(3) };
-        let rack = after(&rack, connected, 1);
+        let rack = after(&rack, connected(), 1);
         let away = RackEvent::Disconnected { why: "idle".into(), last_report: ReportSeq(9) };
         let step = rack.step(&away, now(10));
         assert_eq!(step.effects, [RackEffect::TellMachines { up: false }, RackEffect::HealthChanged]);

@@ -61,7 +61,7 @@ impl Api {
             key.header(),
             body.len()
         );
-        let request = Request { to: *to, bytes: bytes.into_bytes(), keep: true, head: false };
+        let request = Request { to: *to, name: None, bytes: bytes.into_bytes(), keep: true, head: false };
         let kept = idle.lock().await.pop();
         let answered = exchange(kept, Ipv4Addr::LOCALHOST, &request).await;
         let (answer, connection) = answered.map_err(trouble(format!("{method} {path}")))?;

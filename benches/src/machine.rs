@@ -173,6 +173,18 @@ impl Machine {
         &self.hardware
     }
 
+    /// The server that its last lease named: its loaders come from there.
+    #[must_use]
+    pub fn server(&self) -> Ipv4Addr {
+        self.server
+    }
+
+    /// The name servers of its last lease.
+    #[must_use]
+    pub fn name_servers(&self) -> &[Ipv4Addr] {
+        self.lease.as_ref().map(|lease| lease.dns.as_slice()).unwrap_or_default()
+    }
+
     /// Whether it has power.
     #[must_use]
     pub fn is_on(&self) -> bool {

@@ -46,8 +46,12 @@ use crate::hardware::{Draw, Hardware};
 /// What a yard is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct House {
-    /// Addresses of each rack's network.
+    /// Addresses of each network.
     pub pool: u8,
+    /// Two racks serve each network.
+    pub pairs: bool,
+    /// Racks answer for names, and lead machines to themselves by the internal one.
+    pub names: bool,
     /// No image for the machines' architecture.
     pub no_image: bool,
     /// Boot files that the catalogue does not name.
@@ -58,7 +62,7 @@ pub struct House {
 
 impl Default for House {
     fn default() -> Self {
-        Self { pool: 250, no_image: false, without: Vec::new(), lost: Vec::new() }
+        Self { pool: 250, pairs: false, names: false, no_image: false, without: Vec::new(), lost: Vec::new() }
     }
 }
 
@@ -81,6 +85,12 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Racks on each network.
+    #[must_use]
+    pub fn racks_per_wire(&self) -> usize {
+        if self.house.pairs { 2 } else { 1 }
+    }
+
     /// Nothing goes wrong.
     #[must_use]
     pub fn fair(seed: u64, machines: u32) -> Self {
@@ -103,7 +113,8 @@ impl Scenario {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     pub hostname: String,
-    pub rack: usize,
+    /// Its network.
+    pub wire: usize,
     pub status: NodeStatus,
     pub error: String,
     /// What the operator was refused, where it never began.
@@ -149,14 +160,17 @@ impl Yard {
     #[must_use]
     pub fn new(scenario: Scenario) -> Self {
         let draw = Draw::of(scenario.seed, 0x7961_7264);
-        let racks: Vec<Rack> =
-            (0..scenario.racks).map(|n| Rack::new(furniture::rack_id(n), furniture::rack_address(n))).collect();
+        let per = scenario.racks_per_wire();
+        let racks: Vec<Rack> = (0..scenario.racks)
+            .map(|n| Rack::new(furniture::rack_id(n), n / per, furniture::rack_address(n, per)))
+            .collect();
+        let wires = (scenario.racks / per).max(1);
         let metals: Vec<Metal> = (0..scenario.machines)
             .map(|index| {
-                let rack = usize::try_from(index).unwrap_or(0) % scenario.racks.max(1);
-                let hardware = Hardware::draw(scenario.seed, index, u32::try_from(rack).unwrap_or(0), true);
+                let wire = usize::try_from(index).unwrap_or(0) % wires;
+                let hardware = Hardware::draw(scenario.seed, index, u32::try_from(wire).unwrap_or(0), true);
                 let hostname = format!("yard-{index:04}");
-                Metal::new(furniture::machine_id(index), hostname, hardware, rack, scenario.seed)
+                Metal::new(furniture::machine_id(index), hostname, hardware, wire, scenario.seed)
             })
             .collect();
         let links = racks.iter().map(|_| Link::default()).collect();
@@ -272,18 +286,15 @@ impl Yard {
     #[must_use]
     pub fn explain(&self, index: u32) -> Value {
         let Some(machine) = self.machine(index) else { return Value::Null };
-        let clocks: Vec<String> = self
-            .0
-            .region
-            .racks
-            .iter()
-            .filter_map(|(id, hosted)| {
-                hosted.core.clock.filter(actors::rack::RackClock::is_off).map(|clock| clock.said_of(*id))
-            })
-            .collect();
+        let mut racks = explain::RacksAil::default();
+        for rack in self.0.region.conns.keys().map(|n| self.0.racks[*n].id) {
+            if let Some(hosted) = self.0.region.racks.get(&rack) {
+                racks.note(rack, &hosted.core);
+            }
+        }
         let heard: Vec<_> =
             self.0.region.foreign.iter().flat_map(|(id, all)| all.iter().map(|f| (*id, f.clone()))).collect();
-        explain::with(&machine, &clocks, &heard, self.now())
+        explain::with(&machine, &racks, &heard, self.now())
     }
 
     /// Does something to it now.
@@ -306,7 +317,7 @@ fn ended(world: &World, metal: &Metal) -> Ended {
     let core = world.machine_core(metal.id);
     Ended {
         hostname: metal.hostname.clone(),
-        rack: metal.rack,
+        wire: metal.wire,
         status: core.as_ref().map(|m| m.status).unwrap_or_default(),
         error: core.map(|m| m.error).unwrap_or_default(),
         refused: metal.refused.clone(),
@@ -320,7 +331,7 @@ fn ended(world: &World, metal: &Metal) -> Ended {
 impl World {
     /// The doors open: region, racks, and the operator's wish.
     fn open(&mut self) {
-        let (items, bodies) = furniture::items(self.racks.len(), &self.scenario.house);
+        let (items, bodies) = furniture::items(self.racks.len(), self.scenario.racks_per_wire(), &self.scenario.house);
         for bytes in bodies {
             self.region.store.bodies.insert(Sha256::of(&bytes), bytes);
         }

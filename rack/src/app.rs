@@ -169,6 +169,7 @@ async fn start(mut config: RackConfig, identity: Option<RackIdentity>, state: St
         proxy: Default::default(),
         lines: lines.clone(),
         neighbours: neighbours.clone(),
+        disk: state.disk().clone(),
         bound: Default::default(),
     };
     let services = Services::start(place, rack, &arbiter.handle(), agent.clone()).await;

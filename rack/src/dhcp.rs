@@ -18,7 +18,7 @@ pub mod probe;
 pub mod route;
 pub mod seek;
 mod server;
-mod shares;
+pub mod shares;
 pub mod socket;
 pub mod status;
 

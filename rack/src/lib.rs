@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod deputies;
 pub mod dhcp;
+pub mod disk;
 pub mod dns;
 pub mod doctor;
 pub mod enrol;

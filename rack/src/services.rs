@@ -85,7 +85,7 @@ impl Services {
         self.0.actors.get(&service).map(|actor| actor.snapshot().addresses().to_vec()).unwrap_or_default()
     }
 
-    /// How every service stands, with its counters.
+    /// How every service stands, with its counters; and the disk while it refuses.
     #[must_use]
     pub fn statuses(&self) -> Vec<ServiceStatus> {
         let live = self.0.hands.live();
@@ -96,7 +96,7 @@ impl Services {
             let last_error = status.last_error.clone().max_by_time(own);
             ServiceStatus { counters, last_error, ..status }
         };
-        self.0.actors.iter().map(status).collect()
+        self.0.actors.iter().map(status).chain(self.0.hands.0.place.disk.trouble()).collect()
     }
 
     /// Says when a service's state has changed.

@@ -17,7 +17,7 @@ use std::{
 };
 
 use actors::{core::TraceId, errand::Errand};
-use redb::{ReadableDatabase, TableDefinition};
+use redb::TableDefinition;
 use schema::{
     codec::CodecError,
     id::{AttemptId, ReportSeq, SystemId},
@@ -36,6 +36,7 @@ use self::{
     seal::{KeyError, Seal, SealError},
     writer::{Job, Work},
 };
+use crate::disk::{Disk, Stored};
 
 /// The rack's store. Cloned freely.
 #[derive(Clone)]
@@ -43,7 +44,7 @@ pub struct State(Arc<Inner>);
 
 struct Inner {
     dir: PathBuf,
-    db: Arc<redb::Database>,
+    db: Arc<Stored>,
     seal: Seal,
     writer: Mutex<Option<(mpsc::Sender<Job>, thread::JoinHandle<()>)>>,
     reported: watch::Receiver<OutboxCounts>,
@@ -105,20 +106,29 @@ impl State {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         let seal = Seal::open(&dir.join("rack.key"))?;
         let path = dir.join("rack.redb");
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let backend = redb::backends::FileBackend::new(file.map_err(failed)?);
-        let db = backend.and_then(|backend| redb::Builder::new().set_cache_size(16 << 20).create_with_backend(backend));
-        let db = Arc::new(db.map_err(|e| match e {
-            redb::DatabaseError::DatabaseAlreadyOpen => StateError::InUse { file: path.clone() },
+        drop(file(&path).map_err(failed)?);
+        let place = path.clone();
+        let open = move || {
+            let backend = redb::backends::FileBackend::new(file(&place).map_err(redb::Error::Io)?)?;
+            Ok(redb::Builder::new().set_cache_size(16 << 20).create_with_backend(backend)?)
+        };
+        let db = Arc::new(Stored::open(Disk::default(), open).map_err(|e| match e {
+            redb::Error::DatabaseAlreadyOpen => StateError::InUse { file: path.clone() },
             e => StateError::File { file: path.clone(), why: e.to_string() },
         })?);
         let (counts, reported) = watch::channel(OutboxCounts::default());
-        let start = writer::Writer::open(db.clone(), limits, counts)?;
+        let start = writer::Writer::open(dir.into(), db.clone(), limits, counts)?;
         let (sender, jobs) = mpsc::channel();
         let thread =
             thread::Builder::new().name("rack-store".into()).spawn(move || start.run(&jobs)).map_err(failed)?;
         let writer = Mutex::new(Some((sender, thread)));
         Ok(Self(Arc::new(Inner { dir: dir.into(), db, seal, writer, reported })))
+    }
+
+    /// Whether its disk takes what is written. Others that write there say so, too.
+    #[must_use]
+    pub fn disk(&self) -> &Disk {
+        self.0.db.disk()
     }
 
     /// The state directory.
@@ -261,6 +271,10 @@ impl State {
     fn unseal(&self, table: Table, key: &[u8], row: &[u8]) -> Result<Vec<u8>, StateError> {
         self.0.seal.unseal(&place(table, key), row).map_err(|e| sealed(table, e))
     }
+}
+
+fn file(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn place(table: Table, key: &[u8]) -> Vec<u8> {

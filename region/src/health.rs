@@ -75,7 +75,7 @@ impl App {
 }
 
 /// The other racks of the subnet answer for names after this one: a machine whose rack dies goes on.
-fn name_neighbours(subnet: &mut PlanSubnet) {
+pub fn name_neighbours(subnet: &mut PlanSubnet) {
     let Some(own) = subnet.rack_address.filter(|_| subnet.allow_dns).map(IpAddr::V4) else { return };
     let Some(at) = subnet.dns_servers.iter().position(|server| *server == own) else { return };
     let known = subnet.dns_servers.clone();

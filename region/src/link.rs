@@ -154,10 +154,10 @@ impl Talking {
         let known = self.app.rack(self.rack).await.ok().and_then(|actor| actor.snapshot().facts.clone());
         let moved = known.as_ref().is_none_or(moved);
         // A second Hello on the same connection tells the rack's actor; the first stays for the briefs.
-        self.connected.hello.set(hello).ok();
+        let anew = self.connected.hello.set(hello).is_ok();
         self.app.racks_changed();
         let last_report = self.app.links.seen(self.rack).unwrap_or_default();
-        self.tell_rack(RackEvent::Connected { facts, plan, last_report }, trace).await;
+        self.tell_rack(RackEvent::Connected { facts, plan, last_report, anew }, trace).await;
         if moved {
             self.app.links.mark_sections(); // Its neighbours know its addresses.
         }

@@ -183,7 +183,16 @@ impl Perform<Rack> for Hands {
             }
             RackEffect::TellMachines { up } => {
                 let app = self.0.clone();
-                self.spawn(async move { app.tell_machines(rack, up, trace).await });
+                self.spawn(async move { app.tell_machines(rack, &MachineEvent::RackLink { rack, up }, trace).await });
+            }
+            RackEffect::TellBegan => {
+                let app = self.0.clone();
+                self.spawn(async move { app.tell_machines(rack, &MachineEvent::RackBegan { rack }, trace).await });
+            }
+            RackEffect::TellAilment => {
+                let (app, ailment) = (self.0.clone(), me.snapshot().ailment());
+                let event = MachineEvent::RackAils { rack, ailment };
+                self.spawn(async move { app.tell_machines(rack, &event, trace).await });
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 /// One service of a rack, as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct ServiceStatus {
-    /// "dhcp", "tftp", "http", "power", "dns", "ntp", "syslog", "proxy".
+    /// "dhcp", "tftp", "http", "power", "dns", "ntp", "syslog", "proxy"; "disk" while it refuses writes.
     pub service: String,
     pub health: Health,
     /// Since when its health is so.
@@ -21,6 +21,11 @@ pub struct ServiceStatus {
     pub last_error: Option<ServiceError>,
     /// How often it was started again after it had died.
     pub restarts: u32,
+}
+
+impl ServiceStatus {
+    /// What a rack calls its disk among its services, while it refuses writes: nothing is durable without it.
+    pub const DISK: &'static str = "disk";
 }
 
 /// MAAS's words for how a service is.

@@ -98,6 +98,7 @@ impl Machine {
             bmc_racks: brief.bmc_racks.clone(),
             bmc_rack: 0,
             away: Vec::new(),
+            ailing: Vec::new(),
             boot_racks: brief.boot_racks.clone(),
             held_by: Vec::new(),
             ready_on: Vec::new(),

@@ -1,6 +1,6 @@
 //! Racks that come and go while a machine is commissioned: who is in charge then, and who is left.
 
-use schema::{commissioning::CommissionStep, id::RackId, time::Timestamp};
+use schema::{commissioning::CommissionStep, id::RackId, messages::machine::Ailment, time::Timestamp, wait::OwedBy};
 
 use super::{Attempt, Machine, waits::BACK};
 use crate::core::Step;
@@ -23,6 +23,16 @@ impl Machine {
             a.see(now, text(word).trim_start().into());
         })
         .expecting(now)
+    }
+
+    /// It is there, and was away for so short that its link was not missed: what it sent a machine broke off all the same.
+    pub(super) fn rack_began(&self, rack: RackId, now: Timestamp) -> Step<Self> {
+        match self.open_attempt() {
+            Some(a) if a.boot_racks.contains(&rack) && a.is_booting() => {
+                self.with_attempt(|a| a.cut = Some(now)).rack_link(rack, true, now)
+            }
+            _ => self.rack_link(rack, true, now),
+        }
     }
 
     pub(super) fn rack_link(&self, rack: RackId, up: bool, now: Timestamp) -> Step<Self> {
@@ -54,7 +64,42 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// What a rack lacks for booting the machine. Of each rack the last word stands.
+    pub(super) fn rack_ails(&self, rack: RackId, ailment: Option<&Ailment>, now: Timestamp) -> Step<Self> {
+        let Some(attempt) = self.open_attempt().filter(|a| a.boot_racks.contains(&rack)) else {
+            return Step::ignored("that rack boots nothing of this machine");
+        };
+        let known = attempt.ailing.iter().find(|(of, _)| *of == rack).map(|(_, known)| known);
+        if known == ailment {
+            return Step::ignored("that is known of the rack");
+        }
+        let word = |ailment: Option<&Ailment>| match ailment {
+            Some(ailment) => format!(" rack {rack}: {}", ailment.why),
+            None => format!(" rack {rack} lacks nothing any more"),
+        };
+        let (before, text) = ([word(known), word(None)], word(ailment));
+        self.with_attempt(|a| {
+            a.ailing.retain(|(of, _)| *of != rack);
+            a.ailing.extend(ailment.map(|ailment| (rack, ailment.clone())));
+            a.seen.retain(|line| !before.iter().any(|text| line.ends_with(text)));
+            a.see(now, text.trim_start().into());
+        })
+        .expecting(now)
+    }
+}
+
 impl Attempt {
+    /// A machine owes nothing to racks none of which serves it: then the first of them does.
+    pub(super) fn owed_by_who_ails(&self, owed_by: OwedBy, remedy: String) -> (OwedBy, String) {
+        let lame = |rack: &RackId| self.ailing.iter().find(|(of, ailment)| of == rack && !ailment.serves);
+        let all = self.boot_racks.iter().map(lame).collect::<Option<Vec<_>>>().unwrap_or_default();
+        match (owed_by, all.first()) {
+            (OwedBy::Machine, Some((rack, ailment))) => (OwedBy::Rack(*rack), ailment.remedy.clone()),
+            (owed_by, _) => (owed_by, remedy),
+        }
+    }
+
     /// Whether it was ordered to be switched on and cloud-init is not yet at work.
     fn is_booting(&self) -> bool {
         self.ordered.is_some() && !self.is_done(CommissionStep::Metadata)

@@ -82,6 +82,7 @@ impl Machine {
             return Some(turn_wait(attempt, place));
         }
         let (what, owed_by, remedy) = self.owed(attempt, step);
+        let (owed_by, remedy) = attempt.owed_by_who_ails(owed_by, remedy);
         Some(Wait {
             what,
             owed_by,

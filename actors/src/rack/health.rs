@@ -2,6 +2,7 @@
 
 use schema::{
     catalogue::RackEntry,
+    messages::machine::Ailment,
     service::{Health, ServiceStatus},
 };
 use serde::Serialize;
@@ -49,6 +50,15 @@ impl Unfit {
     }
 }
 
+/// Without which no machine boots.
+const BOOTS: [&str; 4] = [ServiceStatus::DISK, "dhcp", "tftp", "http"];
+
+/// What a service says of itself.
+fn told(status: &ServiceStatus) -> (String, String) {
+    let unsaid = || ("it does not say why".to_owned(), "see the rack's log".to_owned());
+    status.last_error.as_ref().map_or_else(unsaid, |error| (error.why.clone(), error.remedy.clone()))
+}
+
 impl Rack {
     /// Whether it is there and speaks: linked, enrolled still, and not silent.
     ///
@@ -85,6 +95,10 @@ impl Rack {
         if self.services.is_empty() {
             return Ok(());
         }
+        if let Some(disk) = self.services.iter().find(|s| s.service == ServiceStatus::DISK) {
+            let (why, remedy) = told(disk);
+            return Err(Unfit::new(format!("its disk: {why}"), remedy));
+        }
         let service = duty.service();
         match self.services.iter().find(|s| s.service == service) {
             Some(ServiceStatus { health: Health::Running | Health::Degraded, .. }) => Ok(()),
@@ -96,6 +110,21 @@ impl Rack {
             }
             Some(_) => Err(Unfit::new(format!("its {service} is dead"), "see the rack's log")),
         }
+    }
+
+    /// What keeps it from booting machines, or from doing so well, by its own word or its silence.
+    #[must_use]
+    pub fn ailment(&self) -> Option<Ailment> {
+        if let Some(since) = self.silent {
+            let remedy = "look at the rack's log; restart it if it hangs".into();
+            let why = format!("it has said nothing of its services since {since}");
+            return Some(Ailment { serves: false, why, remedy });
+        }
+        let of = |health| self.services.iter().find(move |s| s.health == health && BOOTS.contains(&s.service.as_str()));
+        let (status, serves) = of(Health::Dead).map(|s| (s, false)).or_else(|| Some((of(Health::Degraded)?, true)))?;
+        let (why, remedy) = told(status);
+        let word = if serves { "serves in part" } else { "does not serve" };
+        Some(Ailment { serves, why: format!("its {} {word}: {why}", status.service), remedy })
     }
 
     /// A service in MAAS's words: `unknown` where the rack cannot be asked.

@@ -12,7 +12,7 @@ use schema::{
     hardware::{HardwareInterface, HardwareReport},
     id::AttemptId,
     messages::{
-        machine::{Brief, CommissionOptions, Derived, MachineEvent, MachineTimer},
+        machine::{Ailment, Brief, CommissionOptions, Derived, MachineEvent, MachineTimer},
         report::{Fact, FileKind},
     },
     power::{PowerAction, PowerType},
@@ -274,6 +274,10 @@ fn a_boot_that_lost_its_rack_is_tried_once_more_and_no_more() {
         (step.next.unwrap(), step.effects)
     };
     assert_eq!(late(&machine).0.status, NodeStatus::FailedCommissioning, "no rack was lost");
+    // It was away for so short that nobody saw it.
+    let (began, _) = run(machine.clone(), [MachineEvent::RackBegan { rack: rack(1) }], 30);
+    assert!(began.wait.as_ref().unwrap().on_timeout.contains("once more"));
+    assert_eq!(late(&began).0.status, NodeStatus::Commissioning);
     let (cut, _) = run(machine, [MachineEvent::RackLink { rack: rack(1), up: false }], 30);
     assert!(cut.wait.as_ref().unwrap().on_timeout.contains("once more"));
     let (again, effects) = late(&cut);
@@ -291,6 +295,40 @@ fn a_boot_that_lost_its_rack_is_tried_once_more_and_no_more() {
     let (done, _) = run(done, [fact(rack(2), 3, 90, power_done(PowerAction::Off, PowerState::Off))], 90);
     assert_eq!(done.status, NodeStatus::Ready);
     assert_eq!(late(&on).0.status, NodeStatus::FailedCommissioning);
+}
+
+#[test]
+fn a_machine_whose_racks_cannot_serve_it_owes_them_nothing() {
+    let (machine, _) = after(5); // It is on, and no lease was asked for.
+    let ails = |m: &Machine, serves| {
+        let ailment =
+            Ailment { serves, why: "its disk does not serve: No space left".into(), remedy: "make room".into() };
+        let boots = m.open_attempt().unwrap().boot_racks.clone();
+        run(
+            m.clone(),
+            boots.into_iter().map(|rack| MachineEvent::RackAils { rack, ailment: Some(ailment.clone()) }),
+            40,
+        )
+        .0
+    };
+    let told = |m: &Machine| {
+        let wait = m.wait.clone().unwrap();
+        let seen = wait.evidence.iter().any(|e| e.contains("No space left"));
+        (wait.owed_by, wait.remedy.contains("make room"), seen)
+    };
+    assert_eq!(told(&machine), (OwedBy::Machine, false, false));
+    assert_eq!(told(&ails(&machine, true)), (OwedBy::Machine, false, true));
+    let lame = ails(&machine, false);
+    assert_eq!(told(&lame), (OwedBy::Rack(lame.open_attempt().unwrap().boot_racks[0]), true, true));
+    let deadline = lame.wait.clone().unwrap().deadline;
+    let late = lame.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, deadline).next.unwrap();
+    assert!(late.error.contains("No space left") && late.error.contains("Remedy: make room"), "{}", late.error);
+    // One that serves is enough; and what is over is not evidence any more.
+    let first = lame.open_attempt().unwrap().boot_racks[0];
+    let (well, _) = run(lame, [MachineEvent::RackAils { rack: first, ailment: None }], 50);
+    assert_eq!(well.wait.as_ref().unwrap().owed_by, OwedBy::Machine);
+    let stranger = MachineEvent::RackAils { rack: rack(9), ailment: None };
+    assert!(well.step(&stranger, at(51)).next.is_none());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use schema::{
     boot::BootMethod,
     messages::{
-        machine::{Brief, CommissionOptions, MachineEvent, MachineTimer},
+        machine::{Ailment, Brief, CommissionOptions, MachineEvent, MachineTimer},
         report::{Fact, FileKind},
     },
     power::{PowerAction, PowerType},
@@ -75,6 +75,11 @@ fn events() -> impl Strategy<Value = MachineEvent> {
         2 => operator,
         1 => timers.prop_map(|timer| MachineEvent::Elapsed { timer }),
         1 => (1..3_u8, any::<bool>()).prop_map(|(r, up)| MachineEvent::RackLink { rack: rack(r), up }),
+        1 => (1..3_u8).prop_map(|r| MachineEvent::RackBegan { rack: rack(r) }),
+        1 => (1..3_u8, proptest::option::of(any::<bool>())).prop_map(|(r, serves)| {
+            let ailment = serves.map(|serves| Ailment { serves, why: "full".into(), remedy: "make room".into() });
+            MachineEvent::RackAils { rack: rack(r), ailment }
+        }),
     ]
 }
 

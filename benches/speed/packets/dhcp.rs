@@ -23,6 +23,7 @@ use rack::{
         packet::{self, Packet, Request},
         route::{self, Action, Reserved},
     },
+    disk::Disk,
     leases::LeaseTable,
     plan::{PlanHandle, Snapshot},
     report::Reporter,
@@ -164,7 +165,7 @@ fn journal() {
     let Ok(dir) = tempfile::tempdir_in(std::env::var_os("HOSTLER_BENCH_DIR").unwrap_or_else(|| ".".into())) else {
         return;
     };
-    let Ok(mut store) = RedbStore::open(dir.path()) else { return };
+    let Ok(mut store) = RedbStore::open(dir.path(), Disk::default()) else { return };
     let mut pure = Pure::new();
     for batch in [1_u32, 16, 64, 256] {
         let base = batch * 10_000;
@@ -197,6 +198,7 @@ fn exchanges(clients: u32, window: usize) {
         reporter,
         registry: Registry::default(),
         neighbours: Neighbours::default(),
+        disk: Disk::default(),
     };
     let listen = Listen::At(vec![std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)]);
     let config = DhcpConfig { listen, http_port: 5248, state: dir.path().to_owned(), peers: Vec::new(), seek: false };

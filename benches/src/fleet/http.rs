@@ -47,6 +47,9 @@ pub(crate) async fn exchange(
     {
         return Ok(done);
     }
+    if let Some(name) = &request.name {
+        return Err(io::Error::other(format!("{name}: these machines look up no names")));
+    }
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddrV4::new(from, 0).into())?;
     let stream = socket.connect(request.to.into()).await?;

@@ -45,6 +45,8 @@ pub struct Lease {
     pub ip: Ipv4Addr,
     /// Option 54.
     pub server: Ipv4Addr,
+    /// Option 6.
+    pub dns: Vec<Ipv4Addr>,
     /// Option 67, or the header's `file`.
     pub file: Option<String>,
     /// Option 210.
@@ -203,10 +205,15 @@ pub(super) fn hear(hardware: &Hardware, xid: u32, bytes: &[u8]) -> Option<Heard>
         DhcpOption::ServerIdentifier(ip) => *ip,
         _ => return None,
     };
+    let dns = match options.get(OptionCode::DomainNameServer) {
+        Some(DhcpOption::DomainNameServer(servers)) => servers.clone(),
+        _ => Vec::new(),
+    };
     let header = message.fname().map(|f| String::from_utf8_lossy(f).trim_end_matches('\0').to_owned());
     let lease = Lease {
         ip: message.yiaddr(),
         server,
+        dns,
         file: text(OptionCode::BootfileName).or(header.filter(|f| !f.is_empty())),
         path_prefix: text(OptionCode::Unknown(210)),
     };

@@ -1,11 +1,14 @@
 //! The machine's HTTP requests as bytes, each in the manner of the program that sends it.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// A request, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
+    /// Where it goes; the address is unspecified where a name stands for it.
     pub to: SocketAddrV4,
+    /// The host by name, as its program must look it up.
+    pub name: Option<String>,
     /// Head and body.
     pub bytes: Vec<u8>,
     /// Whether the program uses this connection for its next request too.
@@ -70,26 +73,39 @@ impl Agent {
     }
 }
 
-/// `http://ADDRESS[:PORT]/PATH`, taken apart.
-pub(super) fn split(url: &str) -> Option<(SocketAddrV4, &str)> {
+/// `http://HOST[:PORT]/PATH`, taken apart.
+struct Place<'a> {
+    to: SocketAddrV4,
+    name: Option<String>,
+    host: &'a str,
+    path: &'a str,
+}
+
+fn split(url: &str) -> Option<Place<'_>> {
     let rest = url.strip_prefix("http://")?;
     let at = rest.find('/').unwrap_or(rest.len());
     let (host, path) = rest.split_at(at);
-    let to = host.parse().ok().or_else(|| Some(SocketAddrV4::new(host.parse().ok()?, 80)))?;
-    Some((to, if path.is_empty() { "/" } else { path }))
+    let path = if path.is_empty() { "/" } else { path };
+    let address = host.parse().ok().or_else(|| Some(SocketAddrV4::new(host.parse().ok()?, 80)));
+    if let Some(to) = address {
+        return Some(Place { to, name: None, host, path });
+    }
+    let (name, port) = host.split_once(':').unwrap_or((host, "80"));
+    let to = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port.parse().ok()?);
+    (!name.is_empty()).then(|| Place { to, name: Some(name.to_owned()), host, path })
 }
 
 /// A GET (or UEFI's HEAD).
 pub(super) fn get(url: &str, agent: Agent, authorization: Option<String>) -> Option<Request> {
-    let (to, path) = split(url)?;
+    let Place { to, name, host, path } = split(url)?;
     let head = agent == Agent::UefiHead;
     let method = if head { "HEAD" } else { "GET" };
     let mut text =
-        format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n{}", agent.name(), agent.habits());
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {}\r\n{}", agent.name(), agent.habits());
     if let Some(authorization) = authorization {
         text += &format!("Authorization: {authorization}\r\n");
     }
-    Some(Request { to, bytes: (text + "\r\n").into_bytes(), keep: agent.keeps(), head })
+    Some(Request { to, name, bytes: (text + "\r\n").into_bytes(), keep: agent.keeps(), head })
 }
 
 /// A signed POST.
@@ -100,15 +116,15 @@ pub(super) fn post(
     content_type: Option<&str>,
     body: &[u8],
 ) -> Option<Request> {
-    let (to, path) = split(url)?;
+    let Place { to, name, host, path } = split(url)?;
     let content_type = content_type.map(|t| format!("Content-Type: {t}\r\n")).unwrap_or_default();
     let mut bytes = format!(
-        "POST {path} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {}\r\n{}{content_type}Authorization: {authorization}\r\nContent-Length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {}\r\n{}{content_type}Authorization: {authorization}\r\nContent-Length: {}\r\n\r\n",
         agent.name(),
         agent.habits(),
         body.len(),
     )
     .into_bytes();
     bytes.extend_from_slice(body);
-    Some(Request { to, bytes, keep: false, head: false })
+    Some(Request { to, name, bytes, keep: false, head: false })
 }

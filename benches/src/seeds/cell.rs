@@ -10,11 +10,12 @@ use std::{
 use actors::{
     agent::Agent,
     errand::{Errand, Progress as ErrandProgress, Ran},
-    leases::{Ask, Row, SubnetLeases},
+    leases::{Ask, ReplyTo, Row, SubnetLeases},
     session::Sending,
 };
 use rack::{
     dhcp::status::Counters,
+    disk::Disk as Standing,
     http::metadata::Progress,
     leases::LeaseTable,
     plan::Snapshot,
@@ -43,7 +44,9 @@ mod fetch;
 mod hands;
 mod http;
 mod link;
+mod names;
 mod outbox;
+mod partners;
 mod tftp;
 
 /// Reports sent and not acknowledged, as in `rack::outbox`.
@@ -121,18 +124,25 @@ pub(super) struct Memory {
     pub(super) writing: Option<(Vec<Fresh>, Vec<Settling>)>,
     pub(super) waiting: BTreeMap<SubnetId, Vec<Ask>>,
     pub(super) batches: BTreeSet<SubnetId>,
+    shared: partners::Shared,
+    /// Where the addresses of a name begin in its next answer.
+    pub(super) turn: u32,
     transfers: BTreeMap<(usize, u64), tftp::Sender>,
     pub(super) runs: BTreeMap<SystemId, u32>,
     tickets: Vec<fetch::Missing>,
     pub(super) fetching: BTreeSet<Sha256>,
     pub(super) paused: BTreeMap<Sha256, Timestamp>,
     pub(super) absent: BTreeSet<(SystemId, AttemptId, Sha256)>,
+    /// What the process knows of its disk.
+    pub(super) standing: Standing,
 }
 
 /// A rack.
 pub(super) struct Rack {
     pub(super) id: RackId,
-    /// Its address on its own subnet.
+    /// The network that it serves.
+    pub(super) wire: usize,
+    /// Its address there.
     pub(super) address: Ipv4Addr,
     pub(super) life: u32,
     pub(super) up: bool,
@@ -152,6 +162,18 @@ pub(super) enum RackEv {
         acked: ReportSeq,
     },
     Clock,
+    /// A disk that refused is looked at again.
+    Room,
+    /// The look that a rack takes every second while it shares a subnet.
+    Look,
+    /// The wire has answered for an address, or nobody did.
+    Probed {
+        to: ReplyTo,
+        ip: Ipv4Addr,
+        user: Option<MacAddr>,
+    },
+    /// Other racks' leases are tried again.
+    Copies,
     /// A driver's run reaches the BMC.
     Bmc {
         machine: SystemId,
@@ -203,9 +225,9 @@ pub(super) enum RackEv {
 }
 
 impl Rack {
-    pub(super) fn new(id: RackId, address: Ipv4Addr) -> Self {
+    pub(super) fn new(id: RackId, wire: usize, address: Ipv4Addr) -> Self {
         let (disk, memory) = (Disk::new(), Memory::default());
-        Self { id, address, life: 0, up: false, skew_us: 0, foreign: None, disk, memory }
+        Self { id, wire, address, life: 0, up: false, skew_us: 0, foreign: None, disk, memory }
     }
 }
 
@@ -216,6 +238,10 @@ impl World {
             RackEv::Gathered => self.gathered(rack),
             RackEv::Silence { acked } => self.outbox_silence(rack, acked),
             RackEv::Clock => self.tell_clock(rack),
+            RackEv::Look => self.look_at_shares(rack),
+            RackEv::Probed { to, ip, user } => self.probed(rack, &to, ip, user),
+            RackEv::Copies => self.copy_again(rack),
+            RackEv::Room => self.look_for_room(rack),
             RackEv::Bmc { machine, run, action } => self.run_bmc(rack, machine, run, action),
             RackEv::Ran { machine, run, result } => self.ran(rack, machine, run, result),
             RackEv::Dhcp { metal, socket, bytes } => self.dhcp_packet(rack, metal, socket, &bytes),
@@ -279,6 +305,7 @@ impl World {
             self.racks[rack].memory.errands.insert(id, Hosted::new(errand));
             resume::<Errand>(self, Who::Errand(rack, id));
         }
+        self.shares_change(rack);
         self.begin_listening(rack);
         self.dial_later(rack);
     }

@@ -276,8 +276,8 @@ fn controllers() -> Vec<Row> {
             ..row("rack gone before anybody asks", Step::Request, "", &["no connected rack serves DHCP"], Ends::Refused)
         }
         .house(|s| s.chaos = vec![(Duration::from_millis(100), Chaos::KillRack(0))]),
-        row("rack gone while a machine boots", Step::BootConfig, "the machine", &["lost its link"], Ends::Failed)
-            .at(Step::BootConfig)
+        row("rack gone while a machine boots", Step::EphemeralBoot, "the machine", &["lost its link"], Ends::Failed)
+            .at(Step::EphemeralBoot)
             .does([Chaos::KillRack(0)]),
         row(
             "disk full on the rack",
@@ -287,9 +287,22 @@ fn controllers() -> Vec<Row> {
             Ends::Failed,
         )
         .does([Chaos::DiskFull(0, true)]),
-        row("disk full on the rack while machines boot", Step::DhcpLease, "", &["disk"], Ends::Failed)
-            .at(Step::PowerOn)
-            .does([Chaos::DiskFull(0, true)]),
+        row(
+            "disk full on the rack while machines boot",
+            Step::DhcpLease,
+            "rack aaaa33",
+            &["its disk does not serve", "No space left", "leases no address"],
+            Ends::Failed,
+        )
+        .at(Step::PowerOn)
+        .does([Chaos::DiskFull(0, true)]),
+        harmless(
+            "disk full on the rack for a minute while scripts run",
+            Step::Scripts,
+            [Chaos::DiskFull(0, true), Chaos::In(s(60), Box::new(Chaos::DiskFull(0, false)))],
+        ),
+        harmless("DNS rotation with an unreachable rack", Step::Metadata, [Chaos::Cut(Way::Machines(0))])
+            .house(|s| (s.house.pairs, s.house.names) = (true, true)),
         harmless("link flapping", Step::PowerOn, [Chaos::Flap(0, 15)]),
         harmless(
             "region killed and back",
@@ -311,20 +324,6 @@ fn controllers() -> Vec<Row> {
 pub fn rows() -> Vec<Row> {
     [power(), network(), boot(), system(), controllers()].concat()
 }
-
-/// Faults of the issue that are not tried here, and why.
-pub const NOT_HERE: [(&str, &str); 1] = [(
-    "DNS rotation with an unreachable rack",
-    "simulated machines resolve no names: they ask the address that the rack writes into their URLs; the failover of names is tried in \
-     `rack/tests/it/peers_failover.rs`",
-)];
-
-/// Faults that `explain` does not name yet, and why.
-pub const MISSED: [(&str, &str); 1] = [(
-    "disk full on the rack while machines boot",
-    "a rack that cannot write grants no lease and cannot report either: the region sees a machine that asks nothing. It would have to hear \
-     of the disk with the rack's services, which need no disk",
-)];
 
 /// Tries one.
 #[must_use]

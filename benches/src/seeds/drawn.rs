@@ -13,6 +13,8 @@ use crate::hardware::Draw;
 pub const ILL: u64 = 120;
 /// Most kills of the region, kills of racks, cuts of ways, absences of the store; each seed draws its own number.
 pub const BEFALLS: [(&str, u64); 4] = [("region kills", 2), ("rack kills", 3), ("cuts", 3), ("store absences", 1)];
+/// Of a hundred seeds so many have two racks on each network; there one more rack is killed, and one more is cut off.
+pub const PAIRS: u64 = 50;
 /// When those happen, in seconds after the beginning.
 const WITHIN: u64 = 240;
 
@@ -75,13 +77,25 @@ impl Scenario {
             let at = Duration::from_secs(2 + draw.below(WITHIN));
             chaos.push((at, Chaos::StoreAway(Duration::from_secs(1 + draw.below(20)))));
         }
-        Self { weather, ills, chaos, ..fair }
+        let mut story = Self { weather, ills, chaos, ..fair };
+        // Drawn apart: the stories of single racks are what they would be without pairs.
+        let mut draw = Draw::of(seed, 0x0070_6169_7273);
+        if draw.below(100) < PAIRS {
+            story.house.pairs = true;
+            story.racks = story.racks.next_multiple_of(2);
+            let (killed, cut) = (pick(&mut draw, story.racks), pick(&mut draw, story.racks));
+            befall(&mut draw, &mut story.chaos, 60, Chaos::KillRack(killed), Chaos::StartRack(killed));
+            let way = if draw.below(2) == 0 { Way::Region(cut) } else { Way::Machines(cut) };
+            befall(&mut draw, &mut story.chaos, 90, Chaos::Cut(way), Chaos::Mend(way));
+        }
+        story
     }
 
-    /// Whether a rack of that number, or the way to its machines or BMCs, ever failed.
-    fn befell(&self, rack: usize) -> bool {
+    /// Whether a rack of that network, or the way to its machines or BMCs, ever failed.
+    fn befell(&self, wire: usize) -> bool {
+        let per = self.racks_per_wire();
         self.chaos.iter().any(|(_, chaos)| match chaos {
-            Chaos::KillRack(n) | Chaos::Cut(Way::Machines(n)) | Chaos::Cut(Way::Region(n)) => *n == rack,
+            Chaos::KillRack(n) | Chaos::Cut(Way::Machines(n)) | Chaos::Cut(Way::Region(n)) => *n / per == wire,
             // The order may have been given to any of them.
             Chaos::Cut(Way::Bmcs(_)) => true,
             _ => false,
@@ -110,7 +124,7 @@ impl Scenario {
             NodeStatus::Ready => None,
             NodeStatus::FailedCommissioning if !m.error.contains("Remedy: ") => wrong("there is no remedy"),
             NodeStatus::FailedCommissioning if said => None,
-            NodeStatus::FailedCommissioning if self.befell(m.rack) => by_outage(m).and_then(wrong),
+            NodeStatus::FailedCommissioning if self.befell(m.wire) => by_outage(m).and_then(wrong),
             NodeStatus::FailedCommissioning => wrong("nothing was done to it that would explain that"),
             _ => wrong("it has not ended"),
         }
@@ -120,7 +134,8 @@ impl Scenario {
 /// Whether a failure agrees with what the machine itself went through while its rack, or the way to it, was away.
 fn by_outage(m: &Ended) -> Option<&'static str> {
     let number = m.error.split_once("Step ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u8>().ok());
-    let power = ["did not answer", "its link was lost", "did not accept the order"];
+    // The last: the rack died over the order, and was back when its time was up.
+    let power = ["did not answer", "its link was lost", "did not accept the order", "no success before the deadline"];
     let agrees = match (&m.hung, number) {
         (Some(hung), Some(step)) => within(hung).contains(&step),
         // It never came on, or never went off; or it went on, and nothing was heard of it since its rack had no link.

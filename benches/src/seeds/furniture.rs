@@ -62,15 +62,18 @@ pub(super) fn machine_id(index: u32) -> SystemId {
     SystemId::from_draws([20, 20, digit(index / 13_824), digit(index / 576), digit(index / 24), digit(index)])
 }
 
-pub(super) fn rack_address(number: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 77, u8::try_from(number).unwrap_or(u8::MAX), 2)
+/// The address of rack `number`, where so many serve each network.
+pub(super) fn rack_address(number: usize, per: usize) -> Ipv4Addr {
+    let byte = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
+    Ipv4Addr::new(10, 77, byte(number / per), byte(2 + number % per))
 }
 
 /// The catalogue's items, and the bodies that they name.
-pub(super) fn items(racks: usize, house: &House) -> (Vec<CatalogueItem>, Vec<Vec<u8>>) {
+pub(super) fn items(racks: usize, per: usize, house: &House) -> (Vec<CatalogueItem>, Vec<Vec<u8>>) {
     let (mut items, mut bodies) = (Vec::new(), Vec::new());
-    for number in 0..racks {
-        items.extend(network(number, house.pool));
+    items.extend((0..racks).map(rack_entry));
+    for wire in 0..racks / per {
+        items.extend(network(wire, per, house.pool));
     }
     if !house.no_image {
         let image = Image {
@@ -121,39 +124,39 @@ fn script(id: i64, name: &str, timeout_s: u32, text: &str, default: bool) -> Scr
     }
 }
 
-fn network(number: usize, pool: u8) -> Vec<CatalogueItem> {
-    let index = i64::try_from(number).unwrap_or(0);
-    let (rack, own) = (rack_id(number), rack_address(number));
-    let [a, b, c, _] = own.octets();
+fn rack_entry(number: usize) -> CatalogueItem {
+    let (id, hostname) = (rack_id(number), format!("rack-{number}"));
+    CatalogueItem::Rack(RackEntry { id, hostname, certificate_sha256: String::new(), revoked: false, drained: None })
+}
+
+/// A network with the racks that serve it.
+fn network(wire: usize, per: usize, pool: u8) -> Vec<CatalogueItem> {
+    let index = i64::try_from(wire).unwrap_or(0);
+    let first = wire * per;
+    let [a, b, c, own] = rack_address(first, per).octets();
+    let begin = own + u8::try_from(per).unwrap_or(1);
     let Ok(cidr) = format!("{a}.{b}.{c}.0/24").parse() else { return Vec::new() };
     let vlan = Vlan {
         id: VlanId(FIRST_VLAN + index),
         fabric: FabricId(0),
-        vid: u16::try_from(number).unwrap_or(0),
-        name: format!("yard-{number}"),
+        vid: u16::try_from(wire).unwrap_or(0),
+        name: format!("yard-{wire}"),
         mtu: 1_500,
         dhcp_on: true,
-        primary_rack: Some(rack),
-        secondary_rack: None,
+        primary_rack: Some(rack_id(first)),
+        secondary_rack: (per > 1).then(|| rack_id(first + 1)),
         relay_vlan: None,
     };
-    let subnet = Subnet { name: format!("yard-{number}"), ..Subnet::new(SubnetId(index + 1), vlan.id, cidr) };
+    let subnet = Subnet { name: format!("yard-{wire}"), ..Subnet::new(SubnetId(index + 1), vlan.id, cidr) };
     let range = Range {
         id: RangeId(index + 1),
         subnet: subnet.id,
         range_type: RangeType::Dynamic,
-        range: IpRange { start: [a, b, c, 3].into(), end: [a, b, c, 2 + pool].into() },
+        range: IpRange { start: [a, b, c, begin].into(), end: [a, b, c, begin - 1 + pool].into() },
         comment: String::new(),
         user: None,
     };
-    let hostname = format!("rack-{number}");
-    let entry = RackEntry { id: rack, hostname, certificate_sha256: String::new(), revoked: false, drained: None };
-    vec![
-        CatalogueItem::Rack(entry),
-        CatalogueItem::Vlan(vlan),
-        CatalogueItem::Subnet(subnet),
-        CatalogueItem::Range(range),
-    ]
+    vec![CatalogueItem::Vlan(vlan), CatalogueItem::Subnet(subnet), CatalogueItem::Range(range)]
 }
 
 /// A machine as an operator adds it.
@@ -170,6 +173,6 @@ pub(super) fn spec(metal: &Metal) -> MachineSpec {
         description: String::new(),
         zone: "default".into(),
         pool: "default".into(),
-        vlan: Some(VlanId(FIRST_VLAN + i64::try_from(metal.rack).unwrap_or(0))),
+        vlan: Some(VlanId(FIRST_VLAN + i64::try_from(metal.wire).unwrap_or(0))),
     }
 }

@@ -36,8 +36,14 @@ pub(super) enum Tag {
     Report(usize, ReportSeq),
     /// The plan that was wanted may be sent.
     Plan(usize),
-    /// All asks of a subnet's batch are answered.
-    Batch(usize, SubnetId),
+    /// All asks of a subnet's batch are answered; the number is its flight's.
+    Batch(usize, SubnetId, u64),
+    /// The client of a probe is answered.
+    Probed(usize, u64),
+    /// Another rack's leases are durable on this one.
+    Copied(usize),
+    /// Leases that a rack said over the link of that number are durable.
+    Leases(usize, u64),
 }
 
 /// What comes back to an actor later.
@@ -100,7 +106,7 @@ pub(super) trait Kind: Core {
     fn disk(w: &mut World, who: &Who, step: &Pending<Self>) -> Option<Duration>;
 
     /// Whether the disk takes it when its time has come.
-    fn takes(_w: &World, _who: &Who) -> Takes {
+    fn takes(_w: &mut World, _who: &Who) -> Takes {
         Takes::Yes
     }
 
@@ -137,22 +143,24 @@ pub(super) fn resume<C: Kind>(w: &mut World, who: Who) {
 /// Something came back.
 pub(super) fn later<C: Kind>(w: &mut World, who: Who, what: Later) {
     match what {
-        Later::Durable if C::takes(w, &who) == Takes::Later => w.come_back(AGAIN, who, Later::Durable),
-        Later::Durable if C::takes(w, &who) == Takes::Never => {
-            let Some(step) = C::of(w, &who).and_then(|actor| actor.pending.take()) else { return };
-            let why = "the disk refuses".to_owned();
-            C::show(w, &who, &Verdict::Ignored { why }, step.tag);
-            pump::<C>(w, who);
-        }
-        Later::Durable => {
-            let Some(step) = C::of(w, &who).and_then(|actor| actor.pending.take()) else { return };
-            C::keep(w, &who, &step);
-            if let Some(actor) = C::of(w, &who) {
-                actor.pending = Some(step);
+        Later::Durable => match C::takes(w, &who) {
+            Takes::Later => w.come_back(AGAIN, who, Later::Durable),
+            Takes::Never => {
+                let Some(step) = C::of(w, &who).and_then(|actor| actor.pending.take()) else { return };
+                let why = "the disk refuses".to_owned();
+                C::show(w, &who, &Verdict::Ignored { why }, step.tag);
+                pump::<C>(w, who);
             }
-            let known = w.weather.knows(&mut w.draw);
-            w.come_back(known, who, Later::Known);
-        }
+            Takes::Yes => {
+                let Some(step) = C::of(w, &who).and_then(|actor| actor.pending.take()) else { return };
+                C::keep(w, &who, &step);
+                if let Some(actor) = C::of(w, &who) {
+                    actor.pending = Some(step);
+                }
+                let known = w.weather.knows(&mut w.draw);
+                w.come_back(known, who, Later::Known);
+            }
+        },
         Later::Known => {
             let Some(step) = C::of(w, &who).and_then(|actor| actor.pending.take()) else { return };
             recorded::<C>(w, who, step);

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    time::Duration,
 };
 
 use actors::{
@@ -30,7 +31,20 @@ pub(super) struct Laws {
     effective: BTreeMap<(usize, SystemId), u64>,
     /// Who holds an address, and until when.
     held: BTreeMap<Ipv4Addr, (MacAddr, Timestamp)>,
+    /// Whom an address was given last.
+    given: BTreeMap<Ipv4Addr, Given>,
 }
+
+/// What a client was told.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    mac: MacAddr,
+    at: Timestamp,
+    until: Timestamp,
+}
+
+/// How long an answer may be under way to its client.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// The most that are told: one broken law breaks many.
 const MOST: usize = 20;
@@ -199,16 +213,36 @@ impl World {
     /// A ticket only while its attempt is open.
     pub(super) fn no_ticket_without_an_attempt(&mut self, id: SystemId) {
         let Some(core) = self.region.machines.get(&id).map(|hosted| hosted.core.clone()) else { return };
-        let Some(rack) = self.by_id.get(&id).map(|index| self.racks[self.metals[*index].rack].id) else { return };
-        let served = region::plans::served_vlans(self.region.content(), rack);
-        let ticket = self.region.tickets.ticket(id, rack, &served).filter(|ticket| ticket.boot.is_some());
-        let law = ticket.as_ref().is_none_or(|t| core.open_attempt().is_some_and(|a| a.id == t.attempt));
-        self.laws.hold(law, || format!("{} has a ticket and no attempt", core.spec.hostname));
+        let Some(wire) = self.by_id.get(&id).map(|index| self.metals[*index].wire) else { return };
+        for rack in self.racks_on(wire).map(|rack| self.racks[rack].id) {
+            let served = region::plans::served_vlans(self.region.content(), rack);
+            let ticket = self.region.tickets.ticket(id, rack, &served).filter(|ticket| ticket.boot.is_some());
+            let law = ticket.as_ref().is_none_or(|t| core.open_attempt().is_some_and(|a| a.id == t.attempt));
+            self.laws.hold(law, || format!("{} has a ticket and no attempt", core.spec.hostname));
+        }
     }
 
+    /// Where a network has one rack, its book is the truth. Of two racks' books each may be behind: there only clients count.
     pub(super) fn a_lease(&mut self, rack: usize, lease: &Lease) {
         let now = self.rack_now(rack);
-        self.laws.one_holder(lease, now);
+        if !self.scenario.house.pairs {
+            self.laws.one_holder(lease, now);
+        }
+    }
+
+    /// A rack says to a client that it has that address: no other client has it.
+    pub(super) fn an_address_is_given(&mut self, ip: Ipv4Addr, mac: MacAddr, lease_s: u32) {
+        let now = self.queue.now;
+        let before =
+            self.laws.given.insert(ip, Given { mac, at: now, until: now + Duration::from_secs(lease_s.into()) });
+        let other = before.filter(|given| given.mac != mac && given.until > now);
+        let uses = |given: &Given| {
+            let metal = self.metals.iter().find(|metal| metal.hardware.mac() == given.mac);
+            // What was given just now is on its way to its client.
+            metal.is_some_and(|m| m.chassis.is_on() && (m.ip == Some(ip) || given.at + ON_ITS_WAY > now))
+        };
+        let used = other.filter(uses);
+        self.laws.hold(used.is_none(), || format!("{ip} was given to {mac} at {now} while {used:?} has it"));
     }
 
     /// Nothing waits for longer than it said it would. Looked at now and then.
@@ -280,6 +314,17 @@ mod tests {
         assert_eq!(laws.found().0.len(), 0);
         laws.one_holder(&lease(1, 60, 90), now(60));
         assert_eq!(laws.found().0.len(), 1);
+    }
+
+    #[test]
+    fn an_address_that_is_given_to_two_clients_is_noticed() {
+        let mut yard = crate::seeds::Yard::new(crate::seeds::Scenario::fair(3, 2));
+        while yard.0.metals[0].ip.is_none() && yard.happen() {}
+        let (ip, own, other) = (yard.0.metals[0].ip.unwrap(), yard.0.metals[0].hardware.mac(), MacAddr([2; 6]));
+        yard.0.an_address_is_given(ip, own, 30);
+        assert_eq!(yard.0.laws.found().0.len(), 0, "{:?}", yard.0.laws.found().0);
+        yard.0.an_address_is_given(ip, other, 30);
+        assert_eq!(yard.0.laws.found().0.len(), 1);
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub(super) struct Metal {
     pub(super) id: SystemId,
     pub(super) hostname: String,
     pub(super) hardware: Arc<Hardware>,
-    pub(super) rack: usize,
+    /// The network that it is on.
+    pub(super) wire: usize,
     pub(super) bmc: String,
     machine: Machine,
     pub(super) chassis: Chassis,
@@ -56,21 +57,36 @@ pub(super) struct Metal {
 
 /// What happens to it.
 pub(super) enum MetalEv {
-    Datagram { socket: u64, bytes: Vec<u8> },
-    Answered { request: u64, status: u16, body: Vec<u8> },
-    Failed { request: u64 },
+    Datagram {
+        socket: u64,
+        bytes: Vec<u8>,
+    },
+    Answered {
+        request: u64,
+        status: u16,
+        body: Vec<u8>,
+    },
+    Failed {
+        request: u64,
+    },
+    /// It has looked a name up, and tries what it found.
+    Connect {
+        request: u64,
+        asked: Box<Request>,
+        addresses: Vec<Ipv4Addr>,
+    },
     Waited(u64),
     Power(PowerEvent),
 }
 
 impl Metal {
-    pub(super) fn new(id: SystemId, hostname: String, hardware: Hardware, rack: usize, seed: u64) -> Self {
+    pub(super) fn new(id: SystemId, hostname: String, hardware: Hardware, wire: usize, seed: u64) -> Self {
         let hardware = Arc::new(hardware);
         let [_, _, hi, lo] = (hardware.index + 1).to_be_bytes();
         Self {
             id,
             hostname,
-            rack,
+            wire,
             bmc: format!("10.78.{hi}.{lo}"),
             machine: Machine::new(hardware.clone(), seed),
             hardware,
@@ -91,6 +107,10 @@ impl Metal {
     /// Whether it waits for the answer to that request.
     pub(super) fn awaits(&self, request: u64) -> bool {
         self.request == Some(request)
+    }
+
+    pub(super) fn name_servers(&self) -> Vec<Ipv4Addr> {
+        self.machine.name_servers().to_vec()
     }
 
     /// What a driver makes of silence.
@@ -152,6 +172,7 @@ impl World {
         }
         let actions = match what {
             MetalEv::Power(event) => return self.power(index, event, clock),
+            MetalEv::Connect { request, asked, addresses } => return self.connect(index, request, asked, addresses),
             MetalEv::Datagram { socket, bytes } if socket == metal.socket => {
                 metal.machine.step(Event::Datagram(&bytes), clock)
             }
@@ -230,28 +251,40 @@ impl World {
 
     fn say_dhcp(&mut self, index: usize, mut bytes: Vec<u8>) {
         let metal = &self.metals[index];
-        let (rack, socket) = (metal.rack, metal.socket);
-        if self.cuts.has(Way::Machines(rack)) {
-            return;
-        }
+        let (wire, socket) = (metal.wire, metal.socket);
         if metal.ills.contains(&Ill::OtherCard)
             && let Some(last) = bytes.get_mut(33)
         {
             *last ^= 0x55;
         }
-        if let Some(server) = self.racks[rack].foreign {
-            self.foreign_answer(index, server, &bytes);
-        }
-        for way in self.weather.datagram(&mut self.draw) {
-            let what = RackEv::Dhcp { metal: index, socket, bytes: bytes.clone() };
-            self.for_rack(way, rack, what);
+        for rack in self.racks_on(wire) {
+            if self.cuts.has(Way::Machines(rack)) {
+                continue;
+            }
+            if let Some(server) = self.racks[rack].foreign {
+                self.foreign_answer(index, rack, server, &bytes);
+            }
+            for way in self.weather.datagram(&mut self.draw) {
+                let what = RackEv::Dhcp { metal: index, socket, bytes: bytes.clone() };
+                self.for_rack(way, rack, what);
+            }
         }
     }
 
+    /// The racks that serve a network.
+    pub(super) fn racks_on(&self, wire: usize) -> std::ops::Range<usize> {
+        let per = self.scenario.racks_per_wire();
+        wire * per..(wire + 1) * per
+    }
+
+    pub(super) fn rack_at(&self, address: Ipv4Addr) -> Option<usize> {
+        self.racks.iter().position(|rack| rack.address == address)
+    }
+
     /// Another server on the wire is always a little faster, and names nothing to boot.
-    fn foreign_answer(&mut self, index: usize, server: Ipv4Addr, request: &[u8]) {
+    fn foreign_answer(&mut self, index: usize, rack: usize, server: Ipv4Addr, request: &[u8]) {
         let metal = &self.metals[index];
-        let (rack, socket) = (metal.rack, metal.socket);
+        let socket = metal.socket;
         let kind = match request.get(242) {
             Some(1) => MessageType::Offer,
             Some(3) if request.windows(4).any(|w| w == server.octets()) => MessageType::Ack,
@@ -270,9 +303,10 @@ impl World {
     }
 
     fn say_tftp(&mut self, index: usize, bytes: Vec<u8>) {
-        let metal = &mut self.metals[index];
-        let (rack, socket) = (metal.rack, metal.socket);
+        let metal = &self.metals[index];
+        let socket = metal.socket;
         let text = String::from_utf8_lossy(&bytes).into_owned();
+        let Some(rack) = self.rack_at(metal.machine.server()) else { return };
         if self.cuts.has(Way::Machines(rack)) || metal.ills.iter().any(|ill| ill.swallows(&text)) {
             return;
         }
@@ -303,7 +337,10 @@ impl World {
                 }
             }
         }
-        let Some(rack) = self.racks.iter().position(|rack| rack.address == *asked.to.ip()) else { return };
+        if asked.name.is_some() {
+            return self.look_up(index, request, asked);
+        }
+        let Some(rack) = self.rack_at(*asked.to.ip()) else { return };
         if self.cuts.has(Way::Machines(rack)) {
             return;
         }
@@ -312,6 +349,10 @@ impl World {
             // Its host says that nobody listens.
             return self.queue.after(way, Ev::Metal { index, what: MetalEv::Failed { request } });
         }
-        self.for_rack(way, rack, RackEv::Http { metal: index, request, asked: Box::new(asked) });
+        self.ask_rack(index, request, rack, way, Box::new(asked));
+    }
+
+    pub(super) fn ask_rack(&mut self, index: usize, request: u64, rack: usize, way: Duration, asked: Box<Request>) {
+        self.for_rack(way, rack, RackEv::Http { metal: index, request, asked });
     }
 }

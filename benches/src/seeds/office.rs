@@ -1,5 +1,5 @@
 //! The region of the deterministic yard: what stands on its disk, what it has in memory, and what happens to it beside its actors.
-//! The hands of its actors are in `office/hands.rs`, its side of the link in `office/door.rs`.
+//! The hands of its actors are in `office/hands.rs`, its side of the link in `office/door.rs` and `office/copies.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -37,8 +37,10 @@ use super::{
     world::World,
 };
 
+mod copies;
 mod door;
 mod hands;
+mod names;
 
 /// How often somebody who was refused asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -75,6 +77,9 @@ pub(super) struct Conn {
     pub(super) gathering: bool,
     pub(super) updates: VecDeque<PlanUpdate>,
     pub(super) asking: bool,
+    copies: copies::Copies,
+    /// How many changes of names it was told.
+    named: usize,
 }
 
 /// The region.
@@ -92,6 +97,9 @@ pub(super) struct Region {
     pub(super) turns: Turns,
     pub(super) sessions: BTreeMap<usize, Receiving>,
     pub(super) conns: BTreeMap<usize, Conn>,
+    names: names::Names,
+    /// Up to when each rack has told all its leases, by its own clock.
+    through: BTreeMap<RackId, Timestamp>,
     pub(super) foreign: BTreeMap<RackId, Vec<ForeignDhcp>>,
     /// For spans only; no output depends on it.
     base: Instant,
@@ -129,6 +137,8 @@ impl Region {
             turns: Turns::default(),
             sessions: BTreeMap::new(),
             conns: BTreeMap::new(),
+            names: names::Names::default(),
+            through: BTreeMap::new(),
             foreign: BTreeMap::new(),
             base: actors::clock::tick(),
         }
@@ -335,6 +345,7 @@ impl World {
 
     /// The sections of every plan may differ.
     pub(super) fn mark_sections(&mut self) {
+        self.compose_names();
         let all: Vec<usize> = self.region.conns.keys().copied().collect();
         for rack in all {
             if let Some(conn) = self.region.conns.get_mut(&rack) {

@@ -5,3 +5,4 @@ mod campaign;
 mod corpus;
 mod fair;
 mod kills;
+mod pairs;

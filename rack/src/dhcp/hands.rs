@@ -33,7 +33,7 @@ use super::{
     packet::{self, MessageType, Packet, Request},
     route::{self, Action, Passed, Reserved, Routed},
     seek,
-    shares::{Shares, is_peer},
+    shares::{self, Shares, is_peer},
     socket::Port,
     status::{Counters, Shortage, Sighting},
 };
@@ -185,24 +185,14 @@ impl Hands {
         }
     }
 
-    /// What a packet tells of other servers: a REQUEST that names the other rack is a word to this one, too.
+    /// What a packet tells of other servers.
     fn heard(&self, plan: &PlanSubnet, subnet: &Subnet, want: Want, request: &Request, now: Timestamp) -> Want {
-        match (want, request.server_id) {
-            (Want::Elsewhere, Some(server)) if is_peer(plan, server) => {
-                subnet.watch.borrow_mut().other_lives();
-                request.requested.map_or(want, |ip| Want::Chosen { ip })
-            }
-            (Want::Elsewhere, Some(server)) => {
-                let evidence = "a client's REQUEST names it as its server";
-                self.note_foreign(plan, &Sighting { server, mac: None, evidence, certain: false }, now);
-                want
-            }
-            (Want::Take { .. }, _) => {
-                subnet.watch.borrow_mut().chosen(request.mac);
-                want
-            }
-            _ => want,
+        let (want, foreign) = shares::heard(plan, &mut subnet.watch.borrow_mut(), want, request);
+        if let Some(server) = foreign {
+            let evidence = "a client's REQUEST names it as its server";
+            self.note_foreign(plan, &Sighting { server, mac: None, evidence, certain: false }, now);
         }
+        want
     }
 
     /// Why a client of this subnet is not answered now, if it is not.

@@ -7,9 +7,11 @@ use std::{
     thread,
 };
 
-use actors::leases::Row;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use actors::{clock, leases::Row};
+use redb::{Database, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
+
+use crate::disk::{Disk, Stored};
 
 /// One row per address of a subnet, as JSON: (subnet, address) to [`Row`].
 const LEASES: TableDefinition<'_, (i64, u32), &[u8]> = TableDefinition::new("leases");
@@ -46,20 +48,20 @@ pub trait LeaseStore: Send + 'static {
 
 /// Leases in a redb file of their own.
 #[derive(Debug)]
-pub struct RedbStore(Database);
+pub struct RedbStore(Stored);
 
 impl RedbStore {
-    /// Opens (or makes) `STATE/leases.redb`.
+    /// Opens (or makes) `STATE/leases.redb`. `disk` hears what is refused.
     ///
     /// # Errors
     /// When the file cannot be opened, is no redb file, or another process has it.
-    pub fn open(state: &Path) -> Result<Self, StoreError> {
+    pub fn open(state: &Path, disk: Disk) -> Result<Self, StoreError> {
         let path = state.join("leases.redb");
         let failed = |why: String| StoreError::Open { path: path.clone(), why };
         std::fs::create_dir_all(state).map_err(|e| failed(e.to_string()))?;
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(|e| failed(e.to_string()))?;
-        let store = Self(database);
+        let file = path.clone();
+        let open = move || Ok(Database::builder().set_cache_size(CACHE_BYTES).create(&file)?);
+        let store = Self(Stored::open(disk, open).map_err(|e| failed(e.to_string()))?);
         store.make_table().map_err(|e| failed(e.to_string()))?;
         Ok(store)
     }
@@ -107,7 +109,9 @@ impl LeaseStore for RedbStore {
     }
 
     fn commit(&mut self, rows: &[Row]) -> Result<(), StoreError> {
-        self.write(rows).map_err(|e| StoreError::Write(e.to_string()))
+        let written = self.write(rows);
+        self.0.ended(&written, clock::now());
+        written.map_err(|e| StoreError::Write(e.to_string()))
     }
 }
 

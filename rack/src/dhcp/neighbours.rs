@@ -10,6 +10,8 @@ use actors::clock;
 use schema::{id::RackId, messages::link::ForeignDhcp, plan::Lease, time::Timestamp};
 use tokio::sync::{Notify, watch};
 
+use super::shares::Through;
+
 /// The queues. Cloned freely; they outlive a service that is started again.
 #[derive(Debug, Clone)]
 pub struct Neighbours(Arc<Inner>);
@@ -26,16 +28,6 @@ struct Inner {
 pub(super) enum Word {
     Leases(Vec<Lease>),
     Through(Through),
-}
-
-/// Up to when another rack's leases are known here.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Through {
-    pub(super) rack: RackId,
-    /// By that rack's clock.
-    pub(super) through: Timestamp,
-    /// When the word came, by this rack's clock.
-    pub(super) at: Timestamp,
 }
 
 impl Default for Neighbours {

@@ -25,6 +25,7 @@ use super::{
     status::{Counters, DhcpStatus, Sighting},
 };
 use crate::{
+    disk::Disk,
     leases::LeaseTable,
     plan::PlanHandle,
     report::Reporter,
@@ -69,6 +70,8 @@ pub struct DhcpHandles {
     pub reporter: Reporter,
     pub registry: Registry,
     pub neighbours: Neighbours,
+    /// Hears when leases cannot be written.
+    pub disk: Disk,
 }
 
 /// Why the service did not start.
@@ -101,7 +104,7 @@ pub struct Running {
 /// [`DhcpStartError`]; that no interface can be served (rights, another server) is an error when they are there at the start,
 /// and a problem in [`DhcpStatus`] when they come later, or when another one is served.
 pub fn start(config: DhcpConfig, handles: DhcpHandles) -> Result<Running, DhcpStartError> {
-    let store = RedbStore::open(&config.state)?;
+    let store = RedbStore::open(&config.state, handles.disk.clone())?;
     start_with(config, handles, store)
 }
 

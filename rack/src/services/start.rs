@@ -13,6 +13,7 @@ use crate::{
     boot::desk::BootDesk,
     config::{RackConfig, Service},
     dhcp::{self, DhcpConfig, DhcpHandles, Listen, Neighbours},
+    disk::Disk,
     dns::{self, DnsConfig},
     http::{self, HttpState},
     leases::LeaseTable,
@@ -64,6 +65,8 @@ pub struct Place {
     pub lines: Lines,
     /// What DHCP exchanges with the region.
     pub neighbours: Neighbours,
+    /// What the state directory's disk refuses.
+    pub disk: Disk,
     /// Where each listened last: who is started again takes the same port, for others name it.
     pub bound: Bound,
 }
@@ -162,6 +165,7 @@ fn dhcp(place: &Place) -> Result<Started, ServiceFault> {
         reporter: place.reporter.clone(),
         registry: place.registry.clone(),
         neighbours: place.neighbours.clone(),
+        disk: place.disk.clone(),
     };
     Ok(Box::new(dhcp::start(settings, handles)?))
 }

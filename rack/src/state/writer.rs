@@ -1,8 +1,13 @@
 //! The one thread that writes: gathers what is queued into one transaction, so that one flush to the disk serves many.
 
-use std::sync::{Arc, mpsc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
-use redb::{ReadableDatabase, ReadableTable};
+use actors::clock;
+use redb::ReadableTable;
 use schema::{
     codec::{self, TraceParent},
     id::ReportSeq,
@@ -18,9 +23,12 @@ use super::{
     outbox::Index,
     rows::{Op, Table},
 };
+use crate::disk::Stored;
 
 /// Jobs in one transaction at most.
 const BATCH: usize = 1_024;
+/// How often a disk that refused is looked at when nobody writes.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const LAST: &[u8] = b"last";
 
 /// Something to write, and whom to tell.
@@ -40,23 +48,27 @@ pub(super) struct Work {
 
 /// The writer's side of the store.
 pub(super) struct Writer {
-    db: Arc<redb::Database>,
+    dir: PathBuf,
+    db: Arc<Stored>,
     limits: OutboxLimits,
     index: Index,
     /// The last number given out.
     last: u64,
     dropped: u64,
+    /// A write failed: what waits, and the last number, are read again first.
+    stale: bool,
     counts: watch::Sender<OutboxCounts>,
 }
 
 impl Writer {
     /// Reads which reports wait.
     pub(super) fn open(
-        db: Arc<redb::Database>,
+        dir: PathBuf,
+        db: Arc<Stored>,
         limits: OutboxLimits,
         counts: watch::Sender<OutboxCounts>,
     ) -> Result<Self, StateError> {
-        let mut writer = Self { db, limits, index: Index::new(limits), last: 0, dropped: 0, counts };
+        let mut writer = Self { dir, db, limits, index: Index::new(limits), last: 0, dropped: 0, stale: true, counts };
         writer.reload()?;
         writer.publish();
         Ok(writer)
@@ -87,12 +99,13 @@ impl Writer {
             }
         }
         self.last = self.last.max(self.index.last().unwrap_or(0));
+        self.stale = false;
         Ok(())
     }
 
     /// Until every sender is gone.
     pub(super) fn run(mut self, jobs: &mpsc::Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
+        while let Some(first) = self.next(jobs) {
             let mut batch = vec![first];
             while batch.len() < BATCH
                 && let Ok(next) = jobs.try_recv()
@@ -101,10 +114,12 @@ impl Writer {
             }
             let (work, dones): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.work, job.done)).unzip();
             let written = self.commit(&work);
+            self.db.ended(&written, clock::now());
             if let Err(error) = &written {
                 tracing::error!(%error, "nothing of a batch was written");
+                self.stale = true;
                 if let Err(error) = self.reload() {
-                    tracing::error!(%error, "the outbox cannot be read back");
+                    tracing::error!(%error, "the outbox cannot be read back yet");
                 }
             }
             self.publish();
@@ -114,14 +129,31 @@ impl Writer {
         }
     }
 
+    /// The next job; `None` when every sender is gone.
+    fn next(&self, jobs: &mpsc::Receiver<Job>) -> Option<Job> {
+        loop {
+            match jobs.recv_timeout(LOOK_AGAIN) {
+                Ok(job) => return Some(job),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.db.disk().look_again(&self.dir),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
     fn publish(&self) {
+        if self.stale {
+            return; // What is known was not written.
+        }
         let counts = OutboxCounts { last: ReportSeq(self.last), waiting: self.index.len(), dropped: self.dropped };
         self.counts.send_if_modified(|old| std::mem::replace(old, counts) != counts);
     }
 
     fn commit(&mut self, batch: &[Work]) -> Result<(), StateError> {
         let failed = |e: &dyn std::fmt::Display| StateError::Write(e.to_string());
-        let write = self.db.clone().begin_write().map_err(|e| failed(&e))?;
+        if self.stale {
+            self.reload()?;
+        }
+        let write = self.db.begin_write().map_err(|e| failed(&e))?;
         for work in batch {
             for op in &work.ops {
                 apply(&write, op)?;

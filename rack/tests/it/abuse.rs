@@ -10,6 +10,7 @@ use std::{
 use actors::{clock::tick, shell::Registry};
 use rack::{
     dhcp::{self, DhcpConfig, DhcpHandles, Listen, Neighbours},
+    disk::Disk,
     http::{self, HttpConfig, HttpState},
     tftp::{
         self, TftpConfig,
@@ -188,6 +189,7 @@ fn a_dhcp_flood_is_counted_and_a_machine_has_its_offer() {
         reporter: yard.desk.reporter.clone(),
         registry: Registry::default(),
         neighbours: Neighbours::default(),
+        disk: Disk::default(),
     };
     let listen = Listen::At(vec![SocketAddrV4::new(Ipv4Addr::new(127, 77, 9, 1), 0)]);
     let config =

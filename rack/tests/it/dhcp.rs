@@ -13,6 +13,7 @@ use dhcproto::{
 };
 use rack::{
     dhcp::{self, DhcpConfig, DhcpHandles, Listen, Neighbours, Running},
+    disk::Disk,
     leases::LeaseTable,
     plan::PlanHandle,
     report::{Reporter, Seen},
@@ -70,6 +71,7 @@ fn serve(plan: Plan, state: &Path) -> Served {
         reporter,
         registry: Registry::default(),
         neighbours: Neighbours::default(),
+        disk: Disk::default(),
     };
     let running = dhcp::start(config, handles).unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -12,6 +12,7 @@ mod metadata;
 mod metrics;
 mod ntp;
 mod peers_dhcp;
+mod peers_disk;
 mod peers_dns;
 mod peers_failover;
 mod peers_http;

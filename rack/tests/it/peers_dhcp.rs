@@ -11,6 +11,7 @@ use std::{
 use actors::{clock, shell::Registry};
 use rack::{
     dhcp::{self, DhcpConfig, DhcpHandles, Listen, Neighbours},
+    disk::Disk,
     leases::LeaseTable,
     plan::PlanHandle,
     report::Reporter,
@@ -182,6 +183,7 @@ fn server_process() {
         reporter,
         registry: Registry::default(),
         neighbours: Neighbours::default(),
+        disk: Disk::default(),
     };
     let running = dhcp::start(config, handles).unwrap();
     println!("serving");

@@ -2,11 +2,15 @@
 
 use std::{fmt::Write, time::Duration};
 
-use actors::{core::TraceId, machine::Machine};
+use actors::{
+    core::TraceId,
+    machine::Machine,
+    rack::{Rack, RackClock},
+};
 use schema::{
     commissioning::{CommissionStep, StepRecord, StepState},
     id::RackId,
-    messages::link::ForeignDhcp,
+    messages::{link::ForeignDhcp, machine::Ailment},
     status::NodeStatus,
     time::Timestamp,
     wait::Wait,
@@ -23,18 +27,46 @@ use super::{
 pub async fn show(Own(call): Own) -> OwnAnswer {
     call.user()?;
     let id = super::machines::id(&call).map_err(|_| Fault::NotFound("There is no machine of that id.".into()))?;
-    let (machine, clocks) = (call.house.state(id).await?, call.house.clocks_off().await);
-    Ok(json(&with(&machine, &clocks, &call.house.app.links.foreign(), actors::clock::now())))
+    let (machine, racks) = (call.house.state(id).await?, call.house.racks_ail().await);
+    Ok(json(&with(&machine, &racks, &call.house.app.links.foreign(), actors::clock::now())))
 }
 
-/// The explanation, with what is known of the racks' clocks among the evidence of its wait, and of other DHCP servers.
+/// What racks say of themselves that a machine's wait may come from.
+#[derive(Debug, Clone, Default)]
+pub struct RacksAil {
+    clocks: Vec<String>,
+    ailing: Vec<(RackId, Ailment)>,
+}
+
+impl RacksAil {
+    /// A connected rack, as its actor has it.
+    pub fn note(&mut self, id: RackId, rack: &Rack) {
+        self.clocks.extend(rack.clock.filter(RackClock::is_off).map(|clock| clock.said_of(id)));
+        self.ailing.extend(rack.ailment().map(|ailment| (id, ailment)));
+    }
+
+    /// What of it concerns a machine that waits, and what the machine itself does not know already.
+    fn evidence(&self, m: &Machine) -> Vec<String> {
+        let attempt = m.open_attempt();
+        let news = |(id, ailment): &&(RackId, Ailment)| {
+            attempt.is_some_and(|a| {
+                a.boot_racks.contains(id) && !a.ailing.iter().any(|(of, known)| (of, known) == (id, ailment))
+            })
+        };
+        let said = |(id, ailment): &(RackId, Ailment)| format!("rack {id}: {}; {}", ailment.why, ailment.remedy);
+        self.clocks.iter().cloned().chain(self.ailing.iter().filter(news).map(said)).collect()
+    }
+}
+
+/// The explanation, with what racks say of themselves among the evidence of its wait, and of other DHCP servers.
 #[must_use]
-pub fn with(m: &Machine, clocks: &[String], heard: &[(RackId, ForeignDhcp)], now: Timestamp) -> Value {
-    let mut explained = if clocks.is_empty() || m.wait.is_none() {
+pub fn with(m: &Machine, racks: &RacksAil, heard: &[(RackId, ForeignDhcp)], now: Timestamp) -> Value {
+    let evidence = racks.evidence(m);
+    let mut explained = if evidence.is_empty() || m.wait.is_none() {
         at(m, now)
     } else {
         let mut m = m.clone();
-        m.wait.iter_mut().for_each(|wait| wait.evidence.extend(clocks.iter().cloned()));
+        m.wait.iter_mut().for_each(|wait| wait.evidence.extend(evidence.iter().cloned()));
         at(&m, now)
     };
     explained["foreign_dhcp"] = foreign(m, heard);

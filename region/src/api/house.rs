@@ -7,7 +7,6 @@ use actors::{
     catalogue::{CatalogueEvent, Table},
     core::{Core, TraceId, Verdict},
     machine::{Life, Machine},
-    rack::RackClock,
     shell::{AskError, Registry},
 };
 use schema::{
@@ -23,6 +22,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     annex::Annexes,
+    explain::RacksAil,
     fault::Fault,
     oauth::Nonces,
     racks::RackFacts,
@@ -98,14 +98,15 @@ impl House {
         self.app.store.read(|db| queries::actor_ids(db, "catalogue")).await.map(|_| ()).map_err(|e| unread(&e))
     }
 
-    /// What is to be said of connected racks whose clocks are off.
-    pub async fn clocks_off(&self) -> Vec<String> {
-        let mut said = Vec::new();
+    /// What connected racks lack, and what is to be said of their clocks.
+    pub async fn racks_ail(&self) -> RacksAil {
+        let mut racks = RacksAil::default();
         for (id, _) in self.app.racks() {
-            let clock = self.app.rack(id).await.ok().and_then(|actor| actor.snapshot().clock);
-            said.extend(clock.filter(RackClock::is_off).map(|clock| clock.said_of(id)));
+            if let Ok(actor) = self.app.rack(id).await {
+                racks.note(id, &actor.snapshot());
+            }
         }
-        said
+        racks
     }
 
     async fn read<T: Send + 'static>(

@@ -88,13 +88,13 @@ impl App {
         names
     }
 
-    /// Tells the machines that rack works for that its link is up, or down.
-    pub(crate) async fn tell_machines(&self, rack: RackId, up: bool, trace: TraceId) {
+    /// Tells the machines that rack works for what has become of it.
+    pub(crate) async fn tell_machines(&self, rack: RackId, event: &MachineEvent, trace: TraceId) {
         for actor in self.machines.all() {
             if has_part(&actor.snapshot(), rack)
-                && let Err(error) = actor.ask(MachineEvent::RackLink { rack, up }, trace).await
+                && let Err(error) = actor.ask(event.clone(), trace).await
             {
-                warn!(machine = %actor.id(), %rack, %error, "not told about its rack's link");
+                warn!(machine = %actor.id(), %rack, %error, "not told what has become of its rack");
             }
         }
     }

@@ -78,10 +78,28 @@ pub enum MachineEvent {
         rack: RackId,
         up: bool,
     },
+    /// That rack has begun anew before anybody saw that it was gone.
+    RackBegan {
+        rack: RackId,
+    },
+    /// What keeps the rack that holds this machine's ticket from booting it; `None`: nothing any more.
+    RackAils {
+        rack: RackId,
+        ailment: Option<Ailment>,
+    },
     /// Its turn has come: so much else was under way when it was asked for. `brief` is looked up anew.
     Turn {
         brief: Brief,
     },
+}
+
+/// What a rack lacks for booting machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ailment {
+    /// Whether it boots machines all the same.
+    pub serves: bool,
+    pub why: String,
+    pub remedy: String,
 }
 
 /// Timers of a machine.

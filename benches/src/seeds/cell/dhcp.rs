@@ -3,13 +3,14 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use actors::leases::{
-    Ask, Batch, Kind as LeaseKind, LeaseEvent, Outcome, Pool, ReplyTo, Row, Rules, SubnetLeases, Want, shared,
+    Ask, Batch, Kind as LeaseKind, LeaseEvent, Outcome, ReplyTo, Row, Rules, SubnetLeases, Want, shared,
 };
 use rack::{
     dhcp::{
         answer,
         packet::{self, Packet, Request},
-        route::{self, Action, Reserved, Routed},
+        route::{self, Action, Routed},
+        shares,
         status::Sighting,
     },
     plan::Snapshot,
@@ -31,13 +32,27 @@ pub(super) const HTTP: u16 = 5_248;
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// A client that waits for its answer.
-struct Waits {
-    request: Box<Request>,
+pub(super) struct Waits {
+    pub(super) request: Box<Request>,
     routed: Routed,
-    subnet: SubnetId,
+    pub(super) subnet: SubnetId,
     plan: Arc<Snapshot>,
-    metal: usize,
+    pub(super) metal: usize,
     socket: u64,
+    pub(super) want: Want,
+}
+
+impl Waits {
+    /// What it asks the leases; the answer comes back to it.
+    pub(super) fn ask(self: &Arc<Self>) -> Ask {
+        Ask {
+            mac: self.request.mac,
+            hostname: self.request.hostname.as_ref().map(|h| shared(h.as_str())),
+            lease_s: self.routed.lease_s,
+            want: self.want,
+            to: ReplyTo(self.clone()),
+        }
+    }
 }
 
 /// A row as servers and region see it: a declined address belongs to nobody.
@@ -60,15 +75,16 @@ impl World {
         };
         let Some(subnet) = plan.plan.subnets.get(routed.subnet).cloned() else { return };
         let Action::Ask(want) = routed.action else { return };
-        if let (Want::Elsewhere, Some(server)) = (want, request.server_id) {
+        let (want, foreign) = shares::heard(&subnet, self.watch(rack, subnet.id), want, &request);
+        if let Some(server) = foreign {
             let evidence = "a client's REQUEST names it as its server";
             self.note_foreign(rack, subnet.id, &Sighting { server, mac: None, evidence, certain: false });
         }
-        let waits = Waits { request, routed, subnet: subnet.id, plan, metal, socket };
-        if self.halted(rack, &subnet, want, &waits) {
+        let waits = Waits { request, routed, subnet: subnet.id, plan, metal, socket, want };
+        if self.halted(rack, &subnet, want, &waits) || self.left_to_another(rack, &subnet, &waits) {
             return;
         }
-        self.dhcp_ask(rack, &subnet, want, waits);
+        self.dhcp_ask(rack, &subnet, waits);
     }
 
     /// A client is left to a foreign server. A machine under orders is told so, for somebody waits for it.
@@ -98,23 +114,11 @@ impl World {
         true
     }
 
-    fn dhcp_ask(&mut self, rack: usize, subnet: &PlanSubnet, want: Want, waits: Waits) {
+    fn dhcp_ask(&mut self, rack: usize, subnet: &PlanSubnet, waits: Waits) {
         let now = self.rack_now(rack);
-        let own = [self.racks[rack].address];
+        let rules = self.rules(rack, subnet);
+        let ask = Arc::new(waits).ask();
         let memory = &mut self.racks[rack].memory;
-        let rules = Rules {
-            version: memory.plan_version,
-            pool: Arc::new(Pool::of(subnet, &own)),
-            reservations: Arc::new(Reserved { plan: waits.plan.clone(), subnet: subnet.id, cidr: subnet.cidr }),
-            shared: None,
-        };
-        let ask = Ask {
-            mac: waits.request.mac,
-            hostname: waits.request.hostname.as_ref().map(|h| shared(h.as_str())),
-            lease_s: waits.routed.lease_s,
-            want,
-            to: ReplyTo(Arc::new(waits)),
-        };
         let leases = memory.leases.entry(subnet.id);
         let leases = leases.or_insert_with(|| Hosted::new(SubnetLeases::load(subnet.id, [])));
         if let Some(outcome) = leases.core.settled(&ask, &rules, now) {
@@ -128,14 +132,14 @@ impl World {
 
     /// A subnet gets all that waits for it.
     fn dispatch(&mut self, rack: usize, subnet: SubnetId, rules: Rules) {
+        let flight = self.flight(rack);
         let asks = self.racks[rack].memory.waiting.remove(&subnet).unwrap_or_default();
         let event = LeaseEvent::Asked(Arc::new(Batch { rules, asks }));
-        tell::<SubnetLeases>(self, Who::Leases(rack, subnet), event, Tag::Batch(rack, subnet));
+        tell::<SubnetLeases>(self, Who::Leases(rack, subnet), event, Tag::Batch(rack, subnet, flight));
     }
 
     /// A batch is answered; what came meanwhile is the next one.
     pub(super) fn batch_over(&mut self, rack: usize, subnet: SubnetId) {
-        let own = [self.racks[rack].address];
         let memory = &mut self.racks[rack].memory;
         let plan = memory.plan.clone();
         let planned = plan.plan.subnets.iter().find(|s| s.id == subnet);
@@ -144,12 +148,7 @@ impl World {
             memory.waiting.remove(&subnet);
             return;
         };
-        let rules = Rules {
-            version: memory.plan_version,
-            pool: Arc::new(Pool::of(planned, &own)),
-            reservations: Arc::new(Reserved { plan: plan.clone(), subnet, cidr: planned.cidr }),
-            shared: None,
-        };
+        let rules = self.rules(rack, planned);
         self.dispatch(rack, subnet, rules);
     }
 
@@ -157,7 +156,7 @@ impl World {
     pub(super) fn dhcp_deliver(&mut self, rack: usize, to: &ReplyTo, outcome: &Outcome) {
         let Some(waits) = to.0.downcast_ref::<Waits>() else { return };
         let now = self.rack_now(rack);
-        let Waits { request, routed, subnet, plan, metal, socket } = waits;
+        let Waits { request, routed, subnet, plan, metal, socket, .. } = waits;
         let Some(around) = route::around(plan, *routed, request, HTTP, now) else { return };
         let reply = answer::reply(request, outcome, &around);
         let (mac, subnet, method) = (request.mac, *subnet, route::method(plan, request, now));
@@ -171,8 +170,9 @@ impl World {
             }
             _ => None,
         };
-        if let Outcome::Ack { ip, .. } = outcome {
+        if let Outcome::Ack { ip, lease_s } = outcome {
             self.laws.an_ack_has_a_row(&self.racks[rack].disk.leases, subnet, *ip, mac);
+            self.an_address_is_given(*ip, mac, *lease_s);
         }
         if let (Some(fact), Some(ticket)) = (fact, route::orders(plan, mac, now)) {
             let (machine, attempt) = (ticket.machine, ticket.attempt);

@@ -86,11 +86,12 @@ impl World {
     pub(super) fn fetched(&mut self, rack: usize, body: BodyRef, bytes: Option<Vec<u8>>) {
         let now = self.rack_now(rack);
         let linked = self.links[rack].rack_up && !self.cuts.has(crate::seeds::weather::Way::Region(rack));
+        let full = linked && bytes.is_some() && self.refuses(rack);
         let node = &mut self.racks[rack];
         node.memory.fetching.remove(&body.sha256);
         let why = match bytes {
             _ if !linked => return self.for_rack(AGAIN, rack, RackEv::FetchTick),
-            Some(_) if node.disk.full => "No space left on device (os error 28)".to_owned(),
+            Some(_) if full => "No space left on device (os error 28)".to_owned(),
             Some(bytes) if Sha256::of(&bytes) != body.sha256 => "it arrived damaged".to_owned(),
             Some(bytes) => {
                 let len = bytes.len() as u64;

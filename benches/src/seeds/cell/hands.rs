@@ -6,7 +6,7 @@ use actors::{
     agent::{Agent, AgentEffect, AgentEvent},
     core::Verdict,
     errand::{Errand, ErrandEffect, ErrandEvent, PowerFault, Ran},
-    leases::{LeaseEffect, LeaseEvent, SubnetLeases},
+    leases::{LeaseEffect, LeaseEvent, Outcome, SubnetLeases},
 };
 use schema::{id::SystemId, messages::link::FromRack, power::PowerAction};
 
@@ -58,9 +58,9 @@ impl Kind for Errand {
         matches!(who, Who::Errand(..)).then(|| w.weather.disk(&mut w.draw))
     }
 
-    fn takes(w: &World, who: &Who) -> Takes {
-        let full = matches!(who, Who::Errand(rack, _) if w.racks[*rack].disk.full);
-        if full { Takes::Later } else { Takes::Yes }
+    fn takes(w: &mut World, who: &Who) -> Takes {
+        let refused = matches!(who, Who::Errand(rack, _) if w.refuses(*rack));
+        if refused { Takes::Later } else { Takes::Yes }
     }
 
     /// The errand and the facts that it reports stand or fall together.
@@ -153,9 +153,9 @@ impl Kind for SubnetLeases {
         rows.then(|| w.weather.disk(&mut w.draw))
     }
 
-    fn takes(w: &World, who: &Who) -> Takes {
-        let full = matches!(who, Who::Leases(rack, _) if w.racks[*rack].disk.full);
-        if full { Takes::Never } else { Takes::Yes }
+    fn takes(w: &mut World, who: &Who) -> Takes {
+        let refused = matches!(who, Who::Leases(rack, _) if w.refuses(*rack));
+        if refused { Takes::Never } else { Takes::Yes }
     }
 
     fn keep(w: &mut World, who: &Who, step: &Pending<Self>) {
@@ -179,13 +179,20 @@ impl Kind for SubnetLeases {
                 }
             }
             LeaseEffect::Copy(row) => w.racks[*rack].memory.table.put(dhcp::reported(row)),
+            LeaseEffect::Answer { to, outcome: Outcome::Probe { ip }, .. } => w.probe(*rack, to, ip),
             LeaseEffect::Answer { to, outcome, .. } => w.dhcp_deliver(*rack, &to, &outcome),
         }
     }
 
-    fn show(w: &mut World, _: &Who, _: &Verdict, tag: Tag) {
-        if let Tag::Batch(rack, subnet) = tag {
-            w.batch_over(rack, subnet);
+    fn show(w: &mut World, _: &Who, verdict: &Verdict, tag: Tag) {
+        match tag {
+            Tag::Batch(rack, subnet, flight) => {
+                w.landed(rack, flight);
+                w.batch_over(rack, subnet);
+            }
+            Tag::Probed(rack, flight) => w.landed(rack, flight),
+            Tag::Copied(rack) => w.copied(rack, !matches!(verdict, Verdict::Ignored { .. })),
+            _ => {}
         }
     }
 

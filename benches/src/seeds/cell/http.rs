@@ -2,9 +2,12 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use rack::http::{
-    files::{self, Entity},
-    metadata::{self, Answer, Body, Method, Request as Asked},
+use rack::{
+    boot::host::host,
+    http::{
+        files::{self, Entity},
+        metadata::{self, Answer, Body, Method, Request as Asked},
+    },
 };
 use schema::{
     boot::BodyRef,
@@ -116,7 +119,8 @@ impl World {
             head.lines().find_map(|l| l.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name))).map(|(_, v)| v)
         };
         let node = &self.racks[rack];
-        let host = SocketAddr::from((node.address, HTTP)).to_string();
+        let at = SocketAddr::from((node.address, HTTP));
+        let host = host(&node.memory.plan, from.into(), at, self.scenario.house.names);
         let method = if method == "POST" { Method::POST } else { Method::GET };
         let asked = Asked {
             method: &method,
@@ -141,8 +145,7 @@ impl World {
     fn carry_out_answer(&mut self, rack: usize, metal: usize, request: u64, mut answer: Answer) {
         let now = self.rack_now(rack);
         let dear = answer.facts.iter().any(|f| matches!(f, Fact::ScriptEnded { .. } | Fact::Finished { .. }));
-        let node = &mut self.racks[rack];
-        let bodies = &node.disk.bodies;
+        let bodies = &self.racks[rack].disk.bodies;
         let lost = || io::Error::new(io::ErrorKind::NotFound, "No such file or directory (os error 2)");
         let read = |body: BodyRef| bodies.get(&body.sha256).cloned().ok_or_else(lost);
         let bytes = match std::mem::replace(&mut answer.response.body, Body::Bytes(Vec::new())) {
@@ -150,12 +153,12 @@ impl World {
             Body::Stored(body) => read(body),
             Body::Tar(members) => metadata::assemble(&members, now, read),
         };
-        let full = node.disk.full && !answer.keep.is_empty();
+        let full = !answer.keep.is_empty() && self.refuses(rack);
         let Some(bytes) = bytes.ok().filter(|_| !full) else {
             return self.answer_machine(rack, metal, request, 503, Vec::new());
         };
         for output in &answer.keep {
-            node.disk.bodies.insert(schema::boot::Sha256::of(output), output.clone());
+            self.racks[rack].disk.bodies.insert(schema::boot::Sha256::of(output), output.clone());
         }
         if let Some((machine, attempt)) = answer.about {
             for fact in answer.facts.drain(..) {

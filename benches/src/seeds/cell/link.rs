@@ -14,6 +14,7 @@ use schema::{
     },
     net::Cidr,
     plan::{BootPurpose, Ticket},
+    service::{Health, ServiceStatus},
 };
 
 use super::RackEv;
@@ -25,6 +26,8 @@ use crate::seeds::{
 /// The region, as racks are configured with it.
 pub(super) const REGION: &str = "region:5250";
 const CLOCK: Duration = Duration::from_secs(60);
+/// As `rack::state` looks for room.
+const ROOM: Duration = Duration::from_secs(5);
 
 impl World {
     pub(in crate::seeds) fn rack_linked(&mut self, rack: usize, last: ReportSeq) {
@@ -84,8 +87,52 @@ impl World {
             self.say_to_region(rack, FromRack::Leases(leases));
         }
         self.tell_clock(rack);
+        self.tell_services(rack);
         self.drain(rack);
         self.fetch(rack);
+    }
+
+    /// Whether the disk refuses a write now. The process learns it by this, and says so: its words need no disk.
+    pub(super) fn refuses(&mut self, rack: usize) -> bool {
+        let (full, now) = (self.racks[rack].disk.full, self.rack_now(rack));
+        let standing = &self.racks[rack].memory.standing;
+        let before = standing.trouble().is_some();
+        if full {
+            standing.refused("No space left on device (os error 28)", now);
+        } else {
+            standing.took();
+        }
+        if before != full {
+            self.tell_services(rack);
+        }
+        if full && !before {
+            self.for_rack(ROOM, rack, RackEv::Room);
+        }
+        full
+    }
+
+    pub(super) fn look_for_room(&mut self, rack: usize) {
+        if self.racks[rack].memory.standing.trouble().is_some() && self.refuses(rack) {
+            self.for_rack(ROOM, rack, RackEv::Room);
+        }
+    }
+
+    /// How the services stand, as `rack::services` says it; here only when it is another.
+    fn tell_services(&mut self, rack: usize) {
+        let serving = |service: &str| ServiceStatus {
+            service: service.into(),
+            health: Health::Running,
+            since: crate::seeds::world::BEGIN,
+            addresses: Vec::new(),
+            counters: Vec::new(),
+            last_error: None,
+            restarts: 0,
+        };
+        let services = ["dhcp", "http", "power", "tftp"].into_iter().map(serving);
+        let services = services.chain(self.racks[rack].memory.standing.trouble()).collect();
+        if self.racks[rack].memory.listening {
+            self.say_to_region(rack, FromRack::Services(services));
+        }
     }
 
     pub(super) fn tell_clock(&mut self, rack: usize) {
@@ -115,6 +162,8 @@ impl World {
                     self.tell_errand(rack, machine, ErrandEvent::Cancelled { attempt });
                 }
                 ToRack::Ack { through } => self.acked(rack, through),
+                ToRack::Leases(leases) => self.hear_leases(rack, leases),
+                ToRack::LeasesThrough { rack: of, through } => self.hear_through(rack, of, through),
                 ToRack::SendHello => {
                     let address = REGION.to_owned();
                     tell::<Agent>(self, Who::Agent(rack), AgentEvent::HelloAsked { address }, Tag::Nobody);
@@ -136,7 +185,7 @@ impl World {
             let address = REGION.to_owned();
             return tell::<Agent>(self, Who::Agent(rack), AgentEvent::PlanGap { address }, Tag::Nobody);
         }
-        if self.racks[rack].disk.full {
+        if self.refuses(rack) {
             return self.say(&format!("r{rack} cannot make plan {} durable", update.generation));
         }
         self.racks[rack].memory.applying = true;
@@ -152,6 +201,7 @@ impl World {
         node.memory.plan = std::sync::Arc::new(node.disk.plan.clone());
         node.memory.plan_version += 1;
         node.memory.applying = false;
+        self.shares_change(rack);
         tell::<Agent>(self, Who::Agent(rack), AgentEvent::PlanInForce { generation }, Tag::Nobody);
         self.hold(rack, put);
         self.read_inbox(rack);

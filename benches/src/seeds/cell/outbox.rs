@@ -53,14 +53,13 @@ impl World {
     }
 
     pub(in crate::seeds) fn gathered(&mut self, rack: usize) {
-        let node = &mut self.racks[rack];
-        let Some((facts, settling)) = node.memory.writing.take() else { return };
-        if node.disk.full && !facts.is_empty() {
+        let Some((facts, settling)) = self.racks[rack].memory.writing.take() else { return };
+        if !facts.is_empty() && self.refuses(rack) {
             // Facts wait in memory until the disk takes them.
-            node.memory.writing = Some((facts, settling));
+            self.racks[rack].memory.writing = Some((facts, settling));
             return self.for_rack(AGAIN, rack, RackEv::Gathered);
         }
-        node.disk.put(facts);
+        self.racks[rack].disk.put(facts);
         for answer in settling {
             self.answer_machine(rack, answer.metal, answer.request, answer.status, answer.body);
         }

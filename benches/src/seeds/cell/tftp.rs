@@ -58,7 +58,7 @@ impl World {
         let node = &self.racks[rack];
         let plan = node.memory.plan.clone();
         let at = SocketAddr::from((node.address, HTTP));
-        let asked = Asked { name, peer, rack: at, names: false };
+        let asked = Asked { name, peer, rack: at, names: self.scenario.house.names };
         let IpAddr::V4(ip) = peer else { return nothing(name) };
         let lately = Timestamp(now.0 - i64::try_from(LATELY.as_micros()).unwrap_or(0));
         let holders = Holders { now: node.memory.table.mac_of(ip, now), lately: node.memory.table.mac_of(ip, lately) };

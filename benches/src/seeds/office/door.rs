@@ -10,6 +10,7 @@ use actors::{
     subnet::{Subnet, SubnetEvent},
 };
 use region::{
+    health::name_neighbours,
     link::derive,
     plans::{self, Sections, Told},
 };
@@ -48,6 +49,8 @@ impl World {
             gathering: false,
             updates: Default::default(),
             asking: false,
+            copies: Default::default(),
+            named: 0,
         };
         self.region.conns.insert(rack, conn);
         last
@@ -84,7 +87,8 @@ impl World {
             FromRack::Services(services) => {
                 tell::<Rack>(self, Who::Rack(id), RackEvent::Services { services }, Tag::Nobody);
             }
-            FromRack::Goodbye | FromRack::Logs(_) | FromRack::LeasesThrough { .. } | FromRack::Inspected { .. } => {}
+            FromRack::LeasesThrough { through } => self.through_came(rack, through),
+            FromRack::Goodbye | FromRack::Logs(_) | FromRack::Inspected { .. } => {}
         }
     }
 
@@ -93,13 +97,14 @@ impl World {
         let facts = RackFacts::from(&hello);
         let (plan, last_report) =
             (hello.plan, self.region.sessions.get(&rack).map(Receiving::last_report).unwrap_or_default());
+        let anew = self.region.conns.get(&rack).is_some_and(|conn| conn.hello.is_none());
         if let Some(conn) = self.region.conns.get_mut(&rack) {
             // After a second Hello the plan is told anew from its beginning.
             (conn.told, conn.whole, conn.asking) = (None, true, false);
             conn.updates.clear();
             conn.hello.get_or_insert(hello);
         }
-        tell::<Rack>(self, Who::Rack(id), RackEvent::Connected { facts, plan, last_report }, Tag::Nobody);
+        tell::<Rack>(self, Who::Rack(id), RackEvent::Connected { facts, plan, last_report, anew }, Tag::Nobody);
         self.gather_soon(rack);
     }
 
@@ -108,7 +113,10 @@ impl World {
         let subnets: BTreeSet<_> = leases.iter().map(|lease| lease.subnet).collect();
         for subnet in subnets {
             let of: Vec<_> = leases.iter().filter(|lease| lease.subnet == subnet).cloned().collect();
-            tell::<Subnet>(self, Who::Subnet(subnet), SubnetEvent::Leases { leases: of, from }, Tag::Nobody);
+            if self.leases_came(rack).is_some() {
+                let tag = Tag::Leases(rack, self.links[rack].number);
+                tell::<Subnet>(self, Who::Subnet(subnet), SubnetEvent::Leases { leases: of, from }, tag);
+            }
         }
     }
 
@@ -161,7 +169,11 @@ impl World {
                 near.filter(|ip| subnet.cidr.contains((*ip).into())).map(|address| SubnetRack { rack: id, address })
             };
             subnet.racks = fit.filter_map(there).collect();
+            if self.scenario.house.names {
+                name_neighbours(subnet);
+            }
         }
+        self.name_peers(&mut sections);
         sections
     }
 
@@ -175,7 +187,7 @@ impl World {
         let Some(hello) = conn.hello.clone() else { return };
         let told = conn.told.take();
         let served = plans::served_vlans(self.region.content(), id);
-        let (told, update) = match told {
+        let (mut told, update) = match told {
             Some(mut told) if !whole => {
                 let tickets: Vec<_> =
                     marked.iter().map(|m| (*m, self.region.tickets.ticket(*m, id, &served))).collect();
@@ -192,9 +204,10 @@ impl World {
                 (told, Some(update))
             }
         };
+        let pages = self.pages(rack, whole, &mut told);
         let Some(conn) = self.region.conns.get_mut(&rack) else { return };
         conn.told = Some(told);
-        conn.updates.extend(update);
+        conn.updates.extend(update.into_iter().chain(pages));
         self.want_plan(rack);
     }
 
@@ -211,7 +224,9 @@ impl World {
         let Some(conn) = self.region.conns.get_mut(&rack).filter(|conn| conn.asking) else { return };
         conn.asking = false;
         if let Some(update) = conn.updates.pop_front() {
+            self.hold_copies(rack);
             self.say_to_rack(rack, ToRack::Plan(Box::new(update)));
+            self.send_copies(rack);
         }
         self.want_plan(rack);
     }

@@ -10,7 +10,7 @@ use actors::{
     subnet::{Subnet, SubnetEffect, SubnetEvent},
 };
 use schema::{
-    id::SystemId,
+    id::{RackId, SystemId},
     messages::{
         link::{Order, ToRack},
         machine::MachineEvent,
@@ -163,18 +163,11 @@ impl Kind for Rack {
                 w.gather_soon(rack);
             }
             RackEffect::HealthChanged => w.mark_sections(),
-            RackEffect::TellMachines { up } => {
-                let part = |m: &Machine| {
-                    let attempt =
-                        m.open_attempt().is_some_and(|a| a.bmc_racks.contains(id) || a.boot_racks.contains(id));
-                    attempt || m.errand.as_ref().is_some_and(|e| e.racks.contains(id))
-                };
-                let concerned: Vec<SystemId> =
-                    w.region.machines.iter().filter(|(_, m)| part(&m.core)).map(|(id, _)| *id).collect();
-                for machine in concerned {
-                    let event = MachineEvent::RackLink { rack: *id, up };
-                    tell::<Machine>(w, Who::Machine(machine), event, Tag::Nobody);
-                }
+            RackEffect::TellMachines { up } => w.tell_machines(*id, &MachineEvent::RackLink { rack: *id, up }),
+            RackEffect::TellBegan => w.tell_machines(*id, &MachineEvent::RackBegan { rack: *id }),
+            RackEffect::TellAilment => {
+                let ailment = w.region.racks.get(id).and_then(|hosted| hosted.core.ailment());
+                w.tell_machines(*id, &MachineEvent::RackAils { rack: *id, ailment });
             }
         }
     }
@@ -188,6 +181,21 @@ impl Kind for Rack {
     fn said(event: &RackEvent) -> (String, String) {
         let json = serde_json::to_string(event).unwrap_or_default();
         (label(&json), json)
+    }
+}
+
+impl World {
+    /// As `App::tell_machines`: the machines whose work that rack has a part in.
+    fn tell_machines(&mut self, rack: RackId, event: &MachineEvent) {
+        let part = |m: &Machine| {
+            let attempt = m.open_attempt().is_some_and(|a| a.bmc_racks.contains(&rack) || a.boot_racks.contains(&rack));
+            attempt || m.errand.as_ref().is_some_and(|e| e.racks.contains(&rack))
+        };
+        let concerned: Vec<SystemId> =
+            self.region.machines.iter().filter(|(_, m)| part(&m.core)).map(|(id, _)| *id).collect();
+        for machine in concerned {
+            tell::<Machine>(self, Who::Machine(machine), event.clone(), Tag::Nobody);
+        }
     }
 }
 
@@ -212,8 +220,18 @@ impl Kind for Subnet {
         }
     }
 
-    /// Rows went with the record; here each subnet has one rack, so that there is nobody to copy to.
-    fn perform(_: &mut World, _: &Who, _: SubnetEffect) {}
+    /// Rows went with the record.
+    fn perform(w: &mut World, who: &Who, effect: SubnetEffect) {
+        if let (Who::Subnet(id), SubnetEffect::Copy { leases, from }) = (who, effect) {
+            w.copy_leases(*id, &leases, from);
+        }
+    }
+
+    fn show(w: &mut World, _: &Who, _: &Verdict, tag: Tag) {
+        if let Tag::Leases(rack, link) = tag {
+            w.leases_kept(rack, link);
+        }
+    }
 
     fn said(event: &SubnetEvent) -> (String, String) {
         let json = serde_json::to_string(event).unwrap_or_default();
