@@ -21,6 +21,8 @@ use crate::{
 
 /// Routes with codes that are told apart; the others are counted together.
 const MOST: usize = 512;
+/// What clients send, by the names of a rack's counters.
+const DHCP_REQUESTS: [&str; 5] = ["discover", "request", "decline", "release", "inform"];
 
 /// How long API requests took, by route and status code.
 #[derive(Default)]
@@ -101,6 +103,26 @@ impl App {
         if let Some(server) = self.links.server.load_full() {
             for (rack, rtt) in server.round_trips() {
                 page.sample(&[("rack", rack.as_str())], rtt.as_secs_f64());
+            }
+        }
+        page.family("hostler_quic_streams");
+        if let Some(server) = self.links.server.load_full() {
+            for (rack, streams) in server.streams() {
+                page.sample(&[("rack", rack.as_str())], streams as f64);
+            }
+        }
+        page.family("hostler_dns_serial_lag");
+        for (rack, in_force) in self.links.names_in_force() {
+            let lag = self.names.version().saturating_sub(in_force);
+            page.sample(&[("rack", rack.as_str())], lag as f64);
+        }
+        page.family("hostler_dhcp_requests_total");
+        for rack in &racks {
+            let dhcp = self.services(*rack).into_iter().find(|status| status.service == "dhcp");
+            for (kind, count) in dhcp.into_iter().flat_map(|status| status.counters) {
+                if DHCP_REQUESTS.contains(&kind.as_str()) {
+                    page.sample(&[("rack", rack.as_str()), ("type", &kind)], count as f64);
+                }
             }
         }
         page.family("hostler_service_up");
