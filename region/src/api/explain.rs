@@ -22,6 +22,7 @@ use super::{
 /// GET `/inspect/v1/explain/<id>`.
 pub async fn show(Own(call): Own) -> OwnAnswer {
     call.user()?;
+    super::inspect::nothing_asked(&call)?;
     let id = super::machines::id(&call).map_err(|_| Fault::NotFound("There is no machine of that id.".into()))?;
     let (machine, clocks) = (call.house.state(id).await?, call.house.clocks_off().await);
     Ok(json(&with(&machine, &clocks, &call.house.app.links.foreign(), actors::clock::now())))

@@ -82,6 +82,11 @@ fn looked_inside(call: &Call) -> Result<&Caller, Fault> {
     Ok(caller)
 }
 
+/// Refuses parameters where none is taken.
+pub(super) fn nothing_asked(call: &Call) -> Result<(), Fault> {
+    asked(call, &[]).done()
+}
+
 /// One object: as it is, or with `as=ndjson` as a line.
 fn alone(lines: bool, value: &Value) -> HttpResponse {
     if lines { listed(true, Value::Null, vec![value.clone()]) } else { json(value) }

@@ -1,5 +1,13 @@
 //! Rack actors through the region: over the real link, from a rack's end that answers with a registry of its own.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
 use actors::{
     inspection,
     link::client::{ClientConfig, Event, LinkClient},
@@ -14,6 +22,25 @@ use serde_json::{Value, json};
 use super::{ids, stubborn, until};
 use crate::{api::Region, health::identity};
 
+/// Waits until the metrics have that line.
+async fn measured(r: &Region, line: &str) {
+    until_put(r, line, async || {}).await;
+}
+
+/// As [`measured`]; `again` is done before each look.
+async fn until_put(r: &Region, line: &str, again: impl AsyncFn()) {
+    let mut last = String::new();
+    for _ in 0..300 {
+        again().await;
+        last = r.get("/metrics").await.text;
+        if last.contains(line) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{line} is not in {last}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_racks_actors_are_seen_through_the_region() {
     let r = Region::start().await;
@@ -23,7 +50,8 @@ async fn a_racks_actors_are_seen_through_the_region() {
     let arbiter = Arbiter::start("rack").unwrap();
     let registry = Registry::default();
     let (actor, gate) = stubborn(&registry, &arbiter);
-    let speaking = client.clone();
+    let (speaking, plan) = (client.clone(), Arc::<AtomicU64>::default());
+    let heard = plan.clone();
     let task = tokio::spawn(async move {
         while let Some(event) = events.recv().await {
             match event {
@@ -39,6 +67,7 @@ async fn a_racks_actors_are_seen_through_the_region() {
                     };
                     speaking.send(0, &FromRack::Hello(hello), actors::core::TraceId(7)).await.ok();
                 }
+                Event::Message { message: ToRack::Plan(update), .. } => heard.store(update.generation.0, SeqCst),
                 Event::Message { trace, message: ToRack::Inspect { number, ask }, .. } => {
                     let (json, left_off) = inspection::answer(&registry, &ask);
                     speaking.send(0, &FromRack::Inspected { number, json, left_off }, trace).await.ok();
@@ -54,13 +83,56 @@ async fn a_racks_actors_are_seen_through_the_region() {
     assert_eq!(r.get(&one).await.json(200)["state"]["view"], json!({ "held": true }));
     r.get(&format!("/inspect/v1/actors/{rack}/stubborn/two")).await.is(404, "is awake on");
     assert_eq!(r.get(&format!("/inspect/v1/kinds?node={rack}")).await.json(200)["items"][0]["kind"], "stubborn");
+    // Its next messages are traced over the link.
+    let form = [("path", &*format!("{rack}/stubborn/one")), ("messages", "2"), ("payload", "redacted")];
+    let begun = r.call("POST", "/inspect/v1/traces", &form).await.json(201);
+    let place = begun["_links"]["messages"].as_str().unwrap().to_owned();
+    r.call("POST", "/inspect/v1/traces", &form).await.is(409, "are traced already");
+    let (messages, ()) = tokio::join!(r.get(&place), async {
+        ["First", "Second", "Third"].map(|event| actor.tell(event, actors::core::TraceId(5)).unwrap());
+    });
+    let lines: Vec<Value> = messages.text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert_eq!(
+        lines.iter().map(|line| line["payload"].as_str()).collect::<Vec<_>>(),
+        [Some("\"First\""), Some("\"Second\""), None],
+        "{}",
+        messages.text
+    );
+    assert!(lines[2]["end"].is_string());
+    assert_eq!(r.call("DELETE", &place, &[]).await.status.as_u16(), 204);
+    r.call("POST", "/inspect/v1/traces", &[("path", &*format!("{rack}/stubborn/two"))]).await.is(404, "is awake on");
+    // How much the link carries, each way; its streams; and how far the rack is behind with the names.
+    let flow = until(&r, "/inspect/v1/flow?window=300", |f| f["nodes"].as_array().is_some_and(|n| n.len() == 2)).await;
+    for (from, to) in [("region", rack.as_str()), (rack.as_str(), "region")] {
+        let one = flow["nodes"].as_array().unwrap().iter().find(|n| n["from"] == from && n["to"] == to);
+        assert!(one.is_some_and(|one| one["per_s"].as_f64().unwrap() > 0.0), "{flow}");
+    }
+    let lines = r.get("/inspect/v1/flow?window=300&as=ndjson").await.text;
+    assert!(lines.contains("\"between\":\"nodes\"") && lines.contains("\"between\":\"kinds\""), "{lines}");
+    measured(&r, &format!("hostler_quic_streams{{rack=\"{rack}\"}} 1\n")).await;
+    let lag = |n: u64| format!("hostler_dns_serial_lag{{rack=\"{rack}\"}} {n}\n");
+    let in_force = async || {
+        let generation = Generation(plan.load(SeqCst));
+        client.send(0, &FromRack::PlanInForce { generation }, actors::core::TraceId(7)).await.unwrap();
+    };
+    in_force().await;
+    measured(&r, &lag(0)).await;
+    r.call("POST", "dnsresources/", &[("fqdn", "fox.maas"), ("ip_addresses", "10.0.0.7")]).await.json(200);
+    measured(&r, &lag(1)).await;
+    until_put(&r, &lag(0), in_force).await;
     // A blocked actor of a rack is found, and its trace leads there.
     actor.tell("Block", actors::core::TraceId(77)).unwrap();
     let found = until(&r, "/inspect/v1/findings", |f| ids(f).contains(&"actor.blocked")).await;
     assert_eq!(found["items"][0]["subject"], format!("{rack}/stubborn/one"));
     assert_eq!(r.get(&one).await.json(200)["status"], "blocked");
+    // So is a flooded one, and what found no room there.
+    while actor.tell("More", actors::core::TraceId(78)).is_ok() {}
+    let flooded = until(&r, "/inspect/v1/findings?id=actor.flooded", |f| f["count"] == 1).await;
+    assert_eq!(flooded["items"][0]["subject"], format!("{rack}/stubborn/one"));
+    let letters = r.get(&format!("/inspect/v1/deadletters?node={rack}")).await.json(200);
+    assert_eq!((letters["matched"].as_u64(), letters["items"][0]["actor"].as_str()), (Some(1), Some("stubborn/one")), "{letters}");
     gate.open();
-    until(&r, &format!("{one}/messages"), |m| m["items"].as_array().is_some_and(|i| i.len() == 1)).await;
+    until(&r, &format!("{one}/messages"), |m| m["items"].as_array().is_some_and(|i| !i.is_empty())).await;
     let path = r.get(&format!("/inspect/v1/traces/{}", actors::core::TraceId(77))).await.json(200);
     assert_eq!(
         (path["items"][0]["node"].as_str(), path["items"][0]["actor"].as_str()),
