@@ -176,8 +176,14 @@ const FINDINGS: &[Column] = &[
     ("REMEDY", "/remedy"),
 ];
 
-const RESTARTS: &[Column] =
-    &[("AT", "/at"), ("NODE", "/node"), ("ACTOR", "/actor"), ("REASON", "/reason"), ("TIMES", "/count"), ("WHY", "/why")];
+const RESTARTS: &[Column] = &[
+    ("AT", "/at"),
+    ("NODE", "/node"),
+    ("ACTOR", "/actor"),
+    ("REASON", "/reason"),
+    ("TIMES", "/count"),
+    ("WHY", "/why"),
+];
 
 const LETTERS: &[Column] = &[
     ("AT", "/at"),

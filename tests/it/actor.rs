@@ -72,10 +72,14 @@ fn an_actors_messages_are_traced_as_they_come_and_a_bundle_is_written() {
         assert!(traces(&url, &key).is_empty(), "it is taken off when it was read");
     }
     h.run(&["actor", "trace", "machine/zzzzzz"]).fails(3, "is awake on region");
-    h.run(&["actor", "trace", &path, "--messages", "101"]).fails(2, "messages: \"101\" is not a whole number from 1 to 100");
+    h.run(&["actor", "trace", &path, "--messages", "101"])
+        .fails(2, "messages: \"101\" is not a whole number from 1 to 100");
     h.run(&["actor", "trace", &path, "--payload", "all"]).fails(2, "possible values: none, types, redacted");
     h.run(&["actor", "trace", &"0".repeat(32), "--messages", "1"]).fails(2, "is a trace id");
-    assert_eq!(h.run(&["actor", "list", "--parent", "region/machine", "--state", "New", "-o", "name"]).out, format!("{path}\n"));
+    assert_eq!(
+        h.run(&["actor", "list", "--parent", "region/machine", "--state", "New", "-o", "name"]).out,
+        format!("{path}\n")
+    );
     h.run(&["actor", "list", "--min-queue", "9999999"]).fails(2, "min_queue: \"9999999\" is not a whole number");
     assert_eq!(h.run(&["actor", "restarts", "-o", "json"]).json(), serde_json::json!([]));
     assert_eq!(h.run(&["actor", "deadletters", "--kind", "machine", "-o", "json"]).json(), serde_json::json!([]));

@@ -425,7 +425,10 @@ impl Inner {
             tokio::spawn(async move {
                 match timeout(answer, read_one::<BulkHeader>(&mut recv)).await {
                     Ok(Ok((_, header))) => {
-                        forward.send(Incoming::Bulk(BulkRequest { header, send, recv, answer, _open: open })).await.ok(); // It ended.
+                        forward
+                            .send(Incoming::Bulk(BulkRequest { header, send, recv, answer, _open: open }))
+                            .await
+                            .ok(); // It ended.
                     }
                     Ok(Err(e)) => tracing::debug!(error = %e, "a bulk stream without a header"),
                     Err(_) => tracing::debug!("a bulk stream whose header did not come"),

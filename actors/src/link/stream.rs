@@ -106,7 +106,10 @@ pub(super) fn channel<M>(total: usize) -> (Sender<M>, Writer) {
     let (queue, receiver) = mpsc::unbounded_channel();
     let total = total.clamp(1, u32::MAX as usize / 2);
     let budget = Arc::new(Semaphore::new(total));
-    (Sender { queue, budget: budget.clone(), total, message: PhantomData }, Writer { queue: receiver, budget, written: Arc::default() })
+    (
+        Sender { queue, budget: budget.clone(), total, message: PhantomData },
+        Writer { queue: receiver, budget, written: Arc::default() },
+    )
 }
 
 impl Writer {

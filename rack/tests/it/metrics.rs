@@ -34,6 +34,7 @@ async fn every_documented_name_is_served_and_machines_do_not_see_them() {
     let served: BTreeSet<_> = names(&said).into_iter().collect();
     let listed: BTreeSet<_> = FAMILIES.iter().filter(|f| f.by != "region").map(|f| f.name.to_owned()).collect();
     assert_eq!(served, listed);
+    assert!(said.contains("hostler_service_events_total{service=\"http\",event=\"bytes_kernel\"} 0\n"), "{said}");
     assert!(said.contains("hostler_service_up{rack=\"\",service=\"http\"} 1\n"), "{said}");
     for (request, status) in [
         ("GET / HTTP/1.1\r\n\r\n", "404"),

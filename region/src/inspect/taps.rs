@@ -194,7 +194,8 @@ impl App {
                 self.ask_rack::<Option<Held>>(rack, ask).await?.0
             }
         };
-        let forgotten = || Held { messages: Vec::new(), end: Some("it was taken off, or its node started anew".into()) };
+        let forgotten =
+            || Held { messages: Vec::new(), end: Some("it was taken off, or its node started anew".into()) };
         let held = held.unwrap_or_else(forgotten);
         if let Some(end) = &held.end {
             traced.end.store(Some(Arc::new(end.clone())));

@@ -204,4 +204,3 @@ fn keep(ring: &mut VecDeque<StepTrace>, step: StepTrace, most: usize) {
     }
     ring.push_back(step);
 }
-

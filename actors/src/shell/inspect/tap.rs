@@ -183,7 +183,8 @@ fn shape(debug: &str) -> String {
             out.push(first);
             rest = rest.get(1..).unwrap_or_default();
         } else {
-            let (word, next) = rest.split_at(rest.find(['"', '{', '}', '(', ')', '[', ']', ',', ' ']).unwrap_or(rest.len()));
+            let (word, next) =
+                rest.split_at(rest.find(['"', '{', '}', '(', ')', '[', ']', ',', ' ']).unwrap_or(rest.len()));
             let name = word.strip_suffix(':').unwrap_or(word);
             let named = name.len() < word.len() || next.starts_with('(') || next.starts_with(" {") || out.is_empty();
             out.push_str(if is_name(name) && named || name.is_empty() { name } else { "_" });

@@ -105,7 +105,9 @@ impl Candidate<'_> {
     pub(super) fn parent(&self) -> String {
         match self {
             Self::Own(probe, _) => format!("{REGION}/{}", probe.parent()),
-            Self::Of(node, row) => format!("{}/{}", node.id, if row.parent.is_empty() { &row.kind } else { &row.parent }),
+            Self::Of(node, row) => {
+                format!("{}/{}", node.id, if row.parent.is_empty() { &row.kind } else { &row.parent })
+            }
         }
     }
 

@@ -67,9 +67,11 @@ pub(super) async fn begin(Own(call): Own) -> OwnAnswer {
 fn fault(refused: Refused, rack: Option<RackId>, kind: &str, id: &str) -> Fault {
     let node = rack.map_or_else(|| REGION.to_owned(), |rack| rack.to_string());
     match refused {
-        Refused::Asleep => {
-            Fault::NotFound(format!("No actor {}/{} is awake on {node}; see /inspect/v1/actors.", short(kind), short(id)))
-        }
+        Refused::Asleep => Fault::NotFound(format!(
+            "No actor {}/{} is awake on {node}; see /inspect/v1/actors.",
+            short(kind),
+            short(id)
+        )),
         Refused::Taken(known) => {
             let read = known.map_or_else(|| "Wait for its end.".into(), |id| format!("Read /inspect/v1/traces/{id}."));
             Fault::conflict(format!("The messages of {node}/{kind}/{id} are traced already."), read)
@@ -105,7 +107,10 @@ fn find(call: &Call) -> Result<Arc<Traced>, Fault> {
 
 fn none(id: &str) -> Fault {
     let kept = tap::KEPT.as_secs() / 60;
-    Fault::NotFound(format!("There is no message trace \"{}\"; one can be read until {kept} min after its end.", short(id)))
+    Fault::NotFound(format!(
+        "There is no message trace \"{}\"; one can be read until {kept} min after its end.",
+        short(id)
+    ))
 }
 
 /// GET `/inspect/v1/traces/ID`: its messages, those that are held at once and the others as they come.

@@ -63,10 +63,13 @@ async fn gather(house: &House, bundle: &mut Bundle, actors: usize, lines: usize)
     let flow = json!({ "window_s": WINDOW.as_secs(), "kinds": whole::flows(house, WINDOW), "nodes": whole::between_nodes(house, WINDOW) });
     bundle.json("flow.json", &flow);
     let (restarts, silent) = losses::all_restarts(app).await;
-    bundle.left_out.extend(silent.iter().map(|rack| format!("restarts and dead letters of {rack}: it does not answer")));
+    bundle
+        .left_out
+        .extend(silent.iter().map(|rack| format!("restarts and dead letters of {rack}: it does not answer")));
     bundle.json("restarts.json", &restarts.into());
     bundle.json("deadletters.json", &losses::all_dead_letters(app).await.0.into());
-    let services = app.catalogue_content().racks.keys().map(|rack| json!({ "rack": rack, "services": app.services(*rack) }));
+    let services =
+        app.catalogue_content().racks.keys().map(|rack| json!({ "rack": rack, "services": app.services(*rack) }));
     bundle.json("services.json", &services.collect());
     let severities = findings.iter().map(|f| (f.subject.clone(), f.severity)).rev().collect();
     worst(house, &nodes, &severities, actors, bundle).await;
@@ -108,7 +111,9 @@ async fn worst(
                 let text = format!("{shown:#}\n");
                 bytes += text.len();
                 if bytes > ACTOR_BYTES {
-                    bundle.left_out.push(format!("actors after the first {at}: they hold more than {ACTOR_BYTES} bytes"));
+                    bundle
+                        .left_out
+                        .push(format!("actors after the first {at}: they hold more than {ACTOR_BYTES} bytes"));
                     return;
                 }
                 bundle.text(&format!("actors/{at:03}-{}.json", file_name(path)), &text);

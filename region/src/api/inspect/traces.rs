@@ -28,8 +28,15 @@ pub(super) async fn show(Own(call): Own) -> OwnAnswer {
     let mut asked = asked(&call, &["as"]);
     let lines = asked.lines();
     asked.done()?;
-    let wrong =
-        |why: String| Fault::field("trace", format!("\"{}\": {why}; copy it from a log line or a step, or that of a message trace from its POST.", short(text)));
+    let wrong = |why: String| {
+        Fault::field(
+            "trace",
+            format!(
+                "\"{}\": {why}; copy it from a log line or a step, or that of a message trace from its POST.",
+                short(text)
+            ),
+        )
+    };
     let trace: TraceId = text.parse().map_err(wrong)?;
     let app = &call.house.app;
     let mut steps = Steps::default();

@@ -10,10 +10,10 @@ use schema::{id::RackId, messages::link::InspectAsk};
 use serde_json::{Value, json};
 
 use super::{
-    asked,
+    alone, asked,
     asked::short,
     list::{Candidate, candidates},
-    alone, listed, listed_as, looked,
+    listed, listed_as, looked,
 };
 use crate::{
     api::{
@@ -251,7 +251,8 @@ pub(super) async fn flow(Own(call): Own) -> OwnAnswer {
 /// How many messages the links carry, each way. Racks do not talk to each other.
 pub(super) fn between_nodes(house: &House, window: Duration) -> Vec<Value> {
     let links = house.app.inspector.rates.links(&house.app.links, window);
-    let shown = |from: &str, to: &str, rate: f64| json!({ "from": from, "to": to, "per_s": (rate * 10.0).round() / 10.0 });
+    let shown =
+        |from: &str, to: &str, rate: f64| json!({ "from": from, "to": to, "per_s": (rate * 10.0).round() / 10.0 });
     let both = |(rack, (sent, received)): (RackId, (f64, f64))| {
         [shown(REGION, rack.as_str(), sent), shown(rack.as_str(), REGION, received)]
     };

@@ -35,7 +35,10 @@ async fn messages_without_room_and_actors_that_did_not_go_on_are_listed() {
     let restarts = until(&r, "/inspect/v1/restarts", |s| s["matched"] == 2).await;
     let reasons: Vec<_> = restarts["items"].as_array().unwrap().iter().map(|i| i["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["quarantined", "panicked"], "{restarts}");
-    assert_eq!((restarts["items"][1]["count"].as_u64(), restarts["items"][1]["why"].as_str()), (Some(3), Some("told to")));
+    assert_eq!(
+        (restarts["items"][1]["count"].as_u64(), restarts["items"][1]["why"].as_str()),
+        (Some(3), Some("told to"))
+    );
     // An actor that another process overtook, or that is to be loaded anew.
     let fox = r.machine("fox", "52:54:00:77:00:01").await;
     let id = fox["system_id"].as_str().unwrap();

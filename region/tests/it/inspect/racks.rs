@@ -130,7 +130,11 @@ async fn a_racks_actors_are_seen_through_the_region() {
     let flooded = until(&r, "/inspect/v1/findings?id=actor.flooded", |f| f["count"] == 1).await;
     assert_eq!(flooded["items"][0]["subject"], format!("{rack}/stubborn/one"));
     let letters = r.get(&format!("/inspect/v1/deadletters?node={rack}")).await.json(200);
-    assert_eq!((letters["matched"].as_u64(), letters["items"][0]["actor"].as_str()), (Some(1), Some("stubborn/one")), "{letters}");
+    assert_eq!(
+        (letters["matched"].as_u64(), letters["items"][0]["actor"].as_str()),
+        (Some(1), Some("stubborn/one")),
+        "{letters}"
+    );
     gate.open();
     until(&r, &format!("{one}/messages"), |m| m["items"].as_array().is_some_and(|i| !i.is_empty())).await;
     let path = r.get(&format!("/inspect/v1/traces/{}", actors::core::TraceId(77))).await.json(200);

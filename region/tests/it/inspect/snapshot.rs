@@ -12,7 +12,10 @@ use crate::api::Region;
 pub(super) async fn bundle(r: &Region, query: &str) -> BTreeMap<String, String> {
     let path = format!("/inspect/v1/snapshot{query}");
     let answer = r.request("POST", &path).header("authorization", r.key.header()).send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.headers()["content-type"].to_str().unwrap()), (200, "application/x-tar"));
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["content-type"].to_str().unwrap()),
+        (200, "application/x-tar")
+    );
     let name = answer.headers()["content-disposition"].to_str().unwrap().to_owned();
     assert!(name.starts_with("attachment; filename=\"hostler-debug-") && name.ends_with("Z.tar\""), "{name}");
     let bytes = answer.bytes().await.unwrap();
@@ -39,8 +42,8 @@ async fn a_bundle_holds_the_whole_and_the_worst_actors_first() {
     actor.tell("Block", TraceId(7)).unwrap();
     until(&r, "/inspect/v1/findings?id=actor.blocked", |f| f["count"] == 1).await;
     let parts = bundle(&r, "").await;
-    for name in
-        ["summary", "tree", "findings", "kinds", "flow", "restarts", "deadletters", "services", "manifest"].map(|n| format!("{n}.json"))
+    for name in ["summary", "tree", "findings", "kinds", "flow", "restarts", "deadletters", "services", "manifest"]
+        .map(|n| format!("{n}.json"))
     {
         serde_json::from_str::<Value>(parts.get(&name).unwrap_or_else(|| panic!("{name} is missing"))).unwrap();
     }
@@ -48,10 +51,17 @@ async fn a_bundle_holds_the_whole_and_the_worst_actors_first() {
     assert_eq!((actors.len(), actors[0].as_str()), (5, "actors/000-region-stubborn-one.json"), "{actors:?}");
     let worst: Value = serde_json::from_str(&parts[actors[0]]).unwrap();
     assert_eq!((worst["status"].as_str(), worst["busy"]["since"].is_string()), (Some("blocked"), true), "{worst}");
-    assert!(parts["region.toml"].contains("url = \"sqlite:[secret]\"") && parts["metrics.txt"].contains("hostler_build_info"));
+    assert!(
+        parts["region.toml"].contains("url = \"sqlite:[secret]\"")
+            && parts["metrics.txt"].contains("hostler_build_info")
+    );
     let manifest: Value = serde_json::from_str(&parts["manifest.json"]).unwrap();
-    let named: Vec<_> = manifest["parts"].as_array().unwrap().iter().map(|part| part["name"].as_str().unwrap()).collect();
-    assert!(parts.keys().filter(|name| *name != "manifest.json").all(|name| named.contains(&name.as_str())), "{manifest}");
+    let named: Vec<_> =
+        manifest["parts"].as_array().unwrap().iter().map(|part| part["name"].as_str().unwrap()).collect();
+    assert!(
+        parts.keys().filter(|name| *name != "manifest.json").all(|name| named.contains(&name.as_str())),
+        "{manifest}"
+    );
     assert_eq!(manifest["by"], "admin");
     let small = bundle(&r, "?actors=1&lines=0").await;
     assert_eq!((small.keys().filter(|name| name.starts_with("actors/")).count(), small["log.txt"].as_str()), (1, ""));

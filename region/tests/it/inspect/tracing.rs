@@ -38,7 +38,8 @@ async fn the_next_messages_of_an_actor_come_as_they_are_handled() {
     let answer = r.request("GET", &place).header("authorization", r.key.header()).send().await.unwrap();
     let mut stream = answer.bytes_stream();
     r.call("POST", &format!("machines/{id}/?op=mark_broken"), &[("comment", "smoke came out")]).await.json(200);
-    let first = tokio::time::timeout(Duration::from_secs(60), stream.next()).await.expect("nothing comes").unwrap().unwrap();
+    let first =
+        tokio::time::timeout(Duration::from_secs(60), stream.next()).await.expect("nothing comes").unwrap().unwrap();
     let first: Value = serde_json::from_slice(&first).expect("a message before the next one happens");
     assert_eq!(
         (first["event"].as_str(), first["sender"].as_str(), first["verdict"].as_str(), first["to"].as_str()),
@@ -60,7 +61,11 @@ async fn the_next_messages_of_an_actor_come_as_they_are_handled() {
     assert_eq!(held["items"][0]["event"], "MarkFixed");
     let events = r.get(&format!("{place}?as=sse")).await;
     assert_eq!(events.kind, "text/event-stream");
-    assert!(events.text.starts_with("id: 1\nevent: message\ndata: {") && events.text.contains("\nevent: end\n"), "{}", events.text);
+    assert!(
+        events.text.starts_with("id: 1\nevent: message\ndata: {") && events.text.contains("\nevent: end\n"),
+        "{}",
+        events.text
+    );
     assert_eq!(r.call("DELETE", &place, &[]).await.status.as_u16(), 204);
     r.get(&place).await.is(404, "There is no message trace");
     r.call("DELETE", &place, &[]).await.is(404, "There is no message trace");
@@ -100,7 +105,10 @@ async fn a_blocked_actor_can_be_traced_and_its_time_ends_a_trace() {
     super::until(&r, "/inspect/v1/actors/stubborn/one", |a| a["busy"].is_object()).await;
     let place = begun(&r, &[("path", "stubborn/one"), ("seconds", "60"), ("messages", "3")]).await;
     let held = r.get(&format!("{place}?as=json")).await.json(200);
-    assert_eq!((held["runs"].as_bool(), held["end"].is_null(), held["items"].as_array().unwrap().len()), (Some(true), true, 0));
+    assert_eq!(
+        (held["runs"].as_bool(), held["end"].is_null(), held["items"].as_array().unwrap().len()),
+        (Some(true), true, 0)
+    );
     begin(&r, &[("path", "stubborn/one")]).await.is(409, &format!("Read {place}."));
     actor.tell("More", TraceId(8)).unwrap();
     actor.tell("More", TraceId(9)).unwrap();
@@ -131,11 +139,20 @@ async fn four_traces_run_at_once_and_administrators_begin_them() {
     full.is(503, "4 message traces run already");
     full.is(503, places[0].rsplit('/').next().unwrap());
     let listed = r.get("/inspect/v1/traces").await.json(200);
-    assert_eq!((listed["items"].as_array().unwrap().len(), listed["items"][0]["by"].as_str()), (4, Some("admin")), "{listed}");
+    assert_eq!(
+        (listed["items"].as_array().unwrap().len(), listed["items"][0]["by"].as_str()),
+        (4, Some("admin")),
+        "{listed}"
+    );
     assert_eq!(r.call("DELETE", &places[1], &[]).await.status.as_u16(), 204);
     begun(&r, &[("path", &paths[4])]).await;
     let bob = r.user("bob").await;
-    for (method, path) in [("POST", "/inspect/v1/traces"), ("GET", "/inspect/v1/traces"), ("DELETE", places[0].as_str()), ("GET", &places[0])] {
+    for (method, path) in [
+        ("POST", "/inspect/v1/traces"),
+        ("GET", "/inspect/v1/traces"),
+        ("DELETE", places[0].as_str()),
+        ("GET", &places[0]),
+    ] {
         r.send(r.request(method, path), Some(&bob)).await.is(403, "administrator");
         r.send(r.request(method, path), None).await.is(401, "API key");
     }
