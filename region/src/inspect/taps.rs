@@ -107,8 +107,10 @@ impl Taps {
         let ended = if all.len() < tap::TAPS {
             None
         } else {
-            let ended = all.iter().position(|one| !one.runs());
-            Some(all.remove(ended.ok_or_else(|| Refused::Full(all.iter().map(|one| one.id.clone()).collect()))?))
+            let Some(ended) = all.iter().position(|one| !one.runs()) else {
+                return Err(Refused::Full(all.iter().map(|one| one.id.clone()).collect()));
+            };
+            Some(all.remove(ended))
         };
         all.push(new.clone());
         Ok(ended)
@@ -206,7 +208,9 @@ impl App {
     /// Resolves when it may be worth asking for more than `after` messages, and after `most` in any case.
     pub async fn more_messages(&self, traced: &Traced, after: usize, most: Duration) {
         match self.registry.tapped(traced.number).filter(|_| traced.rack.is_none()) {
-            Some(tap) => drop(tokio::time::timeout(most, tap.more_than(after)).await),
+            Some(tap) => {
+                tokio::time::timeout(most, tap.more_than(after)).await.ok(); // Then it is not worth it yet.
+            }
             None => tokio::time::sleep(AGAIN.min(most)).await,
         }
     }
@@ -221,7 +225,9 @@ impl App {
 
     async fn untap(&self, traced: &Traced) {
         match traced.rack {
-            None => drop(self.registry.untap(traced.number)),
+            None => {
+                self.registry.untap(traced.number);
+            }
             // A rack that does not hear it ends the trace by its time.
             Some(rack) => drop(self.ask_rack::<bool>(rack, InspectAsk::Untap { number: traced.number }).await),
         }

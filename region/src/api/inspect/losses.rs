@@ -1,12 +1,16 @@
 //! GET `/inspect/v1/restarts` and `/deadletters`: what did not go on as it was, and what found no room, on all nodes; the newest first.
 
+use actix_web::HttpResponse;
 use actors::{inspection, rack::LinkState};
 use schema::{id::RackId, messages::link::InspectAsk};
 use serde_json::{Value, json};
 
 use super::{asked, listed, looked};
 use crate::{
-    api::call::{Call, Own, OwnAnswer},
+    api::{
+        call::{Call, Own, OwnAnswer},
+        fault::Fault,
+    },
     app::App,
     inspect::REGION,
 };
@@ -17,13 +21,15 @@ const MOST: u64 = 1_000;
 /// Actors that were loaded anew, panicked, were quarantined or released; services of racks that died and were started again.
 pub(super) async fn restarts(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
-    answer(&call, &all_restarts(&call.house.app).await)
+    let wanted = Wanted::read(&call)?;
+    Ok(wanted.of(all_restarts(&call.house.app).await))
 }
 
 /// Messages that found their mailbox full.
 pub(super) async fn dead_letters(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
-    answer(&call, &all_dead_letters(&call.house.app).await)
+    let wanted = Wanted::read(&call)?;
+    Ok(wanted.of(all_dead_letters(&call.house.app).await))
 }
 
 /// What was found, the newest first, and the nodes that did not say.
@@ -51,7 +57,8 @@ pub(super) async fn all_dead_letters(app: &App) -> Found {
 }
 
 fn sort(found: &mut [Value]) {
-    // RFC 3339 in UTC: the texts' order is that of the times.
+    // RFC 3339 in UTC: the texts' order is that of the times. Of the same millisecond, what was found later is later.
+    found.reverse();
     found.sort_by(|a, b| b["at"].as_str().cmp(&a["at"].as_str()));
 }
 
@@ -85,21 +92,36 @@ async fn gather(app: &App, own: Vec<Value>, ask: InspectAsk) -> Found {
     (found, silent)
 }
 
-fn answer(call: &Call, (found, silent): &Found) -> OwnAnswer {
-    let mut asked = asked(call, &["node", "kind", "limit", "as"]);
-    let racks = call.house.app.catalogue_content();
-    let known = |name: &str| name == REGION || name.parse::<RackId>().is_ok_and(|id| racks.racks.contains_key(&id));
-    let bound = "is no node; use region, or the system id of a rack";
-    let node = asked.checked("node", bound, |name| known(name).then(|| name.to_owned()));
-    let kind = asked.text("kind");
-    let limit = asked.number("limit", 1, MOST).unwrap_or(100) as usize;
-    let lines = asked.lines();
-    asked.done()?;
-    let of_kind = |one: &Value, kind: &str| one["actor"].as_str().and_then(|a| a.split('/').next()) == Some(kind);
-    let wanted = |one: &&Value| {
-        node.as_ref().is_none_or(|node| one["node"] == **node) && kind.is_none_or(|kind| of_kind(one, kind))
-    };
-    let matched: Vec<_> = found.iter().filter(wanted).collect();
-    let head = json!({ "matched": matched.len(), "nodes_without_answer": silent });
-    Ok(listed(lines, head, matched.into_iter().take(limit).cloned().collect()))
+/// What is asked for.
+struct Wanted {
+    node: Option<String>,
+    kind: Option<String>,
+    limit: usize,
+    lines: bool,
+}
+
+impl Wanted {
+    fn read(call: &Call) -> Result<Self, Fault> {
+        let mut asked = asked(call, &["node", "kind", "limit", "as"]);
+        let racks = call.house.app.catalogue_content();
+        let known = |name: &str| name == REGION || name.parse::<RackId>().is_ok_and(|id| racks.racks.contains_key(&id));
+        let bound = "is no node; use region, or the system id of a rack";
+        let node = asked.checked("node", bound, |name| known(name).then(|| name.to_owned()));
+        let kind = asked.text("kind").map(str::to_owned);
+        let limit = asked.number("limit", 1, MOST).unwrap_or(100) as usize;
+        let lines = asked.lines();
+        asked.done()?;
+        Ok(Self { node, kind, limit, lines })
+    }
+
+    fn of(&self, (mut found, silent): Found) -> HttpResponse {
+        let kind_of = |one: &Value| one["actor"].as_str().and_then(|a| a.split('/').next()).map(str::to_owned);
+        found.retain(|one| {
+            let there = self.node.as_ref().is_none_or(|node| one["node"] == **node);
+            there && (self.kind.is_none() || kind_of(one) == self.kind)
+        });
+        let head = json!({ "matched": found.len(), "nodes_without_answer": silent });
+        found.truncate(self.limit);
+        listed(self.lines, head, found)
+    }
 }

@@ -68,8 +68,8 @@ async fn gather(house: &House, bundle: &mut Bundle, actors: usize, lines: usize)
         .extend(silent.iter().map(|rack| format!("restarts and dead letters of {rack}: it does not answer")));
     bundle.json("restarts.json", &restarts.into());
     bundle.json("deadletters.json", &losses::all_dead_letters(app).await.0.into());
-    let services =
-        app.catalogue_content().racks.keys().map(|rack| json!({ "rack": rack, "services": app.services(*rack) }));
+    let known = app.catalogue_content();
+    let services = known.racks.keys().map(|rack| json!({ "rack": rack, "services": app.services(*rack) }));
     bundle.json("services.json", &services.collect());
     let severities = findings.iter().map(|f| (f.subject.clone(), f.severity)).rev().collect();
     worst(house, &nodes, &severities, actors, bundle).await;

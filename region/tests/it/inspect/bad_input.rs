@@ -114,11 +114,11 @@ async fn taken(r: &Region, method: &str, path: &str) -> Vec<String> {
 async fn every_parameter_that_is_taken_has_its_wrong_value_here() {
     let r = Region::start().await;
     let path = |asked: &str| asked.split('?').next().unwrap().to_owned();
-    let fields = |asked: &str| CASES.iter().filter(move |(case, ..)| path(case) == asked).map(|(_, field, ..)| *field);
+    let tried = |one: &str, name: &str| CASES.iter().any(|(case, field, ..)| path(case) == one && *field == name);
     let asked: BTreeSet<_> = CASES.iter().map(|(case, ..)| path(case)).filter(|p| p != "traces/xyz").collect();
     for one in &asked {
         for name in taken(&r, "GET", one).await {
-            assert!(fields(one).any(|field| field == name), "{one}: nothing is tried with {name}");
+            assert!(tried(one, &name), "{one}: nothing is tried with {name}");
         }
     }
     for one in ["traces", "snapshot"] {

@@ -115,11 +115,17 @@ async fn a_racks_actors_are_seen_through_the_region() {
         let generation = Generation(plan.load(SeqCst));
         client.send(0, &FromRack::PlanInForce { generation }, actors::core::TraceId(7)).await.unwrap();
     };
-    in_force().await;
-    measured(&r, &lag(0)).await;
+    until_put(&r, &lag(0), &in_force).await;
     r.call("POST", "dnsresources/", &[("fqdn", "fox.maas"), ("ip_addresses", "10.0.0.7")]).await.json(200);
-    measured(&r, &lag(1)).await;
-    until_put(&r, &lag(0), in_force).await;
+    let behind = async || !r.get("/metrics").await.text.contains(&lag(0));
+    for _ in 0..300 {
+        if behind().await {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(behind().await, "a name changed, and the rack has not said that it has it");
+    until_put(&r, &lag(0), &in_force).await;
     // A blocked actor of a rack is found, and its trace leads there.
     actor.tell("Block", actors::core::TraceId(77)).unwrap();
     let found = until(&r, "/inspect/v1/findings", |f| ids(f).contains(&"actor.blocked")).await;
