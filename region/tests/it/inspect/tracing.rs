@@ -49,7 +49,8 @@ async fn the_next_messages_of_an_actor_come_as_they_are_handled() {
     assert!(first["payload"].as_str().unwrap().contains("smoke came out") && first["payload_whole"] == true, "{first}");
     assert!(first["wait_us"].is_u64() && first["handle_us"].is_u64() && first["trace"].is_string());
     let whole = lines(&r, &place);
-    let (whole, said) = tokio::join!(whole, r.call("POST", &format!("machines/{id}/?op=mark_fixed"), &[]));
+    let fixing = format!("machines/{id}/?op=mark_fixed");
+    let (whole, said) = tokio::join!(whole, r.call("POST", &fixing, &[]));
     said.json(200);
     assert_eq!(whole.iter().filter_map(|m| m["event"].as_str()).collect::<Vec<_>>(), ["MarkBroken", "MarkFixed"]);
     assert_eq!((whole[0].clone(), whole[2]["messages"].as_u64(), whole.len()), (first, Some(2), 3));
