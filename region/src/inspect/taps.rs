@@ -147,6 +147,7 @@ impl App {
             until: begun + Duration::from_secs(wanted.seconds.into()),
             end: ArcSwapOption::empty(),
         });
+        self.settle_traces().await;
         if let Some(old) = self.inspector.taps.reserve(&traced)? {
             self.untap(&old).await;
         }
@@ -173,6 +174,13 @@ impl App {
             TapRefusal::Taken => Refused::Taken(None),
             TapRefusal::Full => Refused::Full(Vec::new()),
         })
+    }
+
+    /// Those that ended without a reader are known as such after this.
+    pub async fn settle_traces(&self) {
+        let all = self.message_traces();
+        let asking = all.iter().filter(|one| one.runs()).map(|one| self.traced_messages(one, tap::MESSAGES as usize));
+        futures_util::future::join_all(asking).await;
     }
 
     /// Message traces that run or can still be read.

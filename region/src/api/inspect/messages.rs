@@ -95,6 +95,7 @@ pub(super) async fn list(Own(call): Own) -> OwnAnswer {
     let mut asked = asked(&call, &["as"]);
     let lines = asked.lines();
     asked.done()?;
+    call.house.app.settle_traces().await;
     let items: Vec<_> = call.house.app.message_traces().iter().map(|traced| traced.shown()).collect();
     Ok(listed(lines, json!({ "most": tap::TAPS }), items))
 }

@@ -116,7 +116,9 @@ async fn a_racks_actors_are_seen_through_the_region() {
         client.send(0, &FromRack::PlanInForce { generation }, actors::core::TraceId(7)).await.unwrap();
     };
     until_put(&r, &lag(0), &in_force).await;
-    r.call("POST", "dnsresources/", &[("fqdn", "fox.maas"), ("ip_addresses", "10.0.0.7")]).await.json(200);
+    r.call("POST", "dnsresources/", &[("name", "www"), ("domain", "maas"), ("ip_addresses", "10.77.0.80")])
+        .await
+        .json(200);
     let behind = async || !r.get("/metrics").await.text.contains(&lag(0));
     for _ in 0..300 {
         if behind().await {
@@ -128,7 +130,7 @@ async fn a_racks_actors_are_seen_through_the_region() {
     until_put(&r, &lag(0), &in_force).await;
     // A blocked actor of a rack is found, and its trace leads there.
     actor.tell("Block", actors::core::TraceId(77)).unwrap();
-    let found = until(&r, "/inspect/v1/findings", |f| ids(f).contains(&"actor.blocked")).await;
+    let found = until(&r, "/inspect/v1/findings?id=actor.blocked", |f| f["count"] == 1).await;
     assert_eq!(found["items"][0]["subject"], format!("{rack}/stubborn/one"));
     assert_eq!(r.get(&one).await.json(200)["status"], "blocked");
     // So is a flooded one, and what found no room there.
