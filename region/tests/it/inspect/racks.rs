@@ -16,6 +16,7 @@ use actors::{
 use schema::{
     id::Generation,
     messages::link::{FromRack, Hello, ToRack},
+    service::{Health, ServiceStatus},
 };
 use serde_json::{Value, json};
 
@@ -110,6 +111,31 @@ async fn a_racks_actors_are_seen_through_the_region() {
     let lines = r.get("/inspect/v1/flow?window=300&as=ndjson").await.text;
     assert!(lines.contains("\"between\":\"nodes\"") && lines.contains("\"between\":\"kinds\""), "{lines}");
     measured(&r, &format!("hostler_quic_streams{{rack=\"{rack}\"}} 1\n")).await;
+    // What it says of its services is measured, and how often one died is listed.
+    let status = |service: &str, counters: &[(&str, u64)]| ServiceStatus {
+        service: service.into(),
+        health: Health::Running,
+        since: actors::clock::now(),
+        addresses: Vec::new(),
+        counters: counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+        last_error: None,
+        restarts: u32::from(service == "tftp") * 3,
+    };
+    let services = vec![
+        status("dhcp", &[("discover", 3), ("offer", 2)]),
+        status("tftp", &[("bytes", 10)]),
+        status("http", &[("connections", 1), ("bytes_kernel", 20)]),
+    ];
+    client.send(0, &FromRack::Services(services), actors::core::TraceId(7)).await.unwrap();
+    measured(&r, &format!("hostler_dhcp_requests_total{{rack=\"{rack}\",type=\"discover\"}} 3\n")).await;
+    measured(&r, &format!("hostler_tftp_bytes_total{{rack=\"{rack}\"}} 10\n")).await;
+    measured(&r, &format!("hostler_http_boot_bytes_total{{rack=\"{rack}\",kind=\"kernel\"}} 20\n")).await;
+    assert!(!r.get("/metrics").await.text.contains("type=\"offer\""), "an answer is no request");
+    let died = r.get(&format!("/inspect/v1/restarts?node={rack}&kind=service")).await.json(200);
+    assert_eq!(
+        (died["items"][0]["actor"].as_str(), died["items"][0]["count"].as_u64()),
+        (Some("service/tftp"), Some(3))
+    );
     let lag = |n: u64| format!("hostler_dns_serial_lag{{rack=\"{rack}\"}} {n}\n");
     let in_force = async || {
         let generation = Generation(plan.load(SeqCst));
