@@ -383,9 +383,7 @@ impl Probe {
     /// A message found the mailbox full.
     pub(super) fn refused(&self, event: Arc<str>, trace: TraceId) {
         self.refused.fetch_add(1, Relaxed);
-        let (at, kind, id, sender) = (clock::now(), self.kind(), self.id.clone(), Source::present());
-        let why = format!("the mailbox is full ({} wait)", self.depth());
-        self.tally.lost(DeadLetter { first: at, at, kind, id, event, sender, trace, why, count: 1 });
+        self.tally.lost(&self.id, event, trace, self.depth());
     }
 
     pub(super) fn panicked(&self) {

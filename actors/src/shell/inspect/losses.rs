@@ -58,11 +58,21 @@ impl Losses {
         }
     }
 
-    pub(super) fn letter(&mut self, new: DeadLetter) {
-        let same = |old: &&mut DeadLetter| (&old.id, &old.event, &old.sender) == (&new.id, &new.event, &new.sender);
+    /// One more message found no room. What a flood repeats costs no more than a count.
+    pub(super) fn letter(
+        &mut self,
+        (kind, id): (&'static str, &str),
+        (event, sender, trace): (Arc<str>, Source, TraceId),
+        at: Timestamp,
+        depth: usize,
+    ) {
+        let same = |old: &&mut DeadLetter| old.id == id && old.event == event && old.sender == sender;
         match self.letters.back_mut().filter(same) {
-            Some(old) => (old.at, old.trace, old.count) = (new.at, new.trace, old.count + 1),
-            None => keep(&mut self.letters, new),
+            Some(old) => (old.at, old.trace, old.count) = (at, trace, old.count + 1),
+            None => {
+                let (id, why) = (id.to_owned(), format!("the mailbox is full ({depth} wait)"));
+                keep(&mut self.letters, DeadLetter { first: at, at, kind, id, event, sender, trace, why, count: 1 });
+            }
         }
     }
 

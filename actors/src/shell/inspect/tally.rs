@@ -11,7 +11,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::losses::{DeadLetter, Losses, Restart};
+use super::{
+    Source,
+    losses::{DeadLetter, Losses, Restart},
+};
+use crate::{clock, core::TraceId};
 
 /// Buckets of a histogram. The first holds what took less than 4 µs, each other one twice the span of the one before; the last has no end.
 pub const BUCKETS: usize = 20;
@@ -219,9 +223,11 @@ impl KindTally {
         self.losses().restart(restart);
     }
 
-    pub(super) fn lost(&self, letter: DeadLetter) {
+    /// A message to that actor found no room.
+    pub(super) fn lost(&self, id: &str, event: Arc<str>, trace: TraceId, depth: usize) {
         self.undelivered.fetch_add(1, Relaxed);
-        self.losses().letter(letter);
+        let (sender, now) = (Source::present(), clock::now());
+        self.losses().letter((self.kind, id), (event, sender, trace), now, depth);
     }
 
     /// The last actors that did not go on as they were, oldest first.
