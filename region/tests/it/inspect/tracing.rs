@@ -157,6 +157,8 @@ async fn four_traces_run_at_once_and_administrators_begin_them() {
         r.send(r.request(method, path), Some(&bob)).await.is(403, "administrator");
         r.send(r.request(method, path), None).await.is(401, "API key");
     }
+    // Where there is room, an actor that sleeps is named.
+    assert_eq!(r.call("DELETE", &places[2], &[]).await.status.as_u16(), 204);
     begin(&r, &[("path", "machine/zzzzzz")]).await.is(404, "is awake on region");
     r.stop().await;
 }
