@@ -13,6 +13,8 @@ async fn messages_without_room_and_actors_that_did_not_go_on_are_listed() {
     let arbiter = Arbiter::start("stubborn").unwrap();
     let (actor, gate) = stubborn(&r.app().registry, &arbiter);
     actor.tell("Block", TraceId(7)).unwrap();
+    // An actor that has not begun yet has room for sixteen only, and calls itself gone beyond that.
+    until(&r, "/inspect/v1/actors/stubborn/one", |a| a["busy"].is_object()).await;
     while actor.tell("More", TraceId(8)).is_ok() {}
     assert!(actor.tell("More", TraceId(9)).is_err());
     let letters = r.get("/inspect/v1/deadletters?kind=stubborn").await.json(200);
