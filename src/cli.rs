@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod actor;
 pub mod client;
+pub mod debug;
 pub mod doctor;
 pub mod failure;
 pub mod image;
@@ -18,6 +19,7 @@ pub mod script;
 pub mod seeds;
 pub mod setting;
 pub mod subnet;
+pub mod trace;
 pub mod yaml;
 pub mod yard;
 
@@ -89,6 +91,9 @@ pub enum Command {
     /// Actors of the region and its racks: what each is at, what waits, what deserves a look
     #[command(subcommand)]
     Actor(actor::Command),
+    /// What helps to find a fault
+    #[command(subcommand)]
+    Debug(debug::Command),
     /// Subnets and their ranges
     #[command(subcommand)]
     Subnet(subnet::Command),
@@ -135,6 +140,7 @@ fn operate(global: &Global, command: Command) -> Result<(), Failure> {
             Command::Machine(command) => machine::run(global, &Client::new(global)?, command).await,
             Command::Explain { machine } => report::explain(global, &Client::new(global)?, &machine).await,
             Command::Actor(command) => actor::run(global, &Client::new(global)?, command).await,
+            Command::Debug(command) => debug::run(global, &Client::new(global)?, command).await,
             Command::Subnet(command) => subnet::run(global, &Client::new(global)?, command).await,
             Command::Image(command) => image::run(global, command).await,
             Command::Script(command) => script::run(global, &Client::new(global)?, command).await,

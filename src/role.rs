@@ -27,12 +27,13 @@ pub fn log_from(filter: &str, terminal: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOSTLER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(filter));
     // Colours would let a packet's text steer a terminal.
+    // The last lines are kept for debug bundles.
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || {
         let mut stderr = std::io::stderr();
         if terminal {
             std::io::Write::write_all(&mut stderr, CLEAR.as_bytes()).ok(); // A log that is lost is no reason to stop.
         }
-        stderr
+        actors::tail::Kept(stderr)
     });
     subscriber.try_init().ok(); // Fails only when a logger is installed already.
 }

@@ -16,6 +16,8 @@ use sha2::Digest;
 pub trait Core: Clone + Send + Sync + 'static {
     /// The actor's kind in the journal, the inspector and the logs: "machine", "rack", "subnet", …
     const KIND: &'static str;
+    /// KIND/ID of the actor above it on its node, which it ends with; empty where there is none.
+    const PARENT: &'static str = "";
     type Id: Clone + Eq + Hash + fmt::Display + Send + Sync + 'static;
     type Event: Clone + fmt::Debug + Send + Sync + 'static;
     type Effect: Clone + fmt::Debug + Send + Sync + 'static;

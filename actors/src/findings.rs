@@ -158,6 +158,7 @@ mod tests {
         Row {
             kind: "machine".into(),
             id: "aaaaaa".into(),
+            parent: "machine".into(),
             state: "New".into(),
             wait: None,
             gauge: Gauge { capacity: 256, ..gauge },

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Instant};
 
 use schema::{messages::link::InspectAsk, time::Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     core::TraceId,
     shell::{
         Registry, Row, StepTrace,
-        inspect::{KindTally, Probe, RING, Short, Spread},
+        inspect::{DeadLetter, KindTally, Probe, RING, Restart, Short, Spread, Tap, Tapped, Wanted},
     },
 };
 
@@ -34,6 +34,18 @@ pub fn answer(registry: &Registry, ask: &InspectAsk) -> (String, u32) {
         }
         InspectAsk::Kinds => (Value::Array(kinds(registry)).to_string(), 0),
         InspectAsk::Trace { trace } => bounded(traced(registry, TraceId(*trace))),
+        InspectAsk::Restarts => bounded(restarts(registry)),
+        InspectAsk::DeadLetters => bounded(dead_letters(registry)),
+        InspectAsk::Tap { number, kind, id, messages, seconds, payload } => {
+            let wanted = Wanted { messages: *messages, seconds: *seconds, payload: *payload };
+            let begun = registry.tap(*number, kind, id, wanted).map(|_| ());
+            (serde_json::to_string(&begun).unwrap_or_default(), 0)
+        }
+        InspectAsk::Tapped { number, after } => {
+            let held = registry.tapped(*number).map(|tap| tapped(&tap, *after as usize));
+            (serde_json::to_string(&held).unwrap_or_default(), 0)
+        }
+        InspectAsk::Untap { number } => (registry.untap(*number).to_string(), 0),
     }
 }
 
@@ -143,7 +155,7 @@ pub fn links(probe: &Probe) -> Value {
     let mut senders: BTreeMap<String, u32> = BTreeMap::new();
     probe.steps().iter().for_each(|s| *senders.entry(s.sender.to_string()).or_default() += 1);
     let owed = probe.view().wait.as_ref().map(|wait| json!({ "by": wait.owed_by.to_string(), "what": wait.what }));
-    json!({ "parent": probe.kind(), "heard_from": senders, "owed": owed })
+    json!({ "parent": probe.parent(), "heard_from": senders, "owed": owed })
 }
 
 /// Wait, as JSON for people.
@@ -193,6 +205,68 @@ pub fn traced(registry: &Registry, trace: TraceId) -> Vec<Value> {
         shown
     };
     registry.traced(trace).into_iter().map(shown).collect()
+}
+
+/// Actors that did not go on as they were, oldest first.
+#[must_use]
+pub fn restarts(registry: &Registry) -> Vec<Value> {
+    let mut all: Vec<_> = registry.kinds().iter().flat_map(|kind| kind.restarts()).collect();
+    all.sort_by_key(|restart| restart.at);
+    let shown = |r: &Restart| {
+        json!({
+            "at": r.at.to_string(), "actor": format!("{}/{}", r.kind, r.id), "reason": r.reason, "why": r.why, "count": r.count,
+        })
+    };
+    all.iter().map(shown).collect()
+}
+
+/// Messages that found no room, oldest first.
+#[must_use]
+pub fn dead_letters(registry: &Registry) -> Vec<Value> {
+    let mut all: Vec<_> = registry.kinds().iter().flat_map(|kind| kind.dead_letters()).collect();
+    all.sort_by_key(|letter| letter.at);
+    let shown = |l: &DeadLetter| {
+        json!({
+            "at": l.at.to_string(), "first": l.first.to_string(), "actor": format!("{}/{}", l.kind, l.id), "event": &*l.event,
+            "sender": l.sender, "trace": l.trace.to_string(), "why": l.why, "count": l.count,
+        })
+    };
+    all.iter().map(shown).collect()
+}
+
+/// What a message trace holds, without the first `after` messages; as much as fits an answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Held {
+    pub messages: Vec<Value>,
+    /// Why it holds no more than these; `None`: it goes on, or more is held than fitted.
+    pub end: Option<String>,
+}
+
+/// What a message trace holds, without the first `after` messages.
+#[must_use]
+pub fn tapped(tap: &Tap, after: usize) -> Held {
+    // The end is read first: what comes between is asked for again.
+    let end = tap.end();
+    let (mut held, mut len) = (Held { messages: Vec::new(), end: None }, 0);
+    for message in tap.messages(after) {
+        let shown = message_json(&message);
+        len += shown.to_string().len() + 1;
+        if len > LONGEST - 1_024 && !held.messages.is_empty() {
+            return held;
+        }
+        held.messages.push(shown);
+    }
+    held.end = end.map(str::to_owned);
+    held
+}
+
+fn message_json(message: &Tapped) -> Value {
+    let mut shown = step(&message.step);
+    if let Some(content) = &message.content {
+        shown["payload"] = content.text.clone().into();
+        shown["payload_whole"] = content.whole.into();
+    }
+    shown
 }
 
 /// One step.

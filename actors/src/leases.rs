@@ -296,6 +296,7 @@ pub fn shared(name: &str) -> Arc<str> {
 
 impl Core for SubnetLeases {
     const KIND: &'static str = "leases";
+    const PARENT: &'static str = "service/dhcp";
     type Id = SubnetId;
     type Event = LeaseEvent;
     type Effect = LeaseEffect;

@@ -23,3 +23,4 @@ pub mod shell;
 pub mod sorted;
 pub mod subnet;
 pub mod sweep;
+pub mod tail;

@@ -47,8 +47,14 @@ families! {
     "hostler_findings" "gauge" ["severity"], "region", "What deserves a look: see /inspect/v1/findings.";
     "hostler_rack_up" "gauge" ["rack"], "region", "1 while the rack's link is up.";
     "hostler_quic_rtt_seconds" "gauge" ["rack"], "region", "Round trip of the rack's link.";
+    "hostler_quic_streams" "gauge" ["rack"], "region", "Open streams of the rack's link: one for messages, the others with bodies.";
+    "hostler_dns_serial_lag" "gauge" ["rack"], "region", "Changes of names, each with its serial, that a linked rack has not said to have in force.";
+    "hostler_dhcp_requests_total" "counter" ["rack", "type"], "region", "DHCP messages of clients by type, as the rack said last of its service; they begin anew with it.";
+    "hostler_tftp_bytes_total" "counter" ["rack"], "region", "Bytes of files sent by TFTP, as the rack said last of its service; they begin anew with it.";
+    "hostler_http_boot_bytes_total" "counter" ["rack", "kind"], "region", "Bytes of boot files sent by HTTP in answers that went out whole: loader, config, kernel, initrd, squashfs, other; counted as those by TFTP.";
     "hostler_service_up" "gauge" ["rack", "service"], "both", "1 while the service serves, 0.5 while it serves in part, 0 while it should and does not.";
     "hostler_service_events_total" "counter" ["service", "event"], "rack", "What services counted: packets, transfers, requests, by what became of them.";
+    "hostler_dhcp_latency_seconds" "histogram" [], "rack", "Time from a DHCP message that was read to its answer sent, a probe of the address included.";
     "hostler_service_restarts_total" "counter" ["service"], "rack", "How often a service was started again after it had died.";
     "hostler_outbox_reports" "gauge" [], "rack", "Reports on disk that no region has acknowledged.";
     "hostler_api_request_seconds" "histogram" ["route", "code"], "region", "Time of API requests, by route and status code.";

@@ -355,7 +355,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
         job.span.record("verdict", outcome.name());
         job.span.record("took_us", micros(took));
         job.span.in_scope(|| debug!(why = outcome.why(), "step"));
-        self.registry.note(
+        let wanted = self.registry.note(
             self.me.probe(),
             inspect::Note {
                 at: job.now,
@@ -369,6 +369,11 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
                 trace: job.trace,
             },
         );
+        if let Some((tap, step)) = wanted
+            && !tap.take(step, &job.event)
+        {
+            self.me.probe().untap(&tap);
+        }
     }
 
     fn answer(&self, job: Job<C>, answer: Result<Verdict, AskError>) {
@@ -390,6 +395,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
         self.faults += 1;
         self.me.probe().panicked();
         job.tally.panics.fetch_add(1, Relaxed);
+        self.me.probe().restarted("panicked", why);
         error!(actor.kind = C::KIND, actor.id = %self.me.id(), event = %job.tally.name, faults = self.faults, why, "the decision panicked; the state is unchanged");
         if self.faults >= FAULTS {
             self.quarantine(format!("{:?}", job.event), why.to_owned(), now);
@@ -416,6 +422,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
     fn leave(&mut self) {
         if !self.leaving {
             self.me.probe().tally().overtaken.fetch_add(1, Relaxed);
+            self.me.probe().restarted("overtaken", "it was loaded anew at its next use");
         }
         self.leaving = true;
         self.me.close();

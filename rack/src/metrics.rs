@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{services::Services, state::State};
+use crate::{config::Service, services::Services, state::State};
 
 /// Bytes of a request's head at most, and how long it and its answer may take.
 const HEAD: usize = 8 * 1024;
@@ -55,6 +55,10 @@ impl Metrics {
             for (event, count) in &status.counters {
                 page.sample(&[("service", &status.service), ("event", event)], *count as f64);
             }
+        }
+        page.family("hostler_dhcp_latency_seconds");
+        if let Some(spread) = self.services.latency(Service::Dhcp) {
+            page.histogram(&[], &spread);
         }
         page.family("hostler_service_restarts_total");
         for status in &statuses {

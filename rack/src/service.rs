@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use actors::clock;
+use actors::{clock, shell::inspect::Spread};
 use schema::{
     service::{Health, ServiceError},
     time::Timestamp,
@@ -36,6 +36,10 @@ pub trait Serving: Send + Sync {
     /// How often each thing happened.
     fn counters(&self) -> Vec<(String, u64)> {
         self.meter().counters()
+    }
+    /// How long its answers took, where it measures that.
+    fn latency(&self) -> Option<Spread> {
+        None
     }
     /// What went wrong last.
     fn last_error(&self) -> Option<ServiceError> {

@@ -12,7 +12,7 @@ use actors::{
     clock,
     core::{Moved, RecordError, TraceId, Verdict},
     service::{Service as Core, ServiceEffect, ServiceEvent, ServiceFault, ServiceState},
-    shell::{self, ActorRef, ArbiterHandle, Busy, LocalBoxFuture, Perform, Source},
+    shell::{self, ActorRef, ArbiterHandle, Busy, LocalBoxFuture, Perform, Source, inspect::Spread},
 };
 use schema::{
     id::{Generation, RackId},
@@ -97,6 +97,12 @@ impl Services {
             ServiceStatus { counters, last_error, ..status }
         };
         self.0.actors.iter().map(status).chain(self.0.hands.0.place.disk.trouble()).collect()
+    }
+
+    /// How long a service's answers took, since it was started.
+    #[must_use]
+    pub fn latency(&self, service: Service) -> Option<Spread> {
+        self.0.hands.live().get(&service).and_then(|serving| serving.latency())
     }
 
     /// Says when a service's state has changed.

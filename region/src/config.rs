@@ -120,7 +120,19 @@ impl Config {
     /// The file that `init` writes.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let Self { id, data_dir, database, api_listen, link_listen, dns_listen, .. } = self;
+        self.toml_with(self.database.expose())
+    }
+
+    /// As [`Config::to_toml`], with no secret in it: what a debug bundle shows.
+    #[must_use]
+    pub fn to_redacted_toml(&self) -> String {
+        // What kind of database it is says more than it gives away.
+        let kind = self.database.expose().split(':').next().unwrap_or_default();
+        self.toml_with(&format!("{kind}:[secret]"))
+    }
+
+    fn toml_with(&self, database: &str) -> String {
+        let Self { id, data_dir, api_listen, link_listen, dns_listen, .. } = self;
         let Self { dns_transfer, metrics_allow, journal_days, logs, .. } = self;
         let networks = |all: &[Cidr]| all.iter().map(Cidr::to_string).collect::<Vec<_>>().join(" ");
         let (transfer, allow) = (networks(dns_transfer), networks(metrics_allow));
@@ -137,7 +149,7 @@ impl Config {
              [logs]\n# How much of a machine's log is kept, and of all of them.\nmachine_mebibytes = {}\ntotal_mebibytes = {}\n",
             text(id.as_str()),
             text(&data_dir.to_string_lossy()),
-            text(database.expose()),
+            text(database),
             text(&api_listen.to_string()),
             text(&link_listen.to_string()),
             text(&dns_listen.to_string()),

@@ -89,6 +89,12 @@ impl Names {
         }
     }
 
+    /// Counts the changes that were given out, each under a serial of its own.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.inner().version
+    }
+
     /// What a system calls its interfaces, after it was inventoried.
     pub fn hardware(&self, id: SystemId, interfaces: &[HardwareInterface]) {
         let nics = interfaces.iter().map(|i| (i.mac, i.name.clone())).collect();

@@ -26,8 +26,13 @@ use crate::{
 mod audit;
 mod findings;
 mod rates;
+mod taps;
 
-pub use self::{audit::Audit, rates::Rates};
+pub use self::{
+    audit::Audit,
+    rates::Rates,
+    taps::{Refused, Traced},
+};
 
 /// How often messages are counted.
 pub(crate) const SAMPLE: Duration = rates::EVERY;
@@ -52,6 +57,7 @@ pub struct Inspector {
     pub missed: AtomicU64,
     pub rates: Rates,
     pub audit: Audit,
+    taps: taps::Taps,
 }
 
 /// A rack with the rows of its actors.

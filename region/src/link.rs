@@ -86,6 +86,7 @@ async fn serve(app: App, mut connection: Connection) {
         queue,
         dirty: Dirty::default(),
         copies: Default::default(),
+        names: Default::default(),
     });
     app.links.put(rack, connected.clone());
     let talking = Talking { app: app.clone(), rack, connected: connected.clone(), sender: connection.sender.clone() };
@@ -165,7 +166,10 @@ impl Talking {
 
     async fn hear(&self, message: FromRack, trace: TraceId) {
         match message {
-            FromRack::PlanInForce { generation } => self.tell_rack(RackEvent::PlanInForce { generation }, trace).await,
+            FromRack::PlanInForce { generation } => {
+                self.connected.names().in_force(generation);
+                self.tell_rack(RackEvent::PlanInForce { generation }, trace).await;
+            }
             FromRack::Leases(leases) => self.take_leases(leases, trace).await,
             FromRack::LeasesThrough { through } => self.app.links.told_through(self.rack, through, trace),
             FromRack::ForeignDhcp(foreign) => self.app.links.heard_foreign(self.rack, foreign),
@@ -262,6 +266,7 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
             let (version, pages) = app.names.since(told.names);
             updates.extend(pages.into_iter().map(|page| told.page(page)));
             told.names = version;
+            connected.names().sent(told.generation, version);
         }
         whole = false;
         for update in updates {

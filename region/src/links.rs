@@ -1,7 +1,7 @@
 //! The racks that are connected: what is to be sent to each, and what of its plan is dirty. Reading from them is `link`'s.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     mem,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
@@ -9,7 +9,7 @@ use std::{
 use actors::{core::TraceId, link::server::LinkServer, machine::Machine, session::Receiving};
 use arc_swap::ArcSwapOption;
 use schema::{
-    id::{AttemptId, RackId, ReportSeq, SubnetId, SystemId},
+    id::{AttemptId, Generation, RackId, ReportSeq, SubnetId, SystemId},
     messages::link::{ForeignDhcp, Hello, ToRack},
     plan::Lease,
     power::PowerAction,
@@ -42,6 +42,29 @@ pub(crate) struct Connected {
     pub(crate) queue: mpsc::UnboundedSender<(ToDo, TraceId)>,
     pub(crate) dirty: Dirty,
     pub(crate) copies: Mutex<Copies>,
+    pub(crate) names: Mutex<NamesTold>,
+}
+
+/// How far a connection is with the names.
+#[derive(Default)]
+pub(crate) struct NamesTold {
+    /// Plans that bring names up to that version, as `dns::Names` counts, and are not in force yet.
+    sent: VecDeque<(Generation, u64)>,
+    in_force: u64,
+}
+
+impl NamesTold {
+    /// The plan of that generation brings names up to that version.
+    pub(crate) fn sent(&mut self, generation: Generation, version: u64) {
+        self.sent.push_back((generation, version));
+    }
+
+    /// The rack has it in force.
+    pub(crate) fn in_force(&mut self, generation: Generation) {
+        while let Some((_, version)) = self.sent.pop_front_if(|(sent, _)| *sent <= generation) {
+            self.in_force = version;
+        }
+    }
 }
 
 /// What a connection is told of other racks' leases.
@@ -62,6 +85,10 @@ impl Connected {
 impl Connected {
     pub(crate) fn heard(&self, services: Vec<ServiceStatus>, at: Timestamp) {
         *self.services() = Some((at, services));
+    }
+
+    pub(crate) fn names(&self) -> MutexGuard<'_, NamesTold> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn last_heard(&self) -> Option<Timestamp> {
@@ -237,7 +264,31 @@ impl Links {
         foreign.iter().flat_map(|(rack, all)| all.iter().map(|f| (*rack, f.clone()))).collect()
     }
 
+    /// Up to which version each connected rack has the names in force.
+    pub(crate) fn names_in_force(&self) -> Vec<(RackId, u64)> {
+        let mut all: Vec<_> = self.racks().iter().map(|(rack, c)| (*rack, c.names().in_force)).collect();
+        all.sort_unstable();
+        all
+    }
+
     fn racks(&self) -> MutexGuard<'_, HashMap<RackId, Arc<Connected>>> {
         self.racks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_in_force_up_to_the_last_plan_that_is() {
+        let mut names = NamesTold::default();
+        (3..6).for_each(|n| names.sent(Generation(n), n * 10));
+        names.in_force(Generation(2));
+        assert_eq!(names.in_force, 0, "an older plan says nothing of them");
+        names.in_force(Generation(4));
+        assert_eq!(names.in_force, 40);
+        names.in_force(Generation(9));
+        assert_eq!(names.in_force, 50);
     }
 }

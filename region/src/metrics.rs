@@ -12,7 +12,7 @@ use actors::{
     rack::LinkState,
     shell::inspect::{Histogram, Spread},
 };
-use schema::{commissioning::CommissionStep, service::Health};
+use schema::{commissioning::CommissionStep, id::RackId, service::Health};
 
 use crate::{
     app::App,
@@ -21,6 +21,8 @@ use crate::{
 
 /// Routes with codes that are told apart; the others are counted together.
 const MOST: usize = 512;
+/// What clients send, by the names of a rack's counters.
+const DHCP_REQUESTS: [&str; 5] = ["discover", "request", "decline", "release", "inform"];
 
 /// How long API requests took, by route and status code.
 #[derive(Default)]
@@ -103,6 +105,18 @@ impl App {
                 page.sample(&[("rack", rack.as_str())], rtt.as_secs_f64());
             }
         }
+        page.family("hostler_quic_streams");
+        if let Some(server) = self.links.server.load_full() {
+            for (rack, streams) in server.streams() {
+                page.sample(&[("rack", rack.as_str())], streams as f64);
+            }
+        }
+        page.family("hostler_dns_serial_lag");
+        for (rack, in_force) in self.links.names_in_force() {
+            let lag = self.names.version().saturating_sub(in_force);
+            page.sample(&[("rack", rack.as_str())], lag as f64);
+        }
+        self.services_measured(&racks, page);
         page.family("hostler_service_up");
         for rack in racks {
             for status in self.services(rack) {
@@ -113,6 +127,35 @@ impl App {
                     Health::Off => continue,
                 };
                 page.sample(&[("rack", rack.as_str()), ("service", &status.service)], up);
+            }
+        }
+    }
+
+    /// What racks say of their services, where it has a name of its own.
+    fn services_measured(&self, racks: &[RackId], page: &mut Page) {
+        let counters = |rack: RackId, service: &str| {
+            let status = self.services(rack).into_iter().find(|status| status.service == service);
+            status.map(|status| status.counters).unwrap_or_default()
+        };
+        page.family("hostler_dhcp_requests_total");
+        for rack in racks {
+            let known = |(kind, _): &(String, u64)| DHCP_REQUESTS.contains(&kind.as_str());
+            for (kind, count) in counters(*rack, "dhcp").into_iter().filter(known) {
+                page.sample(&[("rack", rack.as_str()), ("type", &kind)], count as f64);
+            }
+        }
+        page.family("hostler_tftp_bytes_total");
+        for rack in racks {
+            for (_, bytes) in counters(*rack, "tftp").into_iter().filter(|(name, _)| name == "bytes") {
+                page.sample(&[("rack", rack.as_str())], bytes as f64);
+            }
+        }
+        page.family("hostler_http_boot_bytes_total");
+        for rack in racks {
+            for (name, bytes) in counters(*rack, "http") {
+                if let Some(kind) = name.strip_prefix("bytes_") {
+                    page.sample(&[("rack", rack.as_str()), ("kind", kind)], bytes as f64);
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What is neither machine nor rack: fabrics, VLANs, subnets, ranges, users, keys, scripts, images, settings. Few writes, many readers.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -159,7 +159,7 @@ pub struct DnsRecord {
 }
 
 /// A person or a program with an account. The password's hash and the keys' secrets stand elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     pub username: String,
     pub email: String,
@@ -167,6 +167,16 @@ pub struct User {
     /// Argon2id, PHC string format.
     pub password_hash: String,
     pub ssh_keys: Vec<String>,
+}
+
+impl fmt::Debug for User {
+    /// Without the hash: a weak password can be found by it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { username, email, is_superuser, password_hash: _, ssh_keys } = self;
+        let mut shown = f.debug_struct("User");
+        shown.field("username", username).field("email", email).field("is_superuser", is_superuser);
+        shown.field("password_hash", &format_args!("[hash]")).field("ssh_keys", ssh_keys).finish()
+    }
 }
 
 /// An API key: MAAS's `consumer_key:token_key:token_secret`. Only a hash of the secret is kept.

@@ -14,6 +14,7 @@ use super::{
     failure::{Code, Failure},
     machine::{array, find, id},
     output::{self, Column, Format},
+    trace::{self, Wanted},
     yaml,
 };
 
@@ -48,13 +49,20 @@ pub enum Command {
     },
     /// The busiest actors, again and again
     Top(Top),
-    /// The path of one piece of work over actors and nodes
+    /// The path of one piece of work over actors and nodes; or an actor's next messages
     Trace {
-        /// A trace id; or a machine, for the trace of its last attempt
+        /// A trace id; or a machine, for the trace of its last attempt; or NODE/KIND/ID, for what that actor hears from now on (a machine
+        /// with --messages, --seconds or --payload, too)
         trace: String,
+        #[command(flatten)]
+        wanted: Wanted,
     },
     /// What deserves a look, the worst first
     Findings,
+    /// Actors that were loaded anew, panicked or were quarantined, and services that died; the newest first
+    Restarts(Lost),
+    /// Messages that found their mailbox full; the newest first
+    Deadletters(Lost),
 }
 
 /// Which actors.
@@ -66,6 +74,18 @@ pub struct List {
     /// region, or a rack's id
     #[arg(long)]
     pub node: Option<String>,
+    /// Only those below it: NODE/KIND, or an actor's path
+    #[arg(long)]
+    pub parent: Option<String>,
+    /// Only those in that state, as in New
+    #[arg(long)]
+    pub state: Option<String>,
+    /// Only those with so many messages or more
+    #[arg(long)]
+    pub min_queue: Option<u32>,
+    /// Only those whose oldest message has waited for so many milliseconds or longer
+    #[arg(long)]
+    pub min_wait_ms: Option<u32>,
     /// Part of an id or a machine's name
     #[arg(short)]
     pub q: Option<String>,
@@ -78,6 +98,20 @@ pub struct List {
     /// path, queue, wait, busy, handled, rate, handler, panics or last; with a minus the largest first, as in --sort=-queue
     #[arg(long, allow_hyphen_values = true)]
     pub sort: Option<String>,
+    /// At most 1000
+    #[arg(short = 'n', long)]
+    pub limit: Option<u32>,
+}
+
+/// Which restarts or dead letters.
+#[derive(Debug, Args)]
+pub struct Lost {
+    /// machine, rack, subnet, service, errand, …
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// region, or a rack's id
+    #[arg(long)]
+    pub node: Option<String>,
     /// At most 1000
     #[arg(short = 'n', long)]
     pub limit: Option<u32>,
@@ -110,7 +144,7 @@ const COLUMNS: &[Column] = &[
     ("FINDINGS", "/findings"),
 ];
 
-const MESSAGES: &[Column] = &[
+pub(super) const MESSAGES: &[Column] = &[
     ("AT", "/at"),
     ("EVENT", "/event"),
     ("FROM", "/sender"),
@@ -142,6 +176,25 @@ const FINDINGS: &[Column] = &[
     ("REMEDY", "/remedy"),
 ];
 
+const RESTARTS: &[Column] = &[
+    ("AT", "/at"),
+    ("NODE", "/node"),
+    ("ACTOR", "/actor"),
+    ("REASON", "/reason"),
+    ("TIMES", "/count"),
+    ("WHY", "/why"),
+];
+
+const LETTERS: &[Column] = &[
+    ("AT", "/at"),
+    ("NODE", "/node"),
+    ("ACTOR", "/actor"),
+    ("EVENT", "/event"),
+    ("FROM", "/sender"),
+    ("TIMES", "/count"),
+    ("WHY", "/why"),
+];
+
 /// Runs one of the commands.
 ///
 /// # Errors
@@ -161,13 +214,29 @@ pub async fn run(global: &Global, client: &Client, command: Command) -> Result<(
             output::list(global.output, MESSAGES, "/event", &array(&said["items"]).iter().map(step).collect::<Vec<_>>())
         }
         Command::Top(asked) => top(global.output, client, &asked).await,
-        Command::Trace { trace } => {
+        Command::Trace { trace, wanted } if trace.contains('/') || wanted.any() => {
+            if trace.parse::<TraceId>().is_ok() {
+                let remedy = "give an actor's path or a machine, or leave --messages, --seconds and --payload away";
+                return Err(Failure::usage(format!("{trace} is a trace id, which has no messages to come"), remedy));
+            }
+            let actor = if trace.contains('/') { trace } else { path(client, &trace).await? };
+            trace::run(global.output, client, &actor, &wanted).await
+        }
+        Command::Trace { trace, .. } => {
             let said = get(client, &format!("traces/{}", trace_of(client, &trace).await?), &Vec::new()).await?;
             output::list(global.output, STEPS, "/actor", &array(&said["items"]).iter().map(step).collect::<Vec<_>>())
         }
         Command::Findings => {
             let said = get(client, "findings", &Vec::new()).await?;
             output::list(global.output, FINDINGS, "/id", array(&said["items"]))
+        }
+        Command::Restarts(asked) => {
+            let said = get(client, "restarts", &asked.query()).await?;
+            output::list(global.output, RESTARTS, "/actor", array(&said["items"]))
+        }
+        Command::Deadletters(asked) => {
+            let said = get(client, "deadletters", &asked.query()).await?;
+            output::list(global.output, LETTERS, "/actor", array(&said["items"]))
         }
     }
 }
@@ -199,17 +268,30 @@ async fn trace_of(client: &Client, name: &str) -> Result<String, Failure> {
     told["attempt"]["trace"].as_str().map(str::to_owned).ok_or_else(none)
 }
 
+impl Lost {
+    fn query(&self) -> Fields<'_> {
+        let mut query: Fields<'_> = self.kind.iter().map(|kind| ("kind", kind.clone())).collect();
+        query.extend(self.node.iter().map(|node| ("node", node.clone())));
+        query.extend(self.limit.map(|n| ("limit", n.to_string())));
+        query
+    }
+}
+
 impl List {
     fn query(&self, sort: Option<&str>) -> Fields<'_> {
         let texts = [
             ("kind", &self.kind),
             ("node", &self.node),
+            ("parent", &self.parent),
+            ("state", &self.state),
             ("q", &self.q),
             ("status", &self.status),
             ("finding", &self.finding),
         ];
         let mut query: Fields<'_> = texts.into_iter().filter_map(|(n, v)| v.clone().map(|v| (n, v))).collect();
         query.extend(self.sort.as_deref().or(sort).map(|sort| ("sort", sort.to_owned())));
+        query.extend(self.min_queue.map(|n| ("min_queue", n.to_string())));
+        query.extend(self.min_wait_ms.map(|n| ("min_wait_ms", n.to_string())));
         query.extend(self.limit.map(|n| ("limit", n.to_string())));
         query
     }
@@ -237,7 +319,7 @@ fn rows(said: &Value) -> Vec<Value> {
     array(&said["items"]).iter().map(row).collect()
 }
 
-fn step(item: &Value) -> Value {
+pub(super) fn step(item: &Value) -> Value {
     let mut step = item.clone();
     step["waited"] = span(&item["wait_us"]);
     step["took"] = span(&item["handle_us"]);

@@ -120,13 +120,28 @@ impl Client {
 
     /// GET of one of Hostler's own paths whose answer is read as it comes; `for_ever` without a limit of time.
     pub async fn stream(&self, path: &str, query: &Fields<'_>, for_ever: bool) -> Result<Stream<'_>, Failure> {
+        self.read(Method::GET, path, query, for_ever).await
+    }
+
+    /// POST to one of Hostler's own paths that answers with a file.
+    pub async fn download(&self, path: &str, query: &Fields<'_>) -> Result<Stream<'_>, Failure> {
+        self.read(Method::POST, path, query, false).await
+    }
+
+    async fn read(
+        &self,
+        method: Method,
+        path: &str,
+        query: &Fields<'_>,
+        for_ever: bool,
+    ) -> Result<Stream<'_>, Failure> {
         let target = format!("{}?{}", self.own_url(path), encoded(query));
-        let mut request = self.http.get(&target).header(header::AUTHORIZATION, self.key.header());
+        let mut request = self.http.request(method.clone(), &target).header(header::AUTHORIZATION, self.key.header());
         if for_ever {
             request = request.timeout(Duration::from_secs(366 * 86_400));
         }
         if self.verbose {
-            eprintln!("GET {target}");
+            eprintln!("{method} {target}");
         }
         let answer = request.send().await.map_err(|e| self.unreachable(&e))?;
         if answer.status().is_success() {
@@ -193,6 +208,15 @@ pub struct Stream<'a> {
 }
 
 impl Stream<'_> {
+    /// The name that the region gives the file; none with a path in it.
+    #[must_use]
+    pub fn file_name(&self) -> Option<String> {
+        let said = self.answer.headers().get(header::CONTENT_DISPOSITION)?.to_str().ok()?;
+        let name = said.split_once("filename=\"")?.1.split('"').next()?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        (name.ends_with(".tar") && !name.starts_with('.') && name.chars().all(plain)).then(|| name.to_owned())
+    }
+
     /// The next bytes; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<impl std::ops::Deref<Target = [u8]> + use<>>, Failure> {
         self.answer.chunk().await.map_err(|e| self.client.unreachable(&e))

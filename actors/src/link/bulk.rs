@@ -6,6 +6,10 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -150,6 +154,23 @@ pub struct BulkRequest {
     pub(super) send: SendStream,
     pub(super) recv: RecvStream,
     pub(super) answer: Duration,
+    pub(super) _open: Open,
+}
+
+/// One open stream, counted as long as this lives.
+pub(super) struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    pub(super) fn among(streams: &Arc<AtomicUsize>) -> Self {
+        streams.fetch_add(1, Relaxed);
+        Self(streams.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl BulkRequest {

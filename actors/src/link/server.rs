@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     Admitted, Close, Doorkeeper, LinkError, Refusal, Timing,
-    bulk::BulkRequest,
+    bulk::{BulkRequest, Open},
     ca::{Ca, RACK_VALIDITY},
     describe,
     enrol::{Desk, is_enrolment},
@@ -95,6 +95,16 @@ pub struct Counters {
     pub bad_frames: AtomicU64,
 }
 
+/// What one rack's link has carried since the start, over all its connections.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Messages to the rack, and from it.
+    pub sent: Arc<AtomicU64>,
+    pub received: AtomicU64,
+    /// Bulk streams that are open.
+    bulk: Arc<AtomicUsize>,
+}
+
 /// The listening end. Cloned freely.
 #[derive(Clone)]
 pub struct LinkServer {
@@ -110,6 +120,7 @@ struct Inner {
     handshakes: Arc<Semaphore>,
     registrations: Semaphore,
     live: Mutex<HashMap<RackId, (u64, quinn::Connection)>>,
+    traffic: Mutex<HashMap<RackId, Arc<Traffic>>>,
     numbers: AtomicU64,
     counters: Counters,
     handover: mpsc::Sender<Connection>,
@@ -143,6 +154,7 @@ impl LinkServer {
             handshakes: Arc::new(Semaphore::new(config.handshakes)),
             registrations: Semaphore::new(config.registrations),
             live: Mutex::default(),
+            traffic: Mutex::default(),
             numbers: AtomicU64::new(1),
             counters: Counters::default(),
             handover,
@@ -182,6 +194,20 @@ impl LinkServer {
     #[must_use]
     pub fn round_trips(&self) -> Vec<(RackId, Duration)> {
         self.inner.live().iter().map(|(rack, (_, connection))| (*rack, connection.rtt())).collect()
+    }
+
+    /// What each rack's link has carried; racks that were never linked since the start are left out.
+    #[must_use]
+    pub fn traffic(&self) -> Vec<(RackId, Arc<Traffic>)> {
+        let traffic = self.inner.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        traffic.iter().map(|(rack, carried)| (*rack, carried.clone())).collect()
+    }
+
+    /// Open streams of each connected rack: one for messages, the others with bodies.
+    #[must_use]
+    pub fn streams(&self) -> Vec<(RackId, usize)> {
+        let racks = self.racks();
+        racks.into_iter().map(|rack| (rack, 1 + self.inner.traffic_of(rack).bulk.load(Relaxed))).collect()
     }
 
     /// Ends a rack's connection, with a reason that it is told; for a revoked rack (make the revocation durable first).
@@ -256,6 +282,10 @@ impl Inner {
 
     fn live(&self) -> std::sync::MutexGuard<'_, HashMap<RackId, (u64, quinn::Connection)>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn traffic_of(&self, rack: RackId) -> Arc<Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner).entry(rack).or_default().clone()
     }
 
     fn failed_handshake(&self, peer: SocketAddr, refusal: &Refusal) {
@@ -342,13 +372,15 @@ impl Inner {
         (_sender, writer): (Sender<ToRack>, stream::Writer),
         forward: mpsc::Sender<Incoming>,
     ) {
+        let traffic = self.traffic_of(rack);
+        let writer = writer.counted(traffic.sent.clone());
         // The sender is kept until here, so that only the caller's receiver decides how long the connection lives.
         let (code, why) = tokio::select! {
-            end = self.read(&connection, Reader::new(recv), &forward) => end,
+            end = self.read(&connection, Reader::new(recv), &forward, &traffic) => end,
             _ = writer.run(send) => (Close::Protocol, ended(&connection, "the rack reads no more")),
             () = forward.closed() => let_go(),
             () = silence(&connection, self.config.timing.idle) => (Close::Stopping, describe(&quinn::ConnectionError::TimedOut)),
-            () = self.bulk(&connection, &forward) => (Close::Stopping, ended(&connection, "the connection ended")),
+            () = self.bulk(&connection, &forward, &traffic) => (Close::Stopping, ended(&connection, "the connection ended")),
         };
         code.close(&connection, &why.why);
         self.forget(rack, number);
@@ -361,10 +393,12 @@ impl Inner {
         connection: &quinn::Connection,
         mut reader: Reader,
         forward: &mpsc::Sender<Incoming>,
+        traffic: &Traffic,
     ) -> (Close, Refusal) {
         loop {
             match reader.next::<FromRack>().await {
                 Ok(Some((envelope, message))) => {
+                    traffic.received.fetch_add(1, Relaxed);
                     let message = Incoming::Message(TraceId(envelope.parent.trace), message);
                     if forward.send(message).await.is_err() {
                         return let_go();
@@ -384,14 +418,17 @@ impl Inner {
     }
 
     /// Takes bulk streams; each header is read on a task of its own, so that a silent stream holds up no other.
-    async fn bulk(&self, connection: &quinn::Connection, forward: &mpsc::Sender<Incoming>) {
+    async fn bulk(&self, connection: &quinn::Connection, forward: &mpsc::Sender<Incoming>, traffic: &Traffic) {
         let answer = self.config.timing.answer;
         while let Ok((send, mut recv)) = connection.accept_bi().await {
-            let forward = forward.clone();
+            let (forward, open) = (forward.clone(), Open::among(&traffic.bulk));
             tokio::spawn(async move {
                 match timeout(answer, read_one::<BulkHeader>(&mut recv)).await {
                     Ok(Ok((_, header))) => {
-                        forward.send(Incoming::Bulk(BulkRequest { header, send, recv, answer })).await.ok(); // It ended.
+                        forward
+                            .send(Incoming::Bulk(BulkRequest { header, send, recv, answer, _open: open }))
+                            .await
+                            .ok(); // It ended.
                     }
                     Ok(Err(e)) => tracing::debug!(error = %e, "a bulk stream without a header"),
                     Err(_) => tracing::debug!("a bulk stream whose header did not come"),

@@ -1,6 +1,12 @@
 //! Frames over one QUIC stream: a writer that drains its queue in batches, a reader, and the bound between them. Connections are not made here.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use quinn::{ReadExactError, RecvStream, SendStream};
 use schema::codec::{self, Body, CodecError, Deframer, Envelope, Message, PREFIX, TraceParent};
@@ -91,6 +97,8 @@ impl<M: Message> Sender<M> {
 pub(super) struct Writer {
     queue: mpsc::UnboundedReceiver<Queued>,
     budget: Arc<Semaphore>,
+    /// Frames that were written.
+    written: Arc<AtomicU64>,
 }
 
 /// A sender bounded to `total` bytes under way, and the task that writes for it.
@@ -98,10 +106,19 @@ pub(super) fn channel<M>(total: usize) -> (Sender<M>, Writer) {
     let (queue, receiver) = mpsc::unbounded_channel();
     let total = total.clamp(1, u32::MAX as usize / 2);
     let budget = Arc::new(Semaphore::new(total));
-    (Sender { queue, budget: budget.clone(), total, message: PhantomData }, Writer { queue: receiver, budget })
+    (
+        Sender { queue, budget: budget.clone(), total, message: PhantomData },
+        Writer { queue: receiver, budget, written: Arc::default() },
+    )
 }
 
 impl Writer {
+    /// With its frames counted there.
+    pub(super) fn counted(mut self, written: Arc<AtomicU64>) -> Self {
+        self.written = written;
+        self
+    }
+
     /// Runs until every [`Sender`] is dropped and the peer has all that was written, or the stream breaks.
     pub(super) async fn run(mut self, mut stream: SendStream) -> Result<(), quinn::WriteError> {
         let (mut batch, mut bytes, mut sequence) = (Vec::with_capacity(BATCH), Vec::new(), 1);
@@ -114,6 +131,7 @@ impl Writer {
                 }
             }
             stream.write_all(&bytes).await?;
+            self.written.fetch_add(batch.len() as u64, Relaxed);
             batch.clear();
         }
         stream.finish().ok(); // Already finished or reset: the reader sees the end either way.

@@ -120,7 +120,7 @@ impl<C: Core> ActorRef<C> {
     pub fn tell(&self, event: C::Event, trace: TraceId) -> Result<(), Busy> {
         let slot = self.slots().clone().try_acquire_owned().map_err(|error| match error {
             TryAcquireError::NoPermits => {
-                self.0.probe.refused();
+                self.0.probe.refused(self.0.probe.tally().event(&event).name.clone(), trace);
                 Busy::Full { actor: self.to_string(), depth: self.0.probe.depth() }
             }
             TryAcquireError::Closed => Busy::Gone { actor: self.to_string() },

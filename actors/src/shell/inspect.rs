@@ -2,10 +2,10 @@
 //! looked at. Nothing here holds an event's content.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -21,16 +21,23 @@ use crate::{
     core::{TraceId, View},
 };
 
+mod losses;
+mod registry;
 mod row;
 mod source;
 mod step;
 mod tally;
+pub mod tap;
 
+pub(super) use self::registry::Note;
 pub use self::{
+    losses::{DeadLetter, Restart},
+    registry::Registry,
     row::{Gauge, Row},
     source::Source,
     step::{Outcome, StepTrace},
     tally::{BUCKETS, EventTally, Histogram, KindTally, Short, Spread},
+    tap::{Tap, TapRefusal, Tapped, Wanted},
 };
 
 /// Steps that an actor's ring holds.
@@ -96,6 +103,8 @@ struct Desk {
     handled: u64,
     steps: VecDeque<StepTrace>,
     transitions: VecDeque<StepTrace>,
+    /// Who traces its messages.
+    tap: Option<Arc<Tap>>,
 }
 
 /// A message in the mailbox, without its content.
@@ -182,6 +191,12 @@ impl Probe {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// What stands above it on its node: an actor, KIND/ID, or the branch of its kind.
+    #[must_use]
+    pub fn parent(&self) -> &'static str {
+        if self.tally.parent.is_empty() { self.tally.kind } else { self.tally.parent }
     }
 
     #[must_use]
@@ -365,13 +380,28 @@ impl Probe {
         self.desk().current = None;
     }
 
-    pub(super) fn refused(&self) {
+    /// A message found the mailbox full.
+    pub(super) fn refused(&self, event: Arc<str>, trace: TraceId) {
         self.refused.fetch_add(1, Relaxed);
-        self.tally.undelivered.fetch_add(1, Relaxed);
+        self.tally.lost(&self.id, event, trace, self.depth());
     }
 
     pub(super) fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
+    }
+
+    /// It did not go on as it was.
+    pub(super) fn restarted(&self, reason: &'static str, why: &str) {
+        let (at, kind, id, why) = (clock::now(), self.kind(), self.id.clone(), why.to_owned());
+        self.tally.restarted(Restart { at, kind, id, reason, why, count: 1 });
+    }
+
+    /// That trace is over.
+    pub(super) fn untap(&self, tap: &Tap) {
+        let mut desk = self.desk();
+        if desk.tap.as_ref().is_some_and(|own| std::ptr::eq(&**own, tap)) {
+            desk.tap = None;
+        }
     }
 
     pub(super) fn set_timers(&self, due: Vec<(String, Timestamp)>) {
@@ -379,8 +409,13 @@ impl Probe {
     }
 
     pub(super) fn set_quarantine(&self, quarantine: Option<Quarantine>) {
-        if quarantine.is_some() {
-            self.tally.quarantined.fetch_add(1, Relaxed);
+        match &quarantine {
+            Some(quarantine) => {
+                self.tally.quarantined.fetch_add(1, Relaxed);
+                self.restarted("quarantined", &quarantine.why);
+            }
+            None if self.quarantine.load().is_some() => self.restarted("released", ""),
+            None => {}
         }
         self.quarantine.store(quarantine.map(Arc::new));
     }
@@ -422,148 +457,6 @@ fn rate(steps: &VecDeque<StepTrace>) -> f64 {
     let whole = steps.len() < RING || (count as usize) < steps.len();
     let seconds = if whole { span.as_secs_f64() } else { last.at.since(first).as_secs_f64().max(0.001) };
     f64::from(count) / seconds
-}
-
-/// A step, before its words are shared.
-pub(super) struct Note<'a> {
-    pub(super) at: Timestamp,
-    pub(super) event: &'a EventTally,
-    pub(super) sender: Source,
-    pub(super) from: &'a str,
-    pub(super) to: &'a str,
-    pub(super) outcome: Outcome,
-    pub(super) waited: Duration,
-    pub(super) took: Duration,
-    pub(super) trace: TraceId,
-}
-
-/// All actors of a process. Cloned freely.
-#[derive(Debug, Clone, Default)]
-pub struct Registry(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    /// By kind and id.
-    probes: RwLock<HashMap<&'static str, HashMap<String, Arc<Probe>>>>,
-    kinds: RwLock<HashMap<&'static str, Arc<KindTally>>>,
-    /// Names of states, once each however many rings hold them.
-    words: RwLock<HashSet<Arc<str>>>,
-}
-
-impl Registry {
-    /// The actor of that kind and id.
-    #[must_use]
-    pub fn get(&self, kind: &str, id: &str) -> Option<Arc<Probe>> {
-        let probes = self.0.probes.read().unwrap_or_else(PoisonError::into_inner);
-        probes.get(kind)?.get(id).cloned()
-    }
-
-    /// Every actor, or those of one kind; in no order.
-    #[must_use]
-    pub fn list(&self, kind: Option<&str>) -> Vec<Arc<Probe>> {
-        let probes = self.0.probes.read().unwrap_or_else(PoisonError::into_inner);
-        let chosen = probes.iter().filter(|(k, _)| kind.is_none_or(|kind| kind == **k));
-        chosen.flat_map(|(_, probes)| probes.values().cloned()).collect()
-    }
-
-    /// What each kind has handled, by name.
-    #[must_use]
-    pub fn kinds(&self) -> Vec<Arc<KindTally>> {
-        let mut kinds: Vec<_> = self.0.kinds.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        kinds.sort_by_key(|kind| kind.kind);
-        kinds
-    }
-
-    /// Every step of that trace that a ring still holds, oldest first, with the actor's kind and id.
-    #[must_use]
-    pub fn traced(&self, trace: TraceId) -> Vec<(&'static str, String, StepTrace)> {
-        let mut found = Vec::new();
-        for probe in self.list(None) {
-            let desk = probe.desk();
-            let seen: HashSet<u64> = desk.steps.iter().map(|s| s.seq).collect();
-            let older = desk.transitions.iter().filter(|s| !seen.contains(&s.seq));
-            let steps = older.chain(&desk.steps).filter(|s| s.trace == trace);
-            found.extend(steps.map(|s| (probe.kind(), probe.id.clone(), s.clone())));
-        }
-        found.sort_by_key(|(_, _, step)| step.at);
-        found
-    }
-
-    pub(super) fn kind(&self, kind: &'static str) -> Arc<KindTally> {
-        if let Some(known) = self.0.kinds.read().unwrap_or_else(PoisonError::into_inner).get(kind) {
-            return known.clone();
-        }
-        let mut kinds = self.0.kinds.write().unwrap_or_else(PoisonError::into_inner);
-        kinds.entry(kind).or_insert_with(|| Arc::new(KindTally::new(kind))).clone()
-    }
-
-    pub(super) fn add(&self, probe: Arc<Probe>) {
-        let mut probes = self.0.probes.write().unwrap_or_else(PoisonError::into_inner);
-        probes.entry(probe.kind()).or_default().insert(probe.id.clone(), probe);
-    }
-
-    /// Removes that very probe; the one of an actor loaded since then stays.
-    pub(super) fn remove(&self, probe: &Arc<Probe>) {
-        let mut probes = self.0.probes.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(probes) = probes.get_mut(probe.kind())
-            && probes.get(&probe.id).is_some_and(|p| Arc::ptr_eq(p, probe))
-        {
-            probes.remove(&probe.id);
-        }
-    }
-
-    pub(super) fn note(&self, probe: &Probe, note: Note<'_>) {
-        let (waited_us, took_us) = (micros(note.waited), micros(note.took));
-        for (histogram, us) in [
-            (&probe.wait, waited_us),
-            (&probe.handle, took_us),
-            (&note.event.wait, waited_us),
-            (&note.event.handle, took_us),
-        ] {
-            histogram.add(us);
-        }
-        probe.tally.came_from(note.sender.kind);
-        if matches!(note.outcome, Outcome::Refused(_)) {
-            note.event.refused.fetch_add(1, Relaxed);
-        }
-        let (from, to) = (self.word(note.from), self.word(note.to));
-        let changed = from != to;
-        let mut desk = probe.desk();
-        desk.current = None;
-        desk.handled += 1;
-        let step = StepTrace {
-            seq: desk.handled,
-            at: note.at,
-            event: note.event.name.clone(),
-            sender: note.sender,
-            from,
-            to,
-            outcome: note.outcome,
-            waited_us,
-            took_us,
-            trace: note.trace,
-        };
-        if changed {
-            keep(&mut desk.transitions, step.clone(), TRANSITIONS);
-        }
-        keep(&mut desk.steps, step, RING);
-    }
-
-    fn word(&self, word: &str) -> Arc<str> {
-        if let Some(known) = self.0.words.read().unwrap_or_else(PoisonError::into_inner).get(word) {
-            return known.clone();
-        }
-        let new: Arc<str> = word.into();
-        self.0.words.write().unwrap_or_else(PoisonError::into_inner).insert(new.clone());
-        new
-    }
-}
-
-fn keep(ring: &mut VecDeque<StepTrace>, step: StepTrace, most: usize) {
-    if ring.len() >= most {
-        ring.pop_front();
-    }
-    ring.push_back(step);
 }
 
 fn text<S: serde::Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

@@ -135,7 +135,7 @@ fn reference<C: Core, P: Perform<C>>(
     registry: &Registry,
 ) -> ActorRef<C> {
     let view = core.view();
-    let (tally, now) = (registry.kind(C::KIND), perform.now());
+    let (tally, now) = (registry.kind(C::KIND, C::PARENT), perform.now());
     let probe = Arc::new(Probe::new(tally, core.id().to_string(), perform.capacity(), view.clone(), generation, now));
     registry.add(probe.clone());
     ActorRef::new(core, generation, view, probe)

@@ -11,7 +11,11 @@ use actors::{
     findings, inspection,
     shell::{ActorRef, Arbiter, LocalBoxFuture, Perform, Registry, Source, spawn},
 };
-use schema::{id::Generation, messages::link::InspectAsk, time::Timestamp};
+use schema::{
+    id::Generation,
+    messages::link::{InspectAsk, Payload},
+    time::Timestamp,
+};
 use serde_json::Value;
 
 /// Holds whoever passes, until it is opened.
@@ -252,4 +256,51 @@ fn rings_and_answers_are_bounded() {
     assert!(left_off > 0, "the bound is what is tested");
     let (one, _) = inspection::answer(&registry, &InspectAsk::Actor { kind: "stubborn".into(), id: "nobody".into() });
     assert_eq!(one, "null");
+}
+
+fn answered(registry: &Registry, ask: &InspectAsk) -> Value {
+    serde_json::from_str(&inspection::answer(registry, ask).0).unwrap()
+}
+
+#[test]
+fn a_nodes_message_traces_are_few_and_end_with_their_actor_or_by_a_word() {
+    let (registry, arbiter) = (Registry::default(), Arbiter::start("taps").unwrap());
+    let names = ["a", "b", "c", "d", "e"];
+    let actors = names.map(|name| start(name, Hands::default(), &registry, &arbiter).0);
+    let tap = |number: u64, id: &str, messages| {
+        let (kind, id, seconds, payload) = ("stubborn".to_owned(), id.to_owned(), 60, Payload::Redacted);
+        answered(&registry, &InspectAsk::Tap { number, kind, id, messages, seconds, payload })
+    };
+    let held = |number, after| answered(&registry, &InspectAsk::Tapped { number, after });
+    assert_eq!(tap(9, "nobody", 1)["Err"], "Asleep");
+    for (number, name) in (0..).zip(&names[..4]) {
+        assert_eq!(tap(number, name, 2), serde_json::json!({ "Ok": null }));
+    }
+    assert_eq!((tap(9, "a", 1)["Err"].as_str(), tap(9, "e", 1)["Err"].as_str()), (Some("Taken"), Some("Full")));
+    for _ in 0..3 {
+        actors[0].tell(Event::Count, TraceId(5)).unwrap();
+    }
+    until("both messages", || held(0, 0)["messages"].as_array().unwrap().len() == 2);
+    let second = held(0, 1);
+    assert_eq!(
+        (second["messages"][0]["seq"].as_u64(), second["messages"][0]["payload"].as_str()),
+        (Some(2), Some("Count"))
+    );
+    assert!(second["end"].as_str().unwrap().contains("as many messages"), "{second}");
+    // One that has ended makes room; the actor can be traced again.
+    assert_eq!(tap(10, "a", 1), serde_json::json!({ "Ok": null }));
+    assert_eq!(held(0, 0), Value::Null, "the place of the one that ended is taken");
+    actors[1].retire();
+    until("the end with the actor", || {
+        held(1, 0)["end"].as_str().is_some_and(|end| end.contains("the actor has ended"))
+    });
+    assert_eq!(answered(&registry, &InspectAsk::Untap { number: 2 }), true);
+    assert_eq!((held(2, 0), answered(&registry, &InspectAsk::Untap { number: 2 })), (Value::Null, false.into()));
+    assert_eq!(held(3, 0), serde_json::json!({ "messages": [], "end": null }), "the others go on");
+    let restarts = answered(&registry, &InspectAsk::Restarts);
+    assert_eq!(
+        (restarts[0]["actor"].as_str(), restarts[0]["reason"].as_str()),
+        (Some("stubborn/b"), Some("overtaken"))
+    );
+    assert_eq!(answered(&registry, &InspectAsk::DeadLetters), serde_json::json!([]));
 }

@@ -5,7 +5,10 @@ use std::{
     fs::File,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -44,6 +47,38 @@ pub struct BootDesk {
     pub http_port: u16,
     /// Bodies whose absence was reported, per attempt.
     absent: Arc<Mutex<HashSet<(SystemId, AttemptId, Sha256)>>>,
+    /// What was sent to machines, where the server counts it.
+    pub sent: Sent,
+}
+
+/// Bytes of files that were sent, by what they are. Cloned freely.
+#[derive(Debug, Clone, Default)]
+pub struct Sent(Arc<[AtomicU64; 6]>);
+
+impl Sent {
+    const NAMES: [(FileKind, &'static str); 6] = [
+        (FileKind::Loader, "bytes_loader"),
+        (FileKind::Config, "bytes_config"),
+        (FileKind::Kernel, "bytes_kernel"),
+        (FileKind::Initrd, "bytes_initrd"),
+        (FileKind::Squashfs, "bytes_squashfs"),
+        (FileKind::Other, "bytes_other"),
+    ];
+
+    /// So many more bytes of such a file.
+    pub fn add(&self, kind: FileKind, bytes: u64) {
+        let place = Self::NAMES.iter().zip(self.0.iter()).find(|((known, _), _)| *known == kind);
+        if let Some((_, count)) = place {
+            count.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// The counters with their names.
+    #[must_use]
+    pub fn named(&self) -> Vec<(String, u64)> {
+        let named = Self::NAMES.iter().zip(self.0.iter());
+        named.map(|((_, name), count)| ((*name).to_owned(), count.load(Ordering::Relaxed))).collect()
+    }
 }
 
 /// An answer with its bytes.
@@ -77,7 +112,7 @@ impl BootDesk {
     /// A desk over a rack's handles.
     #[must_use]
     pub fn new(plan: PlanHandle, leases: LeaseTable, bodies: Bodies, reporter: Reporter, http_port: u16) -> Self {
-        Self { plan, leases, bodies, reporter, http_port, absent: Arc::default() }
+        Self { plan, leases, bodies, reporter, http_port, absent: Arc::default(), sent: Sent::default() }
     }
 
     /// Answers a request of `service` ("tftp", "http") and reports that it was asked.

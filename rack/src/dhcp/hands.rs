@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actors::{
@@ -108,6 +108,8 @@ pub(super) struct Pending {
     pub(super) port: Arc<Port>,
     source: SocketAddrV4,
     pub(super) want: Option<Want>,
+    /// When the packet was read.
+    read: Instant,
 }
 
 impl Hands {
@@ -149,6 +151,7 @@ impl Hands {
     /// One packet. Nothing in it can stop the service.
     pub(super) fn packet(self: &Rc<Self>, port: &Arc<Port>, bytes: &[u8], source: SocketAddrV4, now: Timestamp) {
         self.counters.count("received");
+        let read = clock::tick();
         let request = match packet::parse(bytes) {
             Ok(Packet::Request(request)) => request,
             Ok(Packet::Heard(_)) => return self.counters.count("stray_reply"),
@@ -163,7 +166,7 @@ impl Hands {
         };
         let Some(subnet) = plan.plan.subnets.get(routed.subnet) else { return };
         let (id, port) = (subnet.id, port.clone());
-        let mut pending = Pending { request, routed, subnet: id, plan: plan.clone(), port, source, want: None };
+        let mut pending = Pending { request, routed, subnet: id, plan: plan.clone(), port, source, want: None, read };
         match routed.action {
             Action::Inform => self.inform(&pending, now),
             Action::Ask(want) => {
@@ -382,7 +385,10 @@ impl Hands {
     fn send(&self, pending: &Pending, reply: &Reply, now: Timestamp) {
         tracing::debug!(mac = %pending.request.mac, kind = ?reply.kind, to = ?reply.to, "DHCP answer");
         match pending.port.send(reply, pending.source, pending.routed.server) {
-            Ok(()) => self.counters.count(name(reply.kind)),
+            Ok(()) => {
+                self.counters.count(name(reply.kind));
+                self.counters.answered(pending.read.elapsed());
+            }
             Err(why) => {
                 let complaint =
                     format!("an answer could not be sent on {}: {why}; clients ask again", pending.port.name);

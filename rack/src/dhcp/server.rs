@@ -11,7 +11,12 @@ use std::{
     time::Duration,
 };
 
-use actors::{clock, leases::Origin, service::ServiceFault, shell::Registry};
+use actors::{
+    clock,
+    leases::Origin,
+    service::ServiceFault,
+    shell::{Registry, inspect::Spread},
+};
 use schema::{plan::PlanSubnet, service::Health};
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -213,6 +218,10 @@ impl Serving for Running {
 
     fn counters(&self) -> Vec<(String, u64)> {
         self.counters.named()
+    }
+
+    fn latency(&self) -> Option<Spread> {
+        Some(self.counters.latency())
     }
 
     fn stop(self: Box<Self>) -> Stopping {

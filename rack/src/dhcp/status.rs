@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use actors::shell::inspect::{Histogram, Spread};
 use schema::{id::SubnetId, messages::link::ForeignDhcp, net::MacAddr, time::Timestamp};
 use serde::Serialize;
 
@@ -78,7 +79,10 @@ pub struct Shortage {
 
 /// The live counters. Cloned freely.
 #[derive(Debug, Clone, Default)]
-pub struct Counters(Arc<Mutex<Inner>>);
+pub struct Counters {
+    inner: Arc<Mutex<Inner>>,
+    latency: Arc<Histogram>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -89,7 +93,7 @@ struct Inner {
 
 impl Counters {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one.
@@ -178,6 +182,17 @@ impl Counters {
     pub fn places(&self, ports: Vec<String>, addresses: Vec<SocketAddr>, problems: Vec<String>) {
         let mut inner = self.inner();
         (inner.status.ports, inner.status.addresses, inner.status.problems) = (ports, addresses, problems);
+    }
+
+    /// An answer was sent, so long after the packet was read.
+    pub fn answered(&self, took: Duration) {
+        self.latency.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// How long answers took.
+    #[must_use]
+    pub fn latency(&self) -> Spread {
+        self.latency.spread()
     }
 
     /// How often each thing happened.

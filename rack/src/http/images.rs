@@ -202,7 +202,7 @@ async fn answer(stream: &mut TcpStream, ends: Ends, desk: &BootDesk, asking: &As
     let since = tick();
     let asked =
         Asked { name: &asking.path, peer: ends.peer.ip(), rack: ends.local, names: desk.plan.has_dns(ends.local.ip()) };
-    let Opened { content, tracking, name, .. } = desk.open("http", &asked);
+    let Opened { content, tracking, name, kind } = desk.open("http", &asked);
     let entity = entity(&content);
     let reply = files::reply(asking, entity);
     let head = files::head(&reply, asking.keep_alive, clock::now());
@@ -214,6 +214,9 @@ async fn answer(stream: &mut TcpStream, ends: Ends, desk: &BootDesk, asking: &As
     };
     if asking.head_only {
         return written.map(|()| None);
+    }
+    if written.is_ok() {
+        desk.sent.add(kind, reply.range.end - reply.range.start);
     }
     match written {
         // A part before the last leaves the file unfinished, which is no failure either.

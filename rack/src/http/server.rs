@@ -23,7 +23,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    boot::desk::BootDesk,
+    boot::desk::{BootDesk, Sent},
     service::{Meter, Serving, Stopping, alive},
 };
 
@@ -68,6 +68,7 @@ pub enum StartError {
 pub struct Running {
     address: SocketAddr,
     meter: Meter,
+    sent: Sent,
     stop: CancellationToken,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -101,6 +102,12 @@ impl Serving for Running {
         &self.meter
     }
 
+    fn counters(&self) -> Vec<(String, u64)> {
+        let mut counters = self.meter.counters();
+        counters.append(&mut self.sent.named());
+        counters
+    }
+
     fn stop(self: Box<Self>) -> Stopping {
         Box::pin(Self::stop(*self))
     }
@@ -129,7 +136,7 @@ pub fn start(config: HttpConfig, state: HttpState) -> Result<Running, StartError
         address.port(),
     );
     let (stop, meter) = (CancellationToken::new(), Meter::new("http", &["connections", "accept_failed"]));
-    let mut threads = Vec::new();
+    let (sent, mut threads) = (desk.sent.clone(), Vec::new());
     for number in 0..config.workers.max(1) {
         let listener = listener.try_clone().map_err(StartError::Thread)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
@@ -141,7 +148,7 @@ pub fn start(config: HttpConfig, state: HttpState) -> Result<Running, StartError
         };
         threads.push(thread::Builder::new().name(format!("http-{number}")).spawn(work).map_err(StartError::Thread)?);
     }
-    Ok(Running { address, meter, stop, threads })
+    Ok(Running { address, meter, sent, stop, threads })
 }
 
 /// A listening socket that several threads may accept from.

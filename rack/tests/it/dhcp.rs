@@ -159,6 +159,8 @@ fn a_machine_under_orders_gets_address_loader_and_facts() {
     assert_eq!(text(&ack, OptionCode::TFTPServerName), "10.77.0.1");
     assert_eq!(text(&ack, OptionCode::from(210)), "http://10.77.0.1:5248/");
     assert_eq!(ack.opts().get(OptionCode::AddressLeaseTime), Some(&DhcpOption::AddressLeaseTime(30)));
+    let took = served.running.as_ref().unwrap().counters().latency();
+    assert!(took.count() >= 1, "at least the offer was counted before the request was read: {took:?}");
     let now = actors::clock::now();
     assert_eq!(served.leases.mac_of(ip, now).map(|m| m.0), Some(mac(1)));
     let facts: Vec<_> = std::iter::from_fn(|| served.seen.try_recv().ok()).collect();

@@ -34,6 +34,7 @@ async fn every_documented_name_is_served_and_machines_do_not_see_them() {
     let served: BTreeSet<_> = names(&said).into_iter().collect();
     let listed: BTreeSet<_> = FAMILIES.iter().filter(|f| f.by != "region").map(|f| f.name.to_owned()).collect();
     assert_eq!(served, listed);
+    assert!(said.contains("hostler_service_events_total{service=\"http\",event=\"bytes_kernel\"} 0\n"), "{said}");
     assert!(said.contains("hostler_service_up{rack=\"\",service=\"http\"} 1\n"), "{said}");
     for (request, status) in [
         ("GET / HTTP/1.1\r\n\r\n", "404"),
@@ -48,6 +49,19 @@ async fn every_documented_name_is_served_and_machines_do_not_see_them() {
     let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let said = tokio::task::spawn_blocking(move || ask(http, request)).await.unwrap();
     assert!(said.starts_with("HTTP/1.1 404") && !said.contains("hostler_"), "{said}");
+    // What went out by HTTP is counted by what it is.
+    let request = "GET /lpxelinux.0 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let said = tokio::task::spawn_blocking(move || ask(http, request)).await.unwrap();
+    assert!(said.ends_with("the loader"), "{said}");
+    let page = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
+    for round in 0.. {
+        let said = tokio::task::spawn_blocking(move || ask(at, page)).await.unwrap();
+        if said.contains("hostler_service_events_total{service=\"http\",event=\"bytes_loader\"} 10\n") {
+            break;
+        }
+        assert!(round < 600, "ten bytes were sent: {said}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     // A port that is taken costs the metrics, not the rack.
     let dir = tempfile::tempdir().unwrap();
     write_plan(&dir.path().join("plan.toml"), Ipv4Addr::new(127, 77, 202, 2), 600);

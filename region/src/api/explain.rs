@@ -26,6 +26,7 @@ use super::{
 /// GET `/inspect/v1/explain/<id>`.
 pub async fn show(Own(call): Own) -> OwnAnswer {
     call.user()?;
+    super::inspect::nothing_asked(&call)?;
     let id = super::machines::id(&call).map_err(|_| Fault::NotFound("There is no machine of that id.".into()))?;
     let (machine, racks) = (call.house.state(id).await?, call.house.racks_ail().await);
     Ok(json(&with(&machine, &racks, &call.house.app.links.foreign(), actors::clock::now())))

@@ -1,9 +1,9 @@
 //! `/inspect/v1/…`: every actor as it shows itself, the region's and the racks', straight from what they publish and never through a mailbox.
-//! Reads only. Each look is checked for its caller, its parameters are checked as a whole, and who looked is put down in the log.
+//! Reads only, but for message traces, which keep copies of what an actor hears. Each look is checked for its caller, its parameters are checked as a whole, and who looked is put down in the log.
 
 use actix_web::{
     HttpResponse,
-    web::{ServiceConfig, get},
+    web::{ServiceConfig, delete, get, post},
 };
 use serde_json::{Value, json};
 
@@ -16,7 +16,10 @@ use super::{
 mod asked;
 mod heat;
 mod list;
+mod losses;
+mod messages;
 mod one;
+mod snapshot;
 mod traces;
 mod watch;
 mod whole;
@@ -36,7 +39,13 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/inspect/v1/findings", get().to(whole::findings))
         .route("/inspect/v1/heat", get().to(heat::levels))
         .route("/inspect/v1/heat/index", get().to(heat::index))
+        .route("/inspect/v1/restarts", get().to(losses::restarts))
+        .route("/inspect/v1/deadletters", get().to(losses::dead_letters))
+        .route("/inspect/v1/traces", get().to(messages::list))
+        .route("/inspect/v1/traces", post().to(messages::begin))
         .route("/inspect/v1/traces/{trace}", get().to(traces::show))
+        .route("/inspect/v1/traces/{trace}", delete().to(messages::end))
+        .route("/inspect/v1/snapshot", post().to(snapshot::make))
         .route("/inspect/v1/watch", get().to(watch::stream))
         .route("/inspect/v1/actors", get().to(list::actors))
         .route("/inspect/v1/actors/{path:.*}", get().to(one::actor));
@@ -45,12 +54,18 @@ pub fn routes(config: &mut ServiceConfig) {
 /// What there is to look at.
 async fn contents(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
-    Ok(json(&json!({
+    let mut asked = asked(&call, &["as"]);
+    let lines = asked.lines();
+    asked.done()?;
+    let contents = json!({
         "summary": "/inspect/v1/summary", "findings": "/inspect/v1/findings", "actors": "/inspect/v1/actors",
         "tree": "/inspect/v1/tree", "kinds": "/inspect/v1/kinds", "flow": "/inspect/v1/flow", "heat": "/inspect/v1/heat",
+        "restarts": "/inspect/v1/restarts", "deadletters": "/inspect/v1/deadletters", "messages": "/inspect/v1/traces",
+        "snapshot": "/inspect/v1/snapshot",
         "watch": "/inspect/v1/watch", "explain": "/inspect/v1/explain/SYSTEM_ID", "traces": "/inspect/v1/traces/TRACE_ID",
         "actor": "/inspect/v1/actors/NODE/KIND/ID[/state|/mailbox|/messages|/transitions|/timers|/links]",
-    })))
+    });
+    Ok(alone(lines, &contents))
 }
 
 /// The caller, who is put down. Every user may look; states and traces are for administrators.
@@ -67,14 +82,29 @@ fn looked_inside(call: &Call) -> Result<&Caller, Fault> {
     Ok(caller)
 }
 
+/// Refuses parameters where none is taken.
+pub(super) fn nothing_asked(call: &Call) -> Result<(), Fault> {
+    asked(call, &[]).done()
+}
+
+/// One object: as it is, or with `as=ndjson` as a line.
+fn alone(lines: bool, value: &Value) -> HttpResponse {
+    if lines { listed(true, Value::Null, vec![value.clone()]) } else { json(value) }
+}
+
 /// A list: whole, or with `as=ndjson` an item a line.
-fn listed(lines: bool, mut head: Value, items: Vec<Value>) -> HttpResponse {
+fn listed(lines: bool, head: Value, items: Vec<Value>) -> HttpResponse {
+    listed_as("items", lines, head, items)
+}
+
+/// As [`listed`], with another name for the items.
+fn listed_as(name: &str, lines: bool, mut head: Value, items: Vec<Value>) -> HttpResponse {
     if lines {
         let text: String = items.iter().map(|item| format!("{item}\n")).collect();
         return HttpResponse::Ok().content_type("application/x-ndjson; charset=utf-8").body(text);
     }
     head["at"] = actors::clock::now().to_string().into();
-    head["items"] = Value::Array(items);
+    head[name] = Value::Array(items);
     json(&head)
 }
 

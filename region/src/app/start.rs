@@ -231,7 +231,7 @@ async fn sample(app: App) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        app.inspector.rates.sample(&app.registry);
+        app.inspector.rates.sample(&app.registry, &app.links);
     }
 }
 

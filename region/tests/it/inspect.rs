@@ -17,8 +17,11 @@ use crate::api::Region;
 
 mod bad_input;
 mod canary;
+mod losses;
 mod metrics;
 mod racks;
+mod snapshot;
+mod tracing;
 
 /// Holds whoever passes, until it is opened.
 #[derive(Clone, Default)]
@@ -60,6 +63,7 @@ impl Core for Stubborn {
             let open = self.0.0.0.lock().unwrap();
             drop(self.0.0.1.wait_while(open, |open| !*open).unwrap());
         }
+        assert!(*event != "Panic", "told to");
         Step::ignored("")
     }
 
@@ -142,6 +146,9 @@ async fn actors_are_listed_filtered_sorted_and_paged() {
     assert_eq!(r.get("/inspect/v1/actors?q=fox-3").await.json(200)["items"][0]["label"], "fox-3");
     assert_eq!(r.get("/inspect/v1/actors?state=New").await.json(200)["matched"], 5);
     assert_eq!(r.get("/inspect/v1/actors?status=blocked").await.json(200)["matched"], 0);
+    let below = r.get("/inspect/v1/actors?parent=region/machine&fields=parent&limit=1").await.json(200);
+    assert_eq!((below["matched"].as_u64(), below["items"][0]["parent"].as_str()), (Some(5), Some("region/machine")));
+    assert_eq!(r.get("/inspect/v1/actors?parent=region/service/dhcp").await.json(200)["matched"], 0);
     let lines = r.get("/inspect/v1/actors?as=ndjson").await;
     assert_eq!((lines.text.lines().count(), lines.kind.as_str()), (6, "application/x-ndjson; charset=utf-8"));
     r.stop().await;
@@ -189,9 +196,20 @@ async fn one_actor_shows_all_its_parts_and_the_whole_is_summed_up() {
     let index = r.get("/inspect/v1/heat/index?kind=machine").await;
     assert!(index.headers.contains_key("etag"));
     assert_eq!(index.json(200)["items"][0], format!("region/machine/{id}"));
+    assert_eq!(shown["links"]["parent"], "region/machine");
+    // What is one thing is one line.
+    let parts = ["", "/state", "/timers", "/links", "/mailbox"].map(|part| format!("actors/machine/{id}{part}"));
+    let paths = ["", "summary", "tree", "kinds/machine", "restarts", "deadletters", "traces"].map(str::to_owned);
+    for path in parts.iter().chain(&paths) {
+        let said = r.get(&format!("/inspect/v1/{path}?as=ndjson")).await;
+        assert_eq!((said.status.as_u16(), said.kind.as_str()), (200, "application/x-ndjson; charset=utf-8"), "{path}");
+        for line in said.text.lines() {
+            serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{path}: {e}: {line}"));
+        }
+    }
     // The page of the fleet leads here.
     let contents = r.get("/inspect/v1/").await.json(200);
-    for name in ["summary", "findings", "actors", "tree", "kinds", "flow"] {
+    for name in ["summary", "findings", "actors", "tree", "kinds", "flow", "restarts", "deadletters", "messages"] {
         r.get(contents[name].as_str().unwrap()).await.json(200);
     }
     r.stop().await;

@@ -86,6 +86,27 @@ pub enum InspectAsk {
     Kinds,
     /// The steps of one trace.
     Trace { trace: u128 },
+    /// The last actors that did not go on as they were.
+    Restarts,
+    /// The last messages that found no room.
+    DeadLetters,
+    /// Keep an actor's next messages, under that number.
+    Tap { number: u64, kind: String, id: String, messages: u32, seconds: u32, payload: Payload },
+    /// What is kept under that number, without the first `after` messages.
+    Tapped { number: u64, after: u32 },
+    /// Keep no more of them, and forget those.
+    Untap { number: u64 },
+}
+
+/// How much of a traced message's content is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Payload {
+    /// Nothing but its name.
+    None,
+    /// The names of its types and fields.
+    Types,
+    /// All of it but secrets.
+    Redacted,
 }
 
 /// A rack's clock.

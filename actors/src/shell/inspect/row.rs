@@ -39,6 +39,9 @@ pub struct Gauge {
 pub struct Row {
     pub kind: Cow<'static, str>,
     pub id: String,
+    /// What stands above it on its node: KIND/ID, or its kind.
+    #[serde(default)]
+    pub parent: Cow<'static, str>,
     pub state: String,
     /// What it waits for.
     pub wait: Option<Wait>,
@@ -83,6 +86,7 @@ impl Probe {
         Row {
             kind: Cow::Borrowed(self.kind()),
             id: self.id().to_owned(),
+            parent: Cow::Borrowed(self.parent()),
             state: view.state.clone(),
             wait: view.wait.clone(),
             gauge,

@@ -4,12 +4,18 @@ use std::{
     collections::HashMap,
     fmt::{self, Write},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
 use serde::{Deserialize, Serialize};
+
+use super::{
+    Source,
+    losses::{DeadLetter, Losses, Restart},
+};
+use crate::{clock, core::TraceId};
 
 /// Buckets of a histogram. The first holds what took less than 4 µs, each other one twice the span of the one before; the last has no end.
 pub const BUCKETS: usize = 20;
@@ -138,6 +144,8 @@ pub struct EventTally {
 #[derive(Debug)]
 pub struct KindTally {
     pub kind: &'static str,
+    /// KIND/ID of the actor above its actors; empty: none but the node.
+    pub parent: &'static str,
     events: RwLock<HashMap<Arc<str>, Arc<EventTally>>>,
     /// Messages by the kind of their sender.
     senders: RwLock<HashMap<&'static str, AtomicU64>>,
@@ -146,17 +154,20 @@ pub struct KindTally {
     pub quarantined: AtomicU64,
     /// Messages to actors that had ended, or whose mailbox was full.
     pub undelivered: AtomicU64,
+    losses: Mutex<Losses>,
 }
 
 impl KindTally {
-    pub(super) fn new(kind: &'static str) -> Self {
+    pub(super) fn new(kind: &'static str, parent: &'static str) -> Self {
         Self {
             kind,
+            parent,
             events: RwLock::default(),
             senders: RwLock::default(),
             overtaken: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
             undelivered: AtomicU64::new(0),
+            losses: Mutex::default(),
         }
     }
 
@@ -206,6 +217,33 @@ impl KindTally {
         let mut counts: Vec<_> = senders.iter().map(|(kind, count)| (*kind, count.load(Relaxed))).collect();
         counts.sort_unstable();
         counts
+    }
+
+    pub(super) fn restarted(&self, restart: Restart) {
+        self.losses().restart(restart);
+    }
+
+    /// A message to that actor found no room.
+    pub(super) fn lost(&self, id: &str, event: Arc<str>, trace: TraceId, depth: usize) {
+        self.undelivered.fetch_add(1, Relaxed);
+        let (sender, now) = (Source::present(), clock::now());
+        self.losses().letter((self.kind, id), (event, sender, trace), now, depth);
+    }
+
+    /// The last actors that did not go on as they were, oldest first.
+    #[must_use]
+    pub fn restarts(&self) -> Vec<Restart> {
+        self.losses().restarts().cloned().collect()
+    }
+
+    /// The last messages that found no room, oldest first.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.losses().letters().cloned().collect()
+    }
+
+    fn losses(&self) -> MutexGuard<'_, Losses> {
+        self.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Messages that were handled.
@@ -280,7 +318,7 @@ mod tests {
             Tuple(u8),
             Fields { secret: &'static str },
         }
-        let tally = KindTally::new("test");
+        let tally = KindTally::new("test", "");
         let names =
             [Event::Plain, Event::Tuple(1), Event::Fields { secret: "canary" }].map(|e| tally.event(&e).name.clone());
         assert_eq!(names.each_ref().map(|n| &**n), ["Plain", "Tuple", "Fields"]);

@@ -99,6 +99,19 @@ impl<'a> Asked<'a> {
         value
     }
 
+    /// As [`Asked::checked`], of a parameter that must be there.
+    pub(super) fn required<T>(
+        &mut self,
+        name: &'static str,
+        bound: &str,
+        valid: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        if self.params.filled(name).is_none() {
+            self.faults.add(name, format!("\"\" {bound}."));
+        }
+        self.checked(name, bound, valid)
+    }
+
     /// A list as lines of JSON is asked for.
     pub(super) fn lines(&mut self) -> bool {
         self.choice("as", &["json", "ndjson"]) == Some("ndjson")

@@ -23,6 +23,7 @@ const MOST: u64 = 1_000;
 const PARAMETERS: &[&str] = &[
     "kind",
     "node",
+    "parent",
     "q",
     "state",
     "status",
@@ -45,6 +46,7 @@ const FIELDS: &[&str] = &[
     "node",
     "kind",
     "id",
+    "parent",
     "label",
     "state",
     "status",
@@ -68,6 +70,7 @@ const FIELDS: &[&str] = &[
 struct Filter<'a> {
     kind: Option<&'a str>,
     node: Option<&'a str>,
+    parent: Option<&'a str>,
     q: Option<&'a str>,
     state: Option<&'a str>,
     status: Option<&'static str>,
@@ -95,6 +98,16 @@ impl Candidate<'_> {
         match self {
             Self::Own(probe, _) => (REGION, probe.kind(), probe.id()),
             Self::Of(node, row) => (node.id.as_str(), &row.kind, &row.id),
+        }
+    }
+
+    /// What stands above it: another actor, or NODE/KIND.
+    pub(super) fn parent(&self) -> String {
+        match self {
+            Self::Own(probe, _) => format!("{REGION}/{}", probe.parent()),
+            Self::Of(node, row) => {
+                format!("{}/{}", node.id, if row.parent.is_empty() { &row.kind } else { &row.parent })
+            }
         }
     }
 
@@ -146,6 +159,12 @@ pub(super) async fn actors(Own(call): Own) -> OwnAnswer {
         node: asked
             .checked("node", "is no node; use region, or the system id of a rack", |n| known(n).then_some(()))
             .and(call.params.filled("node")),
+        parent: asked
+            .checked("parent", "is no actor's path, nor NODE/KIND; use one that \"parent\" of an actor names", |text| {
+                let (node, above) = text.split_once('/')?;
+                (known(node) && !above.is_empty() && above.split('/').count() <= 2).then_some(())
+            })
+            .and(call.params.filled("parent")),
         q: asked.text("q"),
         state: asked.text("state"),
         status: asked.choice("status", STATUSES),
@@ -177,6 +196,9 @@ impl Filter<'_> {
     fn admits(&self, one: &Candidate<'_>, hosts: &HashSet<String>) -> bool {
         let (gauge, (_, kind, id)) = (one.gauge(), one.name());
         if gauge.queue < self.min_queue || gauge.oldest_wait_us.unwrap_or(0) < self.min_wait_us {
+            return false;
+        }
+        if self.parent.is_some_and(|parent| one.parent() != parent) {
             return false;
         }
         let named = matches!(kind, "machine" | "errand") && hosts.contains(id);
@@ -235,7 +257,7 @@ fn item(house: &House, one: &Candidate<'_>, fields: &[&str]) -> Value {
     let gauge = &row.gauge;
     let label = id.parse().ok().filter(|_| kind != "rack").and_then(|id| house.app.census.hostname(id));
     let mut item = json!({
-        "path": one.path(), "node": node, "kind": kind, "id": id, "label": label, "state": row.state, "status": row.status(),
+        "path": one.path(), "node": node, "kind": kind, "id": id, "parent": one.parent(), "label": label, "state": row.state, "status": row.status(),
         "queue": gauge.queue, "queue_cap": gauge.capacity, "oldest_wait_us": gauge.oldest_wait_us, "busy_us": gauge.busy_us,
         "current": row.current, "handled": gauge.handled, "refused": gauge.refused, "panics": gauge.panics, "rate": gauge.rate,
         "wait_us": gauge.wait_us, "handler_us": gauge.handle_us, "last": gauge.last_at.map(|at| at.to_string()),

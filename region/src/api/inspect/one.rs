@@ -4,12 +4,13 @@ use actors::{clock, findings, inspection};
 use schema::{id::RackId, messages::link::InspectAsk};
 use serde_json::{Value, json};
 
-use super::{asked, asked::short, listed, looked, looked_inside};
+use super::{alone, asked, asked::short, listed, looked, looked_inside};
 use crate::{
     api::{
-        call::{Call, Own, OwnAnswer, json},
+        call::{Own, OwnAnswer},
         fault::Fault,
     },
+    app::App,
     inspect::REGION,
 };
 
@@ -52,11 +53,12 @@ pub(super) async fn actor(Own(call): Own) -> OwnAnswer {
         looked_inside(&call)?;
     }
     let limited = matches!(at.part, Some("mailbox" | "messages" | "transitions"));
-    let mut asked = asked(&call, if limited { &["limit", "as"] } else { &[] });
-    let (limit, lines) = if limited { (asked.number("limit", 1, 1_000), asked.lines()) } else { (None, false) };
+    let mut asked = asked(&call, if limited { &["limit", "as"] } else { &["as"] });
+    let limit = if limited { asked.number("limit", 1, 1_000) } else { None };
+    let lines = asked.lines();
     asked.done()?;
     let limit = limit.map_or(usize::MAX, |limit| limit as usize);
-    let mut shown = whole(&call, &at).await?;
+    let mut shown = whole(&call.house.app, (at.node, at.kind, at.id)).await?;
     if !caller.is_superuser {
         shown["state"]["view"] = json!({ "$withheld": "states are for administrators" });
     }
@@ -66,7 +68,7 @@ pub(super) async fn actor(Own(call): Own) -> OwnAnswer {
         items
     };
     match at.part {
-        None => Ok(json(&shown)),
+        None => Ok(alone(lines, &shown)),
         Some(part @ ("messages" | "transitions")) => {
             let items = last(part);
             Ok(listed(lines, json!({ "path": shown["path"] }), items))
@@ -77,14 +79,12 @@ pub(super) async fn actor(Own(call): Own) -> OwnAnswer {
             mailbox["waiting"] = Value::Null;
             Ok(listed(lines, mailbox, waiting))
         }
-        Some(part) => Ok(json(&json!({ "path": shown["path"], part: shown[part] }))),
+        Some(part) => Ok(alone(lines, &json!({ "path": shown["path"], part: shown[part] }))),
     }
 }
 
 /// All that an actor shows, its findings and where to look on.
-async fn whole(call: &Call, at: &Path<'_>) -> Result<Value, Fault> {
-    let app = &call.house.app;
-    let Path { node, kind, id, .. } = *at;
+pub(super) async fn whole(app: &App, (node, kind, id): (&str, &str, &str)) -> Result<Value, Fault> {
     let sleeps = || {
         let awake =
             format!("No actor {kind}/{id} is awake on {node}; see /inspect/v1/actors, or read the object itself.");
@@ -109,6 +109,7 @@ async fn whole(call: &Call, at: &Path<'_>) -> Result<Value, Fault> {
     };
     shown["path"] = path.clone().into();
     shown["node"] = node.into();
+    shown["links"]["parent"] = json!(shown["links"]["parent"].as_str().map(|parent| format!("{node}/{parent}")));
     shown["findings"] = json!(found.iter().map(super::whole::finding).collect::<Vec<_>>());
     let part = |part: &str| format!("/inspect/v1/actors/{path}/{part}");
     let mut links: serde_json::Map<_, _> = PARTS.iter().map(|name| ((*name).to_owned(), part(name).into())).collect();

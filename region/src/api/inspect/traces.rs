@@ -1,4 +1,4 @@
-//! GET `/inspect/v1/traces/TRACE_ID`: the path of one piece of work over actors and nodes, from their rings and the journal.
+//! GET `/inspect/v1/traces/TRACE_ID`: a message trace, by its id; or the path of one piece of work over actors and nodes, from their rings and the journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use actors::{core::TraceId, inspection, rack::LinkState};
 use schema::messages::link::InspectAsk;
 use serde_json::{Value, json};
 
-use super::{asked, asked::short, listed, looked_inside};
+use super::{asked, asked::short, listed, looked_inside, messages};
 use crate::{
     api::{
         call::{Own, OwnAnswer},
@@ -22,11 +22,21 @@ const MOST: i64 = 1_000;
 pub(super) async fn show(Own(call): Own) -> OwnAnswer {
     looked_inside(&call)?;
     let text = call.part("trace");
+    if text.strip_prefix('m').is_some_and(|digits| digits.len() == 16) {
+        return messages::read(call).await;
+    }
     let mut asked = asked(&call, &["as"]);
     let lines = asked.lines();
     asked.done()?;
-    let wrong =
-        |why: String| Fault::field("trace", format!("\"{}\": {why}; copy it from a log line or a step.", short(text)));
+    let wrong = |why: String| {
+        Fault::field(
+            "trace",
+            format!(
+                "\"{}\": {why}; copy it from a log line or a step, or that of a message trace from its POST.",
+                short(text)
+            ),
+        )
+    };
     let trace: TraceId = text.parse().map_err(wrong)?;
     let app = &call.house.app;
     let mut steps = Steps::default();

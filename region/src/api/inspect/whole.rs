@@ -10,14 +10,14 @@ use schema::{id::RackId, messages::link::InspectAsk};
 use serde_json::{Value, json};
 
 use super::{
-    asked,
+    alone, asked,
     asked::short,
     list::{Candidate, candidates},
-    listed, looked,
+    listed, listed_as, looked,
 };
 use crate::{
     api::{
-        call::{Call, Own, OwnAnswer, json},
+        call::{Call, Own, OwnAnswer},
         fault::Fault,
         house::House,
     },
@@ -30,8 +30,10 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// GET `/inspect/v1/summary`.
 pub(super) async fn summary(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
-    asked(&call, &[]).done()?;
-    Ok(json(&summarised(&call.house).await))
+    let mut asked = asked(&call, &["as"]);
+    let lines = asked.lines();
+    asked.done()?;
+    Ok(alone(lines, &summarised(&call.house).await))
 }
 
 /// Totals, by kind and by node.
@@ -126,7 +128,7 @@ impl Sum {
 /// GET `/inspect/v1/tree?root=&depth=&fold=`: nodes, their kinds, their actors.
 pub(super) async fn tree(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
-    let mut asked = asked(&call, &["root", "depth", "fold"]);
+    let mut asked = asked(&call, &["root", "depth", "fold", "as"]);
     let nodes = call.house.app.nodes().await;
     let known = |node: &str| node == REGION || nodes.iter().any(|n| n.id.as_str() == node);
     let root = asked.checked("root", "is no node, nor NODE/KIND; use region, or the system id of a rack", |text| {
@@ -135,10 +137,22 @@ pub(super) async fn tree(Own(call): Own) -> OwnAnswer {
     });
     let depth = asked.number("depth", 1, 3).unwrap_or(3);
     let fold = asked.choice("fold", &["kind", "none"]).unwrap_or("kind");
+    let lines = asked.lines();
     asked.done()?;
     let (root_node, root_kind) = root.unzip();
     let root_kind = root_kind.filter(|kind| !kind.is_empty());
-    let all = candidates(&call.house, &nodes, root_node.as_deref(), root_kind.as_deref());
+    Ok(listed_as("nodes", lines, json!({}), branches(&call.house, &nodes, (root_node, root_kind), depth, fold)))
+}
+
+/// The nodes, or the one that is the root, with their kinds and actors.
+pub(super) fn branches(
+    house: &House,
+    nodes: &[Node],
+    (root_node, root_kind): (Option<String>, Option<String>),
+    depth: u64,
+    fold: &str,
+) -> Vec<Value> {
+    let all = candidates(house, nodes, root_node.as_deref(), root_kind.as_deref());
     let mut grouped: BTreeMap<(&str, &str), Vec<&Candidate<'_>>> = BTreeMap::new();
     all.iter().for_each(|one| grouped.entry((one.name().0, one.name().1)).or_default().push(one));
     // A kind with many actors is folded, unless it is what was asked for.
@@ -156,7 +170,7 @@ pub(super) async fn tree(Own(call): Own) -> OwnAnswer {
         }
         branches.push(shown);
     }
-    Ok(json(&json!({ "at": clock::now().to_string(), "nodes": branches })))
+    branches
 }
 
 /// Leaves that one answer shows at most.
@@ -186,12 +200,12 @@ pub(super) async fn kinds(Own(call): Own) -> OwnAnswer {
 /// GET `/inspect/v1/kinds/KIND?node=`.
 pub(super) async fn kind(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
-    let (items, _) = of_kinds(&call).await?;
+    let (items, lines) = of_kinds(&call).await?;
     let wanted = call.part("kind");
     let names: Vec<_> = items.iter().filter_map(|k| k["kind"].as_str()).collect();
     let none =
         || Fault::NotFound(format!("There is no kind \"{}\" there; there are {}.", short(wanted), names.join(", ")));
-    Ok(json(items.iter().find(|k| k["kind"] == wanted).ok_or_else(none)?))
+    Ok(alone(lines, items.iter().find(|k| k["kind"] == wanted).ok_or_else(none)?))
 }
 
 async fn of_kinds(call: &Call) -> Result<(Vec<Value>, bool), Fault> {
@@ -214,14 +228,35 @@ async fn of_kinds(call: &Call) -> Result<(Vec<Value>, bool), Fault> {
     Ok((items, lines))
 }
 
-/// GET `/inspect/v1/flow?window=`: messages a second from kind to kind, in the region.
+/// GET `/inspect/v1/flow?window=`: messages a second from kind to kind in the region, and from node to node.
 pub(super) async fn flow(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
     let mut asked = asked(&call, &["window", "as"]);
     let window = asked.number("window", 1, 300).unwrap_or(10);
     let lines = asked.lines();
     asked.done()?;
-    Ok(listed(lines, json!({ "window_s": window }), flows(&call.house, Duration::from_secs(window))))
+    let window_s = Duration::from_secs(window);
+    let (mut kinds, nodes) = (flows(&call.house, window_s), between_nodes(&call.house, window_s));
+    if lines {
+        // A line must say by itself what it is.
+        kinds.iter_mut().for_each(|flow| flow["between"] = "kinds".into());
+        let mut nodes = nodes;
+        nodes.iter_mut().for_each(|flow| flow["between"] = "nodes".into());
+        kinds.append(&mut nodes);
+        return Ok(listed(true, Value::Null, kinds));
+    }
+    Ok(listed(false, json!({ "window_s": window, "nodes": nodes }), kinds))
+}
+
+/// How many messages the links carry, each way. Racks do not talk to each other.
+pub(super) fn between_nodes(house: &House, window: Duration) -> Vec<Value> {
+    let links = house.app.inspector.rates.links(&house.app.links, window);
+    let shown =
+        |from: &str, to: &str, rate: f64| json!({ "from": from, "to": to, "per_s": (rate * 10.0).round() / 10.0 });
+    let both = |(rack, (sent, received)): (RackId, (f64, f64))| {
+        [shown(REGION, rack.as_str(), sent), shown(rack.as_str(), REGION, received)]
+    };
+    links.into_iter().flat_map(both).collect()
 }
 
 /// Who tells whom how much.

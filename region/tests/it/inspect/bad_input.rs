@@ -1,9 +1,11 @@
 //! Bad input to every parameter: one clear answer that names field, value, bound and remedy. And who may look at all.
 
+use std::collections::BTreeSet;
+
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::api::Region;
+use crate::api::{Region, Said};
 
 /// Path, the field that is at fault, the value, and words of bound and remedy.
 const CASES: &[(&str, &str, &str, &str)] = &[
@@ -23,6 +25,11 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     ("actors?as=xml", "as", "xml", "use one of json, ndjson"),
     ("actors?colour=red", "colour", "red", "use kind, node"),
     ("actors?kind=%00", "kind", "", "control characters; give a shorter one"),
+    ("actors?q=%07", "q", "", "control characters; give a shorter one"),
+    ("actors?state=%1b", "state", "", "control characters; give a shorter one"),
+    ("actors?parent=region", "parent", "region", "use one that \"parent\" of an actor names"),
+    ("actors?parent=nowhere/machine", "parent", "nowhere/machine", "use one that \"parent\" of an actor names"),
+    ("actors?parent=region/a/b/c", "parent", "region/a/b/c", "use one that \"parent\" of an actor names"),
     ("tree?depth=4", "depth", "4", "from 1 to 3; give one"),
     ("tree?root=nowhere/machine", "root", "nowhere/machine", "use region, or the system id of a rack"),
     ("tree?fold=paper", "fold", "paper", "use one of kind, none"),
@@ -33,31 +40,117 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     ("heat/index?metric=queue", "metric", "queue", "use kind, as"),
     ("findings?severity=awful", "severity", "awful", "use one of critical, warning"),
     ("findings?id=x", "id", "x", "use one of actor.blocked"),
-    ("summary?kind=machine", "kind", "machine", "none is taken here"),
+    ("summary?kind=machine", "kind", "machine", "use as"),
+    ("summary?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("tree?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("kinds?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("kinds/catalogue?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("kinds/catalogue?node=nowhere", "node", "nowhere", "use region, or the system id of a rack"),
+    ("flow?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("heat?kind=%00", "kind", "", "control characters; give a shorter one"),
+    ("heat/index?kind=%00", "kind", "", "control characters; give a shorter one"),
+    ("heat/index?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("findings?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("restarts?node=nowhere", "node", "nowhere", "use region, or the system id of a rack"),
+    ("restarts?kind=%00", "kind", "", "control characters; give a shorter one"),
+    ("restarts?limit=0", "limit", "0", "from 1 to 1000; give one"),
+    ("restarts?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("deadletters?node=nowhere", "node", "nowhere", "use region, or the system id of a rack"),
+    ("deadletters?kind=%00", "kind", "", "control characters; give a shorter one"),
+    ("deadletters?limit=1001", "limit", "1001", "from 1 to 1000; give one"),
+    ("deadletters?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("traces?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("traces/m0000000000000000?as=xml", "as", "xml", "use one of ndjson, sse, json"),
+    ("traces/m0000000000000000?after=101", "after", "101", "from 0 to 100; give one"),
+    ("traces/00000000000000000000000000000001?as=xml", "as", "xml", "use one of json, ndjson"),
     ("watch?topics=everything", "topics", "everything", "none of summary, findings, flow"),
     ("watch?every_ms=1", "every_ms", "1", "from 250 to 60000; give one"),
     ("traces/xyz", "trace", "xyz", "32 hexadecimal digits; copy it from"),
+    ("explain/aaaaaa?colour=red", "colour", "red", "none is taken here"),
     ("actors/catalogue/catalogue/messages?limit=x", "limit", "x", "from 1 to 1000; give one"),
-    ("actors/catalogue/catalogue?limit=1", "limit", "1", "none is taken here"),
+    ("actors/catalogue/catalogue/messages?as=xml", "as", "xml", "use one of json, ndjson"),
+    ("actors/catalogue/catalogue?limit=1", "limit", "1", "use as"),
+    ("actors/catalogue/catalogue?as=xml", "as", "xml", "use one of json, ndjson"),
 ];
+
+/// The same of what is asked for by POST: path, form, field, value, words.
+const POSTS: &[(&str, &str, &str, &str, &str)] = &[
+    ("traces", "", "path", "", "write NODE/KIND/ID"),
+    ("traces", "path=catalogue", "path", "catalogue", "write NODE/KIND/ID"),
+    ("traces", "path=nowhere/machine/aaaaaa", "path", "nowhere/machine/aaaaaa", "write NODE/KIND/ID"),
+    ("traces", "path=a/b/c/d", "path", "a/b/c/d", "write NODE/KIND/ID"),
+    ("traces", "path=catalogue/catalogue&messages=0", "messages", "0", "from 1 to 100; give one"),
+    ("traces", "path=catalogue/catalogue&messages=101", "messages", "101", "from 1 to 100; give one"),
+    ("traces", "path=catalogue/catalogue&seconds=61", "seconds", "61", "from 1 to 60; give one"),
+    ("traces", "path=catalogue/catalogue&seconds=soon", "seconds", "soon", "from 1 to 60; give one"),
+    ("traces", "path=catalogue/catalogue&payload=all", "payload", "all", "use one of none, types, redacted"),
+    ("traces", "path=catalogue/catalogue&colour=red", "colour", "red", "use path, messages, seconds, payload"),
+    ("snapshot", "actors=101", "actors", "101", "from 0 to 100; give one"),
+    ("snapshot", "lines=5001", "lines", "5001", "from 0 to 5000; give one"),
+    ("snapshot", "colour=red", "colour", "red", "use actors, lines"),
+];
+
+/// Checks one problem.
+fn is_named(said: &Said, asked: &str, field: &str, value: &str, words: &str) {
+    let kind = (said.status, said.kind.as_str());
+    assert_eq!(kind, (StatusCode::BAD_REQUEST, "application/problem+json"), "{asked}: {}", said.text);
+    let problem: Value = serde_json::from_str(&said.text).unwrap();
+    let message = problem["fields"][field][0].as_str().unwrap_or_else(|| panic!("{asked}: {problem}"));
+    // Of control characters, nothing is repeated.
+    let repeated = if value.is_empty() { "\"".to_owned() } else { format!("\"{value}\"") };
+    assert!(message.contains(&repeated) && message.contains(words), "{asked}: {message}");
+    assert_eq!(problem["fields"].as_object().unwrap().len(), 1, "{asked}: only what is wrong is named");
+    assert!(!problem["remedy"].as_str().unwrap().is_empty());
+}
+
+/// The parameters that a path says it takes, when it is given one that it does not.
+async fn taken(r: &Region, method: &str, path: &str) -> Vec<String> {
+    let said = r.call(method, &format!("/inspect/v1/{path}?colour=red"), &[]).await.json(400);
+    let message = said["fields"]["colour"][0].as_str().unwrap_or_else(|| panic!("{path}: {said}"));
+    let names = message.rsplit("; ").next().unwrap().trim_start_matches("use ").trim_end_matches('.');
+    names.split(", ").filter(|name| *name != "none is taken here").map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_parameter_that_is_taken_has_its_wrong_value_here() {
+    let r = Region::start().await;
+    let path = |asked: &str| asked.split('?').next().unwrap().to_owned();
+    let tried = |one: &str, name: &str| CASES.iter().any(|(case, field, ..)| path(case) == one && *field == name);
+    let asked: BTreeSet<_> = CASES.iter().map(|(case, ..)| path(case)).filter(|p| p != "traces/xyz").collect();
+    for one in &asked {
+        for name in taken(&r, "GET", one).await {
+            assert!(tried(one, &name), "{one}: nothing is tried with {name}");
+        }
+    }
+    for one in ["traces", "snapshot"] {
+        for name in taken(&r, "POST", one).await {
+            assert!(POSTS.iter().any(|(path, _, field, ..)| *path == one && *field == name), "{one}: {name}");
+        }
+    }
+    // What the table of contents leads to stands here, too.
+    let contents = r.get("/inspect/v1/").await.json(200);
+    for place in contents.as_object().unwrap().values().filter_map(Value::as_str) {
+        let place = place.trim_start_matches("/inspect/v1/").split(char::is_uppercase).next().unwrap();
+        let known = place == "snapshot" || asked.iter().any(|one| one.starts_with(place));
+        assert!(known, "{place}: nothing is tried there");
+    }
+    r.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_wrong_parameter_is_named_with_value_bound_and_remedy() {
     let r = Region::start().await;
     for (path, field, value, words) in CASES {
         let said = r.get(&format!("/inspect/v1/{path}")).await;
-        assert_eq!(
-            (said.status, said.kind.as_str()),
-            (StatusCode::BAD_REQUEST, "application/problem+json"),
-            "{path}: {}",
-            said.text
-        );
-        let problem: Value = serde_json::from_str(&said.text).unwrap();
-        let message = problem["fields"][field][0].as_str().unwrap_or_else(|| panic!("{path}: {problem}"));
-        assert!(message.contains(&format!("\"{value}")) && message.contains(words), "{path}: {message}");
-        assert_eq!(problem["fields"].as_object().unwrap().len(), 1, "{path}: only what is wrong is named");
-        assert!(!problem["remedy"].as_str().unwrap().is_empty());
+        is_named(&said, path, field, value, words);
     }
+    for (path, form, field, value, words) in POSTS {
+        let form: Vec<_> = form.split('&').filter_map(|pair| pair.split_once('=')).collect();
+        let said = r.call("POST", &format!("/inspect/v1/{path}"), &form).await;
+        is_named(&said, path, field, value, words);
+    }
+    assert_eq!(r.get("/inspect/v1/traces").await.json(200)["items"], Value::Array(Vec::new()), "none of them began");
     // Three mistakes are three messages.
     let said = r.get("/inspect/v1/actors?limit=x&sort=y&as=z").await.json(400);
     assert_eq!(said["fields"].as_object().unwrap().len(), 3);
@@ -86,7 +179,11 @@ async fn nobody_looks_without_a_key_and_states_are_for_administrators() {
         "heat",
         "heat/index",
         "watch",
+        "traces",
         "traces/00000000000000000000000000000001",
+        "traces/m0000000000000001",
+        "restarts",
+        "deadletters",
         "explain/aaaaaa",
     ];
     for path in paths {

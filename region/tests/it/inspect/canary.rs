@@ -17,6 +17,7 @@ struct Kept(Arc<Mutex<Vec<u8>>>);
 impl io::Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        actors::tail::keep(bytes);
         Ok(bytes.len())
     }
 
@@ -50,6 +51,8 @@ async fn no_output_and_no_log_line_carries_a_planted_secret() {
     ];
     let made = r.call("POST", "machines/", &form).await.json(200);
     let id = made["system_id"].as_str().unwrap().to_owned();
+    let traced = [traced(&r, &format!("machine/{id}")).await, traced(&r, "catalogue/catalogue").await];
+    // Changes with secrets in them, while somebody looks at what the actors hear.
     r.call("PUT", &format!("machines/{id}/"), &[("power_parameters_power_pass", "canary-again")]).await.json(200);
     let form = [("username", "eve"), ("email", "e@example.org"), ("password", "canary-user"), ("is_superuser", "0")];
     r.call("POST", "users/", &form).await.json(200);
@@ -67,6 +70,21 @@ async fn no_output_and_no_log_line_carries_a_planted_secret() {
     );
 
     let mut outputs = Vec::new();
+    for (place, events) in traced.iter().zip([&["Updated"][..], &["Put"]]) {
+        for form in ["json", "ndjson", "sse"] {
+            let path = format!("{place}?as={form}");
+            let request = r.request("GET", &path).header("authorization", r.key.header());
+            let mut answer = request.send().await.unwrap();
+            let text = String::from_utf8_lossy(&answer.chunk().await.unwrap().unwrap()).into_owned();
+            assert!(events.iter().all(|event| text.contains(event)), "{path}: {text}");
+            outputs.push((path, text));
+        }
+        r.call("DELETE", place, &[]).await;
+    }
+    for (name, text) in super::snapshot::bundle(&r, "").await {
+        assert!(!text.is_empty() || name == "flow.json", "{name} is empty");
+        outputs.push((format!("the bundle's {name}"), text));
+    }
     for path in paths(&r, &id).await {
         let said = r.get(&path).await;
         assert!(said.status.is_success(), "{path}: {}", said.text);
@@ -95,6 +113,13 @@ async fn no_output_and_no_log_line_carries_a_planted_secret() {
     }
 }
 
+/// The place of a message trace with all that may be shown.
+async fn traced(r: &Region, path: &str) -> String {
+    let form = [("path", path), ("payload", "redacted")];
+    let said = r.call("POST", "/inspect/v1/traces", &form).await;
+    said.json(201)["_links"]["messages"].as_str().unwrap().to_owned()
+}
+
 /// Every path of the inspection, for every actor there is, and whatever else anyone may read about actors.
 async fn paths(r: &Region, id: &str) -> Vec<String> {
     let mut paths: Vec<String> = [
@@ -108,6 +133,10 @@ async fn paths(r: &Region, id: &str) -> Vec<String> {
         "/inspect/v1/flow",
         "/inspect/v1/findings",
         "/inspect/v1/heat/index",
+        "/inspect/v1/restarts",
+        "/inspect/v1/deadletters",
+        "/inspect/v1/traces",
+        "/metrics",
         "/fleet",
         "events/?op=query",
     ]
