@@ -9,11 +9,16 @@ use region::api::oauth::Key;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+pub mod stream;
+
 use crate::{
-    fleet::http::{Connection, exchange},
+    fleet::http::{Answer, Connection, exchange},
     machine::Request,
     yard::{Trouble, trouble},
 };
+
+/// Where its connections come from. Not where the region listens: a region that starts again must find its port free.
+const OWN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A client; cloned freely, its connections are shared.
 #[derive(Clone)]
@@ -44,6 +49,14 @@ impl Api {
         self.call("GET", path, &[]).await
     }
 
+    /// GET of any path, as the bytes that came.
+    ///
+    /// # Errors
+    /// As [`Api::get`].
+    pub async fn bytes(&self, path: &str) -> Result<Vec<u8>, Trouble> {
+        accepted(self.exchange("GET", path, &[]).await?, "GET", path)
+    }
+
     /// POST of a form.
     ///
     /// # Errors
@@ -52,7 +65,30 @@ impl Api {
         self.call("POST", path, form).await
     }
 
+    /// POST without a body, whatever the answer: its status and its words.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn told(&self, path: &str) -> Result<(u16, String), Trouble> {
+        let answer = self.exchange("POST", path, &[]).await?;
+        Ok((answer.status, words(&answer)))
+    }
+
+    /// GET of a stream of events: each piece as it comes. It ends when the region ends it.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub async fn listen(&self, path: &str, heard: impl FnMut(&[u8])) -> Result<(), Trouble> {
+        let Inner { to, key, .. } = &*self.0;
+        stream::listen(*to, path, &[("Authorization", key.header())], heard).await
+    }
+
     async fn call(&self, method: &str, path: &str, form: &[(&str, &str)]) -> Result<Value, Trouble> {
+        let body = accepted(self.exchange(method, path, form).await?, method, path)?;
+        Ok(serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    async fn exchange(&self, method: &str, path: &str, form: &[(&str, &str)]) -> Result<Answer, Trouble> {
         let Inner { to, key, idle } = &*self.0;
         let body = form.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect::<Vec<_>>().join("&");
         let bytes = format!(
@@ -63,18 +99,24 @@ impl Api {
         );
         let request = Request { to: *to, name: None, bytes: bytes.into_bytes(), keep: true, head: false };
         let kept = idle.lock().await.pop();
-        let answered = exchange(kept, Ipv4Addr::LOCALHOST, &request).await;
+        let answered = exchange(kept, OWN, &request).await;
         let (answer, connection) = answered.map_err(trouble(format!("{method} {path}")))?;
         idle.lock().await.extend(connection);
-        let value = || serde_json::from_slice(&answer.body).unwrap_or_default();
-        match answer.status {
-            200..=299 => Ok(value()),
-            status => {
-                let text: String = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
-                Err(Trouble(format!("{method} {path} was answered {status}: {text}")))
-            }
-        }
+        Ok(answer)
     }
+}
+
+/// The body of an answer that is a success.
+fn accepted(answer: Answer, method: &str, path: &str) -> Result<Vec<u8>, Trouble> {
+    match answer.status {
+        200..=299 => Ok(answer.body),
+        status => Err(Trouble(format!("{method} {path} was answered {status}: {}", words(&answer)))),
+    }
+}
+
+/// What an answer says, in short.
+fn words(answer: &Answer) -> String {
+    String::from_utf8_lossy(&answer.body).chars().take(300).collect()
 }
 
 /// Percent-encodes what is not unreserved (RFC 3986 section 2.3).

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -73,6 +73,8 @@ struct Inner {
 struct Slot {
     hardware: Arc<Hardware>,
     on: AtomicBool,
+    /// How often it was switched on.
+    starts: AtomicU32,
     /// Its firmware never asks for an address.
     mute: AtomicBool,
     power: Mutex<Option<mpsc::Sender<()>>>,
@@ -84,7 +86,7 @@ impl Slot {
     fn new(hardware: Hardware) -> Arc<Self> {
         let (on, mute, power, hangs) =
             (AtomicBool::new(false), AtomicBool::new(false), Mutex::new(None), Mutex::new(None));
-        Arc::new(Self { hardware: Arc::new(hardware), on, mute, power, hangs })
+        Arc::new(Self { hardware: Arc::new(hardware), on, starts: AtomicU32::new(0), mute, power, hangs })
     }
 }
 
@@ -142,12 +144,20 @@ impl Fleet {
         self.slot(index).is_some_and(|slot| slot.on.load(Ordering::Relaxed))
     }
 
+    /// Machines that were switched on more than once, with how often.
+    #[must_use]
+    pub fn started_again(&self) -> Vec<(u32, u32)> {
+        let starts = |slot: &Arc<Slot>| (slot.hardware.index, slot.starts.load(Ordering::Relaxed));
+        self.slots().iter().map(starts).filter(|(_, starts)| *starts > 1).collect()
+    }
+
     /// Gives it power; nothing happens to a machine that has it. `network`: it boots from there, this once.
     pub fn power_on(&self, index: u32, network: bool) {
         let Some(slot) = self.slot(index) else { return };
         if slot.on.swap(true, Ordering::AcqRel) {
             return;
         }
+        slot.starts.fetch_add(1, Ordering::Relaxed);
         let (sender, off) = mpsc::channel(1);
         *lock(&slot.power) = Some(sender);
         *lock(&slot.hangs) = None;

@@ -133,13 +133,23 @@ impl Region {
         Ok(Self { running, made })
     }
 
+    /// Starts the region again that was made in that folder, with its link where its racks know it.
+    ///
+    /// # Errors
+    /// What did not start.
+    pub async fn resume(dir: &Path, link: SocketAddr) -> Result<region::app::Running, Trouble> {
+        let config = region::config::Config::load(Some(&dir.join("region.toml")), []);
+        let config = config.map_err(trouble("the region's configuration"))?;
+        let config = region::config::Config { link_listen: link, ..config };
+        region::app::start(config).await.map_err(trouble("the region did not start again"))
+    }
+
     /// Starts its API on that port of 127.0.0.1 (0 takes a free one).
     ///
     /// # Errors
     /// When the port is taken.
     pub fn open_api(&self, port: u16, annexes: Annexes) -> Result<region::api::Running, Trouble> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        region::api::start_with(self.running.app.clone(), address, annexes).map_err(trouble("the API did not start"))
+        open_api(&self.running, port, annexes)
     }
 
     /// Enrolment tokens, one for each rack.
@@ -179,10 +189,27 @@ impl Region {
     }
 }
 
+/// Starts the API of a region on that port of 127.0.0.1 (0 takes a free one).
+///
+/// # Errors
+/// When the port is taken.
+pub fn open_api(region: &region::app::Running, port: u16, annexes: Annexes) -> Result<region::api::Running, Trouble> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    region::api::start_with(region.app.clone(), address, annexes).map_err(trouble("the API did not start"))
+}
+
 /// Sizes of the generated bodies in bytes, by name.
 #[must_use]
 pub fn furniture_sizes() -> serde_json::Map<String, serde_json::Value> {
     furniture::BODIES.iter().map(|(name, size)| ((*name).to_owned(), (*size).into())).collect()
+}
+
+/// Starts a rack again that was enrolled with that state directory.
+///
+/// # Errors
+/// What did not start.
+pub async fn resume_rack(config: RackConfig) -> Result<rack::app::Running, Trouble> {
+    rack::app::App::start(config).await.map_err(trouble("a rack did not start again"))
 }
 
 /// Enrols and starts a rack, named by the last part of its state directory: all racks of a yard stand on one host.
@@ -215,12 +242,43 @@ pub fn rack_config(dir: &Path, number: u32, region: SocketAddr) -> RackConfig {
     }
 }
 
+/// Where a rack serves its machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    pub dhcp: SocketAddrV4,
+    pub tftp: SocketAddrV4,
+    pub http: SocketAddrV4,
+}
+
+impl Seat {
+    /// Where that rack serves.
+    ///
+    /// # Errors
+    /// When it serves no DHCP, TFTP or HTTP.
+    pub fn of(rack: &rack::app::Running) -> Result<Self, Trouble> {
+        let at = |service: Service| {
+            rack.address(service).ok_or_else(|| Trouble(format!("a rack serves no {}", service.name())))
+        };
+        Ok(Self { dhcp: at(Service::Dhcp)?, tftp: at(Service::Tftp)?, http: at(Service::Http)? })
+    }
+
+    /// What its machines know of it.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        Door { dhcp: self.dhcp, tftp_port: self.tftp.port() }
+    }
+
+    /// Has a rack that starts again serve where it did.
+    pub fn take(self, config: &mut RackConfig) {
+        config.dhcp = rack::dhcp::Listen::At(vec![self.dhcp]);
+        (config.tftp, config.http) = (self.tftp, self.http.into());
+    }
+}
+
 /// Where a rack's machines reach it.
 ///
 /// # Errors
-/// When it serves no DHCP or TFTP.
+/// As [`Seat::of`].
 pub fn door(rack: &rack::app::Running) -> Result<Door, Trouble> {
-    let at =
-        |service: Service| rack.address(service).ok_or_else(|| Trouble(format!("a rack serves no {}", service.name())));
-    Ok(Door { dhcp: at(Service::Dhcp)?, tftp_port: at(Service::Tftp)?.port() })
+    Seat::of(rack).map(|seat| seat.door())
 }

@@ -1,13 +1,14 @@
-//! `hostler bench`: the load benches. What they measure and how is `benches`'; here are their options, their table and their exit code.
+//! `hostler bench`: the load benches. What they measure and how is `benches`'; here are their tables and their exit codes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use benches::{
-    bmc::Mix,
-    commission::{self, Bench as Commission, parts::Part},
-    yard::{Layout, Trouble},
+    commission::{self, Bench as Run, inspection, parts::Part, plot},
+    yard::Trouble,
 };
-use clap::{Args, Subcommand, ValueEnum};
+use clap::Subcommand;
+use region::testing::Postgres;
+use schema::secret::Secret;
 use serde_json::Value;
 
 use super::{log, on_one_thread, on_threads};
@@ -17,11 +18,19 @@ use crate::cli::{
     output::{self, Format},
 };
 
+mod options;
+
+use options::{Commission, Database, Inspection, Plot, Size};
+
 /// The benches.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
     /// Machines from New to Ready through the real region and racks, each part in a process of its own
-    Commission(Options),
+    Commission(Commission),
+    /// What looking costs: the commission bench without a watcher and with one, in turn
+    Inspection(Inspection),
+    /// Draw a report of the commission bench as SVGs
+    Plot(Plot),
     /// One process of a bench; it is started by the bench itself
     #[command(hide = true)]
     Part {
@@ -33,49 +42,19 @@ pub enum Bench {
     },
 }
 
-/// What to measure.
-#[derive(Debug, Args)]
-pub struct Options {
-    /// How many machines
-    #[arg(long, default_value_t = 200)]
-    pub machines: u32,
-    /// How many racks; each serves a network of up to 250 machines
-    #[arg(long, default_value_t = 2)]
-    pub racks: u32,
-    /// The same seed draws the same machines
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// What the machines' BMCs speak
-    #[arg(long, value_enum, default_value_t = Mix::Half)]
-    pub bmcs: Mix,
-    /// Where the region keeps its state; PostgreSQL is a private server, started for the bench
-    #[arg(long, value_enum, default_value_t = Database::Sqlite)]
-    pub database: Database,
-    /// Divides the machines' own delays; 0: they have none
-    #[arg(long, default_value_t = 0.0)]
-    pub speed: f64,
-    /// Write the report as JSON to this file
-    #[arg(long)]
-    pub report: Option<PathBuf>,
-    /// Compare with the report of an earlier run
-    #[arg(long)]
-    pub compare: Option<PathBuf>,
-}
-
-/// A kind of database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Database {
-    Sqlite,
-    Postgres,
-}
-
 /// Runs it.
 ///
 /// # Errors
 /// Exit code 2 for options that do not fit, 1 when a part fails, 8 when some machines did not become Ready.
 pub fn run(global: &Global, bench: Bench) -> Result<(), Failure> {
     match bench {
-        Bench::Commission(options) => on_threads(measure(global.output, options)),
+        Bench::Commission(options) => on_threads(commission(global.output, options)),
+        Bench::Inspection(options) => on_threads(inspection(global.output, options)),
+        Bench::Plot(Plot { from, into }) => {
+            let report = options::report("REPORT", &from)?;
+            options::folder("DIR", &into)?;
+            draw(&report, &into)
+        }
         Bench::Part { name, dir, spec } => {
             log();
             let work = async move { commission::parts::run(name, dir, &spec).await.map_err(failed) };
@@ -89,32 +68,47 @@ fn failed(trouble: Trouble) -> Failure {
     Failure::failed(trouble.to_string())
 }
 
-async fn measure(format: Format, options: Options) -> Result<(), Failure> {
-    let Options { machines, racks, seed, speed, bmcs, .. } = options;
-    let layout = Layout { machines, racks, seed, speed, roms: false, bmcs };
-    layout.check().map_err(|e| Failure::usage(e.to_string(), "hostler bench commission --help"))?;
-    let base = options.compare.as_ref().map(read).transpose()?;
-    let server = match options.database {
-        Database::Sqlite => None,
-        Database::Postgres => {
-            let start = || region::testing::Postgres::start(true);
-            let started = tokio::task::spawn_blocking(start).await.map_err(|e| Failure::failed(e.to_string()))?;
-            Some(started.map_err(|e| Failure::failed(e.to_string()))?)
-        }
-    };
-    let database = server.as_ref().map(|s| s.database()).transpose().map_err(|e| Failure::failed(e.to_string()))?;
+/// A run as it is asked for, without its database.
+fn bench(size: &Size, command: String) -> Result<Run, Failure> {
     let program = std::env::current_exe().map_err(|e| Failure::failed(format!("this program is not found: {e}")))?;
-    let bench = Commission {
-        program,
-        layout,
-        database: database.map(schema::secret::Secret::new),
-        database_process: server.as_ref().and_then(|s| s.pid()),
-    };
-    let report = commission::run(&bench, |line| eprintln!("{line}")).await.map_err(failed)?;
-    if let Some(path) = &options.report {
-        let text = format!("{:#}\n", report.json);
-        std::fs::write(path, text).map_err(|e| Failure::file("write the report", path, &e))?;
+    let layout = size.layout();
+    let (database, database_process, kills, watch) = (None, None, Vec::new(), false);
+    Ok(Run { program, layout, database, database_process, kills, watch, command })
+}
+
+fn checked(bench: &Run, help: &str) -> Result<(), Failure> {
+    bench.check().map_err(|e| Failure::usage(e.to_string(), help))
+}
+
+/// A private server, if that is asked for.
+async fn server(database: Database) -> Result<Option<Postgres>, Failure> {
+    if database == Database::Sqlite {
+        return Ok(None);
     }
+    let started = tokio::task::spawn_blocking(|| Postgres::start(true)).await;
+    let started = started.map_err(|e| Failure::failed(e.to_string()))?;
+    started.map(Some).map_err(|e| Failure::failed(e.to_string()))
+}
+
+/// Gives a run a new database of that server.
+fn place(bench: &mut Run, server: Option<&Postgres>) -> Result<(), Trouble> {
+    let Some(server) = server else { return Ok(()) };
+    bench.database = Some(Secret::new(server.database().map_err(|e| Trouble(e.to_string()))?));
+    bench.database_process = server.pid();
+    Ok(())
+}
+
+async fn commission(format: Format, options: Commission) -> Result<(), Failure> {
+    let mut bench = bench(&options.size, options.command())?;
+    (bench.kills, bench.watch) = (options.kills(), options.watch);
+    checked(&bench, "hostler bench commission --help")?;
+    options.report.as_deref().map(|path| options::writable("--report", path)).transpose()?;
+    options.plot.as_deref().map(|path| options::folder("--plot", path)).transpose()?;
+    let base = options.compare.as_deref().map(|path| options::report("--compare", path)).transpose()?;
+    let server = server(options.size.database).await?;
+    place(&mut bench, server.as_ref()).map_err(failed)?;
+    let report = commission::run(&bench, |line| eprintln!("{line}")).await.map_err(failed)?;
+    write(options.report.as_deref(), &report.json)?;
     match format {
         Format::Table => {
             output::print(&report.table())?;
@@ -124,18 +118,40 @@ async fn measure(format: Format, options: Options) -> Result<(), Failure> {
         }
         _ => output::one(format, &[], "/machines_per_minute", &report.json)?,
     }
-    if report.all_ready() {
-        return Ok(());
+    if let Some(into) = &options.plot {
+        draw(&report.json, into)?;
     }
-    let of = |name: &str| report.json[name].to_string();
-    let what =
-        format!("{} of {machines} machines are Ready; {} failed, {} stuck", of("ready"), of("failed"), of("stuck"));
-    Err(Failure::new(Code::Partly, what, "read their explanations above"))
+    match report.shortcomings() {
+        short if short.is_empty() => Ok(()),
+        short => Err(Failure::new(Code::Partly, short.join("\n"), "read the explanations above")),
+    }
 }
 
-fn read(path: &PathBuf) -> Result<Value, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::file("read the report", path, &e))?;
-    serde_json::from_str(&text).map_err(|e| {
-        Failure::usage(format!("{} is no report: {e}", path.display()), "give a file that --report has written")
-    })
+async fn inspection(format: Format, options: Inspection) -> Result<(), Failure> {
+    let bench = bench(&options.size, options.command())?;
+    checked(&bench, "hostler bench inspection --help")?;
+    options.report.as_deref().map(|path| options::writable("--report", path)).transpose()?;
+    let server = server(options.size.database).await?;
+    let rounds = u32::try_from(options.rounds).unwrap_or(u32::MAX);
+    let fresh = |bench: &mut Run| place(bench, server.as_ref());
+    let report = inspection::compare(&bench, rounds, fresh, |line| eprintln!("{line}")).await.map_err(failed)?;
+    write(options.report.as_deref(), &report)?;
+    match format {
+        Format::Table => output::print(&inspection::table(&report)),
+        _ => output::one(format, &[], "/figures/region and racks/change_percent/median", &report),
+    }
+}
+
+fn write(path: Option<&Path>, report: &Value) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(path, format!("{report:#}\n")).map_err(|e| Failure::file("write the report", path, &e))
+}
+
+fn draw(report: &Value, into: &Path) -> Result<(), Failure> {
+    for plot in plot::plots(report).map_err(failed)? {
+        let path = into.join(&plot.name);
+        std::fs::write(&path, plot.svg).map_err(|e| Failure::file("write the plot", &path, &e))?;
+        eprintln!("drawn: {}", path.display());
+    }
+    Ok(())
 }

@@ -58,6 +58,11 @@ impl Child {
         self.hear().await
     }
 
+    /// `kill -9`: it has no time for a word.
+    pub(super) async fn kill(&mut self) -> Result<(), Trouble> {
+        self.process.kill().await.map_err(trouble(format!("the {} could not be killed", self.part)))
+    }
+
     /// Ends it and waits.
     pub(super) async fn stop(self) {
         let Self { mut process, say, .. } = self;

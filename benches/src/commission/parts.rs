@@ -1,7 +1,10 @@
 //! What each process of the bench does: the region, all racks, the fleet. Each begins by its spec, says what it is, and answers questions
 //! until its standard input ends.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use region::api::annex::Annexes;
 use schema::{id::RackId, secret::Secret};
@@ -11,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     fleet::{Door, Fleet, bmcs::Bmcs, lag::Lag},
-    yard::{self, Layout, Region, RegionPlace, Trouble, operator, trouble},
+    yard::{self, Layout, Region, RegionPlace, Seat, Trouble, operator, trouble},
 };
 
 /// Which part.
@@ -78,14 +81,27 @@ type Questions = mpsc::UnboundedReceiver<Value>;
 struct RegionSpec {
     racks: u32,
     database: Option<String>,
+    /// It was there before, and was killed.
+    #[serde(default)]
+    again: Option<RegionAgain>,
+}
+
+/// Where it was reached.
+#[derive(Deserialize)]
+struct RegionAgain {
+    link: SocketAddr,
+    api: u16,
 }
 
 async fn region(dir: PathBuf, spec: Value, mut questions: Questions) -> Result<(), Trouble> {
     let spec: RegionSpec = serde_json::from_value(spec).map_err(trouble("the spec"))?;
+    if let Some(again) = spec.again {
+        return region_again(&dir, &again, questions).await;
+    }
     let region = Region::start(RegionPlace { dir, database: spec.database.map(Secret::new) }).await?;
     let api = region.open_api(0, Annexes::new())?;
     say(&json!({
-        "url": format!("http://{}/MAAS/", api.address), "api_key": region.made.api_key.expose(),
+        "url": format!("http://{}/MAAS/", api.address), "port": api.address.port(), "api_key": region.made.api_key.expose(),
         "link": region.running.link, "tokens": region.tokens(spec.racks).await?,
     }));
     while let Some(asked) = questions.recv().await {
@@ -98,23 +114,46 @@ async fn region(dir: PathBuf, spec: Value, mut questions: Questions) -> Result<(
     Ok(())
 }
 
+async fn region_again(dir: &Path, again: &RegionAgain, mut questions: Questions) -> Result<(), Trouble> {
+    let running = Region::resume(dir, again.link).await?;
+    let api = yard::open_api(&running, again.api, Annexes::new())?;
+    say(&json!({ "link": running.link }));
+    while questions.recv().await.is_some() {}
+    api.stop().await;
+    running.stop().await;
+    Ok(())
+}
+
 #[derive(Deserialize)]
 struct RacksSpec {
     link: SocketAddr,
     tokens: Vec<String>,
+    /// They were there before, and were killed: where each served.
+    #[serde(default)]
+    again: Vec<Seat>,
 }
 
 async fn racks(dir: PathBuf, spec: Value, mut questions: Questions) -> Result<(), Trouble> {
     let spec: RacksSpec = serde_json::from_value(spec).map_err(trouble("the spec"))?;
-    let mut racks = Vec::new();
+    let (mut ids, mut racks) = (Vec::new(), Vec::new());
     for (number, token) in (0..).zip(&spec.tokens) {
-        racks.push(yard::start_rack(yard::rack_config(&dir, number, spec.link), token).await?);
+        let (id, rack) = yard::start_rack(yard::rack_config(&dir, number, spec.link), token).await?;
+        ids.push(id);
+        racks.push(rack);
     }
-    let doors = racks.iter().map(|(_, rack)| yard::door(rack)).collect::<Result<Vec<_>, _>>()?;
-    let ids: Vec<_> = racks.iter().map(|(id, _)| *id).collect();
-    say(&json!({ "ids": ids, "doors": doors }));
-    while questions.recv().await.is_some() {}
-    for (_, rack) in racks {
+    for (number, seat) in (0..).zip(&spec.again) {
+        let mut config = yard::rack_config(&dir, number, spec.link);
+        seat.take(&mut config);
+        racks.push(yard::resume_rack(config).await?);
+    }
+    let seats = racks.iter().map(Seat::of).collect::<Result<Vec<_>, _>>()?;
+    let doors: Vec<_> = seats.iter().map(Seat::door).collect();
+    say(&json!({ "ids": ids, "seats": seats, "doors": doors }));
+    // The one question: how many are linked.
+    while questions.recv().await.is_some() {
+        say(&json!({ "linked": racks.iter().filter(|rack| rack.status().linked()).count() }));
+    }
+    for rack in racks {
         rack.stop().await;
     }
     Ok(())
@@ -144,6 +183,8 @@ async fn fleet(spec: Value, mut questions: Questions) -> Result<(), Trouble> {
                 counts["bmc"] = json!({ "ipmi": ipmi, "redfish": redfish });
                 counts["power"] = json!({ "ipmi": machines as usize - by_redfish, "redfish": by_redfish });
                 counts["lag_p99_ms"] = json!(lag.p99_ms());
+                let again = fleet.started_again();
+                counts["started_again"] = json!({ "machines": again.len(), "some": again.get(..10).unwrap_or(&again) });
                 counts["hanging"] = json!(fleet.hanging().into_iter().take(10).collect::<Vec<_>>());
                 say(&counts);
             }

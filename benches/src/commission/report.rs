@@ -1,10 +1,8 @@
-//! What a bench found: the contract's JSON, a table to read, and the difference to another run.
-
-use std::fmt::Write;
+//! What a bench found, as the contract's JSON.
 
 use serde_json::{Map, Value, json};
 
-use super::{Bench, Usage};
+use super::{Bench, harness, host, run::Course};
 use crate::yard::furniture_sizes;
 
 /// The findings.
@@ -16,145 +14,133 @@ pub struct Report {
     pub stuck: Vec<String>,
 }
 
+/// What a report is made of.
+pub(super) struct Found<'a> {
+    pub(super) bench: &'a Bench,
+    pub(super) course: &'a Course,
+    /// What the region says of the fleet, and what the fleet counted.
+    pub(super) fleet: Value,
+    pub(super) counts: Value,
+    /// Datagrams that full buffers dropped.
+    pub(super) dropped: u64,
+    pub(super) explain_ms: Value,
+    pub(super) watched: Value,
+    pub(super) audit: Value,
+    pub(super) stuck: Vec<String>,
+}
+
 impl Report {
-    pub(super) fn compose(
-        bench: &Bench,
-        seconds: f64,
-        fleet: &Value,
-        counts: &Value,
-        usage: &Usage,
-        stuck: Vec<String>,
-    ) -> Self {
+    pub(super) fn compose(found: Found<'_>) -> Self {
+        let Found { bench, course, fleet, counts, .. } = &found;
         let machines = u64::from(bench.layout.machines);
         let of = |status: &str| fleet["statuses"][status].as_u64().unwrap_or(0);
-        let (ready, failed) = (of("Ready"), of("Failed commissioning"));
-        let count = |name: &str| counts[name].as_u64().unwrap_or(0);
-        let per = |n: u64, machines: u64| (n as f64 / machines.max(1) as f64 * 10.0).round() / 10.0;
-        let each = |n: u64| per(n, machines);
-        let [ipmi, redfish] = ["ipmi", "redfish"].map(|kind| {
-            let of = |what: &str| counts[what][kind].as_u64().unwrap_or(0);
-            (of("power"), of("bmc"))
-        });
-        let bmc = ipmi.1 + redfish.1;
-        let steps: Map<_, _> = fleet["steps"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|step| {
-                let shown = json!({
-                    "name": step["name"].as_str().unwrap_or_default().to_lowercase(), "done": step["done"],
-                    "p50_ms": step["p50_ms"], "p99_ms": step["p99_ms"],
-                });
-                (step["number"].to_string(), shown)
-            })
-            .collect();
-        let json = json!({
-            "machines": machines, "ready": ready, "failed": failed, "stuck": machines - ready - failed,
+        let (ready, failed, seconds) = (of("Ready"), of("Failed commissioning"), course.seconds);
+        let usage = &course.usage;
+        let mut json = json!({
+            "machines": machines, "ready": ready, "failed": failed, "stuck": machines.saturating_sub(ready + failed),
             "seconds": seconds, "machines_per_minute": ready as f64 * 60.0 / seconds.max(0.001),
-            "seed": bench.layout.seed.to_string(),
+            "seed": bench.layout.seed.to_string(), "command": bench.command, "host": host::host(),
             "database": if bench.database.is_some() { "postgres" } else { "sqlite" },
-            "racks": bench.layout.racks, "steps": steps, "attempt": fleet["attempts"],
-            "calls_per_machine": each(count("dhcp") + count("tftp") + count("requests") + bmc),
-            "calls": { "dhcp": each(count("dhcp")), "tftp": each(count("tftp")), "http": each(count("requests")), "bmc": each(bmc) },
-            "bmc_calls": { "ipmi": per(ipmi.1, ipmi.0), "redfish": per(redfish.1, redfish.0) },
-            "bytes_per_machine": each(count("sent") + count("received")),
+            "racks": bench.layout.racks, "steps": steps(fleet), "attempt": fleet["attempts"],
             "pss_peak_bytes": usage.pss_peak(), "cpu_seconds": usage.cpu_seconds(),
-            "power": { "ipmi": ipmi.0, "redfish": redfish.0 },
-            "bodies_bytes": furniture_sizes(),
-            "harness": { "lag_p99_ms": counts["lag_p99_ms"], "dropped": count("silences"), "failures": count("failures"), "hanging": counts["hanging"] },
+            "bodies_bytes": furniture_sizes(), "explain_ms": found.explain_ms, "watched": found.watched,
+            "goodput": course.curve.json(machines), "harness": found.harness(), "timeline": timeline(course),
         });
-        Self { json, stuck }
+        let kills: Vec<_> = course.killed.iter().map(|killed| killed.json(&course.curve)).collect();
+        let spared: Vec<_> = course.spared.iter().map(|k| format!("{} {}", k.victim.option(), k.at)).collect();
+        json["kills"] = json!({ "done": kills, "not_done": spared, "audit": found.audit });
+        if let (Some(into), Value::Object(calls)) = (json.as_object_mut(), calls(counts, machines)) {
+            into.extend(calls);
+        }
+        Self { json, stuck: found.stuck }
     }
 
-    /// Whether every machine became Ready.
+    /// What is not as it should be, each in words; empty when every machine is Ready and nothing was lost or done twice.
     #[must_use]
-    pub fn all_ready(&self) -> bool {
-        self.json["ready"] == self.json["machines"]
-    }
-
-    /// The table.
-    #[must_use]
-    pub fn table(&self) -> String {
+    pub fn shortcomings(&self) -> Vec<String> {
         let j = &self.json;
-        let machines = j["machines"].as_f64().unwrap_or(1.0).max(1.0);
-        let mut out = format!(
-            "{} machines, {} racks, {}, seed {}: {} ready, {} failed, {} stuck in {:.1} s: {:.0} machines/min\n",
-            j["machines"],
-            j["racks"],
-            text(&j["database"]),
-            text(&j["seed"]),
-            j["ready"],
-            j["failed"],
-            j["stuck"],
-            number(&j["seconds"]),
-            number(&j["machines_per_minute"]),
-        );
-        for (title, value) in [("calls", &j["calls_per_machine"]), ("bytes", &j["bytes_per_machine"])] {
-            writeln!(out, "{title} per machine: {value}").ok(); // Writing to a String cannot fail.
+        let mut short = Vec::new();
+        if j["ready"] != j["machines"] {
+            let words = format!(
+                "{} of {} machines are Ready; {} failed, {} stuck",
+                j["ready"], j["machines"], j["failed"], j["stuck"]
+            );
+            short.push(words);
         }
-        let (power, calls) = (&j["power"], &j["bmc_calls"]);
-        writeln!(
-            out,
-            "BMCs: {} by IPMI with {} datagrams each, {} by Redfish with {} requests each",
-            power["ipmi"], calls["ipmi"], power["redfish"], calls["redfish"]
-        )
-        .ok();
-        writeln!(out, "bodies are small: {}", j["bodies_bytes"]).ok();
-        writeln!(out, "\n{:<10} {:>14} {:>14} {:>12}", "group", "CPU s", "CPU ms/machine", "PSS MiB").ok();
-        for (group, cpu) in j["cpu_seconds"].as_object().into_iter().flatten() {
-            let (cpu, pss) = (number(cpu), number(&j["pss_peak_bytes"][group]));
-            writeln!(out, "{group:<10} {cpu:>14.1} {:>14.2} {:>12.0}", cpu * 1e3 / machines, pss / 1_048_576.0).ok();
+        let audit = &j["kills"]["audit"];
+        for (name, words) in [("lost", "lost work"), ("done_twice", "were done twice")] {
+            if audit[name].as_u64().is_some_and(|n| n > 0) {
+                short.push(format!("{} machines {words}: {}", audit[name], audit["some"]));
+            }
         }
-        writeln!(out, "\n{:<20} {:>8} {:>10} {:>10}", "step", "done", "p50 ms", "p99 ms").ok();
-        for step in 1..=12 {
-            let s = &j["steps"][step.to_string()];
-            let name = format!("{step:>2} {}", text(&s["name"]));
-            writeln!(out, "{name:<20} {:>8} {:>10} {:>10}", s["done"], s["p50_ms"], s["p99_ms"]).ok();
-        }
-        let a = &j["attempt"];
-        writeln!(out, "{:<20} {:>8} {:>10} {:>10}", "whole attempt", a["ended"], a["p50_ms"], a["p99_ms"]).ok();
-        let h = &j["harness"];
-        writeln!(
-            out,
-            "\nharness: lag p99 {} ms, unanswered {}, broken requests {}",
-            h["lag_p99_ms"], h["dropped"], h["failures"]
-        )
-        .ok();
-        for explained in &self.stuck {
-            writeln!(out, "\n{explained}").ok();
-        }
-        out
+        let spared = j["kills"]["not_done"].as_array().into_iter().flatten();
+        short.extend(spared.map(|k| {
+            let asked = k.as_str().unwrap_or_default();
+            format!("{asked}: the run ended before its time came; give an earlier one")
+        }));
+        short
     }
 }
 
-fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or(0.0)
+impl Found<'_> {
+    fn harness(&self) -> Value {
+        let (counts, course) = (&self.counts, self.course);
+        let count = |name: &str| counts[name].as_u64().unwrap_or(0);
+        let fleet: Vec<_> =
+            course.looks.iter().filter_map(|look| Some((look.second, *look.cpu.get("fleet")?))).collect();
+        let busy = course.usage.cpu_seconds().get("fleet").copied().unwrap_or(0.0) / course.seconds.max(0.001);
+        let seen = harness::Seen {
+            busy,
+            busiest: harness::busiest(&fleet),
+            lag_p99_ms: count("lag_p99_ms"),
+            dropped: self.dropped,
+            sent: count("dhcp") + count("tftp") + count("requests"),
+            bench_cpu: course.usage.own_seconds(),
+        };
+        let mut json = seen.json();
+        json["unanswered"] = count("silences").into();
+        json["failures"] = count("failures").into();
+        json["hanging"] = counts["hanging"].clone();
+        json
+    }
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+fn steps(fleet: &Value) -> Map<String, Value> {
+    let steps = fleet["steps"].as_array().into_iter().flatten();
+    let shown = steps.map(|step| {
+        let shown = json!({
+            "name": step["name"].as_str().unwrap_or_default().to_lowercase(), "done": step["done"],
+            "p50_ms": step["p50_ms"], "p99_ms": step["p99_ms"],
+        });
+        (step["number"].to_string(), shown)
+    });
+    shown.collect()
 }
 
-/// The figures of two runs side by side, with their ratio.
-#[must_use]
-pub fn compare(now: &Value, base: &Value) -> String {
-    let per_machine = |j: &Value, group: &str| number(&j["cpu_seconds"][group]) * 1e3 / number(&j["machines"]).max(1.0);
-    let mut rows =
-        vec![("machines/min".to_owned(), number(&now["machines_per_minute"]), number(&base["machines_per_minute"]))];
-    for group in ["region", "racks", "fleet"] {
-        rows.push((format!("CPU ms/machine {group}"), per_machine(now, group), per_machine(base, group)));
-        let pss = |j: &Value| number(&j["pss_peak_bytes"][group]) / 1_048_576.0;
-        rows.push((format!("PSS MiB {group}"), pss(now), pss(base)));
-    }
-    for step in 1..=12 {
-        let at = step.to_string();
-        let p99 = |j: &Value| number(&j["steps"][&at]["p99_ms"]);
-        rows.push((format!("step {step} p99 ms"), p99(now), p99(base)));
-    }
-    let mut out = format!("{:<24} {:>12} {:>12} {:>8}\n", "", "now", "base", "ratio");
-    for (name, now, base) in rows {
-        let ratio = if base > 0.0 { format!("{:.2}", now / base) } else { "-".into() };
-        writeln!(out, "{name:<24} {now:>12.2} {base:>12.2} {ratio:>8}").ok(); // Writing to a String cannot fail.
-    }
-    out
+/// Calls and bytes per machine.
+fn calls(counts: &Value, machines: u64) -> Value {
+    let count = |name: &str| counts[name].as_u64().unwrap_or(0);
+    let per = |n: u64, machines: u64| (n as f64 / machines.max(1) as f64 * 10.0).round() / 10.0;
+    let each = |n: u64| per(n, machines);
+    let [ipmi, redfish] = ["ipmi", "redfish"].map(|kind| {
+        let of = |what: &str| counts[what][kind].as_u64().unwrap_or(0);
+        (of("power"), of("bmc"))
+    });
+    let bmc = ipmi.1 + redfish.1;
+    json!({
+        "calls_per_machine": each(count("dhcp") + count("tftp") + count("requests") + bmc),
+        "calls": { "dhcp": each(count("dhcp")), "tftp": each(count("tftp")), "http": each(count("requests")), "bmc": each(bmc) },
+        "bmc_calls": { "ipmi": per(ipmi.1, ipmi.0), "redfish": per(redfish.1, redfish.0) },
+        "bytes_per_machine": each(count("sent") + count("received")),
+        "power": { "ipmi": ipmi.0, "redfish": redfish.0 },
+    })
+}
+
+/// Each look: what plots are drawn from.
+fn timeline(course: &Course) -> Value {
+    let tenths = |s: f64| (s * 10.0).round() / 10.0;
+    let looks = course.looks.iter().map(|look| {
+        json!({ "s": tenths(look.second), "statuses": look.statuses, "cpu_seconds": look.cpu, "pss_bytes": look.pss })
+    });
+    looks.collect()
 }
