@@ -92,7 +92,7 @@ pub async fn run(bench: &Bench, progress: impl Fn(&str)) -> Result<Report, Troub
     let explains = Explains::begin(&crew.api, &machines);
     let watcher = machines.first().filter(|_| bench.watch).map(|first| Watcher::attach(&crew.api, first));
     let dropped = harness::drops();
-    let course = Run::begin(bench, &mut crew, &progress).to_the_end(&machines).await?;
+    let course = Run::begin(bench, &mut crew, &progress).until_the_end(&machines).await?;
     let dropped = harness::drops().saturating_sub(dropped);
     let watched = watcher.map_or(Value::Null, |watcher| watcher.json());
     let explain_ms = explains.end().await;

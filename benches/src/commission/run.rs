@@ -87,7 +87,7 @@ impl<'a, P: Fn(&str)> Run<'a, P> {
     }
 
     /// Asks for every commissioning at once, and waits until none moves any more.
-    pub(super) async fn to_the_end(mut self, machines: &[String]) -> Result<Course, Trouble> {
+    pub(super) async fn until_the_end(mut self, machines: &[String]) -> Result<Course, Trouble> {
         self.curve.add(0.0, 0);
         let mut asking = Some(ask_for_all(&self.crew.api, machines, !self.bench.kills.is_empty()));
         let (mut last, mut moved) = (String::new(), self.began);

@@ -6,10 +6,9 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
 };
 
-use actors::{core::TraceId, link::server::Incoming};
+use actors::{clock, core::TraceId, link::server::Incoming};
 use schema::{id::ReportSeq, messages::link::ToRack};
 use tokio::net::UdpSocket;
 
@@ -57,7 +56,7 @@ async fn a_silent_rack_is_gone_in_time_though_the_region_has_things_to_say() {
     let mut seen = region.next().await;
 
     cable.cut.store(true, Ordering::Relaxed);
-    let since = Instant::now();
+    let since = clock::tick();
     tokio::time::sleep(timing().idle * 3 / 4).await; // QUIC's idle timer would begin anew with this word.
     seen.sender.try_send(&ToRack::Ack { through: ReportSeq(1) }, TraceId(1)).unwrap();
     let Incoming::Closed { why } = incoming(&mut seen).await else { panic!() };
