@@ -90,7 +90,9 @@ async fn a_racks_actors_are_seen_through_the_region() {
     let place = begun["_links"]["messages"].as_str().unwrap().to_owned();
     r.call("POST", "/inspect/v1/traces", &form).await.is(409, "are traced already");
     let (messages, ()) = tokio::join!(r.get(&place), async {
-        ["First", "Second", "Third"].map(|event| actor.tell(event, actors::core::TraceId(5)).unwrap());
+        for event in ["First", "Second", "Third"] {
+            actor.tell(event, actors::core::TraceId(5)).unwrap();
+        }
     });
     let lines: Vec<Value> = messages.text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     assert_eq!(
