@@ -289,8 +289,12 @@ impl Core for Rack {
                     plan_tries: 0,
                     last_report: *last_report,
                     since: now,
-                    // A second Hello on the same link changes nothing of them.
-                    services: if self.link == LinkState::Connected { self.services.clone() } else { Vec::new() },
+                    // A second Hello on the same connection changes nothing of them; what was before is not known of it any more.
+                    services: if self.link == LinkState::Connected && !anew {
+                        self.services.clone()
+                    } else {
+                        Vec::new()
+                    },
                     silent: None,
                     ..self.to_link(LinkState::Connected, now)
                 };
@@ -447,7 +451,7 @@ mod tests {
         let services =
             vec![status("http", Health::Degraded), status("dhcp", Health::Dead), status("power", Health::Off)];
         let step = rack.step(&RackEvent::Services { services: services.clone() }, now(2));
-        assert_eq!(step.effects, [RackEffect::HealthChanged]);
+        assert_eq!(step.effects, [RackEffect::HealthChanged, RackEffect::TellAilment]);
         let rack = step.next.unwrap();
         assert!(rack.step(&RackEvent::Services { services: services.clone() }, now(4)).next.is_none());
         assert!(rack.fit(Duty::Names, &entry).is_ok() && rack.fit(Duty::Boot, &entry).is_ok());

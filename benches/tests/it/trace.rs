@@ -53,7 +53,9 @@ async fn a_commissioning_has_one_trace_from_the_call_to_ready_on_region_and_rack
     assert!(of_it >= 5, "{history:#}");
     // What the rack tells over the link brings it along: its errand's own steps have it too.
     let errand = running.registry.get("errand", machine.as_str()).expect("the rack drove the BMC");
-    assert!(errand.steps().iter().all(|step| step.trace == wanted), "{:#?}", errand.steps());
+    // What comes when nothing is awaited any more belongs to no attempt.
+    let steps = errand.steps();
+    assert!(steps.iter().all(|step| step.trace == wanted || step.outcome.name() == "ignored"), "{steps:#?}");
     let path = api.get(&format!("/inspect/v1/traces/{trace}")).await.unwrap();
     let items = path["items"].as_array().unwrap();
     assert_eq!(path["nodes"], json!(BTreeSet::from([rack.to_string(), "region".to_owned()])), "{path:#}");
