@@ -145,7 +145,7 @@ impl Client {
         }
         let answer = request.send().await.map_err(|e| self.unreachable(&e))?;
         if answer.status().is_success() {
-            return Ok(Stream { client: self, answer });
+            return Ok(Stream { client: self, answer, rest: Vec::new() });
         }
         let status = answer.status();
         let text = answer.text().await.map_err(|e| self.unreachable(&e))?;
@@ -205,6 +205,8 @@ impl Client {
 pub struct Stream<'a> {
     client: &'a Client,
     answer: reqwest::Response,
+    /// What came of a line whose end has not come.
+    rest: Vec<u8>,
 }
 
 impl Stream<'_> {
@@ -220,6 +222,20 @@ impl Stream<'_> {
     /// The next bytes; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<impl std::ops::Deref<Target = [u8]> + use<>>, Failure> {
         self.answer.chunk().await.map_err(|e| self.client.unreachable(&e))
+    }
+
+    /// The next line, as JSON; `None` at the end. Lines that are none keep the connection busy and say nothing.
+    pub async fn next_line(&mut self) -> Result<Option<Value>, Failure> {
+        loop {
+            while let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                if let Ok(value) = serde_json::from_slice(&line) {
+                    return Ok(Some(value));
+                }
+            }
+            let Some(bytes) = self.next().await? else { return Ok(None) };
+            self.rest.extend_from_slice(&bytes);
+        }
     }
 }
 

@@ -48,23 +48,18 @@ pub async fn run(format: Format, client: &Client, asked: Logs) -> Result<(), Fai
         query.push(("since", seconds.unwrap_or_else(|_| since.clone())));
     }
     let mut stream = client.stream(&format!("/logs/{name}"), &query, asked.follow).await?;
-    let (mut buffer, mut all) = (Vec::new(), Vec::new());
-    while let Some(bytes) = stream.next().await? {
-        buffer.extend_from_slice(&bytes);
-        while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = buffer.drain(..=end).collect();
-            let Ok(value) = serde_json::from_slice::<Value>(&line) else { continue };
-            match format {
-                Format::Table => write(&text(&value))?,
-                Format::Ndjson => write(&format!("{value}\n"))?,
-                _ if asked.follow => {
-                    return Err(Failure::usage(
-                        "a log that goes on has no end to close a list with",
-                        "use -o ndjson, or leave --follow",
-                    ));
-                }
-                _ => all.push(value),
+    let mut all = Vec::new();
+    while let Some(value) = stream.next_line().await? {
+        match format {
+            Format::Table => write(&text(&value))?,
+            Format::Ndjson => write(&format!("{value}\n"))?,
+            _ if asked.follow => {
+                return Err(Failure::usage(
+                    "a log that goes on has no end to close a list with",
+                    "use -o ndjson, or leave --follow",
+                ));
             }
+            _ => all.push(value),
         }
     }
     match format {

@@ -77,21 +77,16 @@ pub async fn run(format: Format, client: &Client, path: &str, wanted: &Wanted) -
 
 async fn read(format: Format, client: &Client, place: &str) -> Result<(), Failure> {
     let mut stream = client.stream(place, &vec![("as", "ndjson".to_owned())], false).await?;
-    let (mut buffer, mut all) = (Vec::new(), Vec::new());
-    while let Some(bytes) = stream.next().await? {
-        buffer.extend_from_slice(&bytes);
-        while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = buffer.drain(..=end).collect();
-            let Ok(value) = serde_json::from_slice::<Value>(&line) else { continue };
-            if let Some(end) = value["end"].as_str() {
-                eprintln!("{} messages; {end}", value["messages"]);
-                continue;
-            }
-            match format {
-                Format::Table => output::print(&text(&value))?,
-                Format::Ndjson => output::print(&format!("{value}\n"))?,
-                _ => all.push(step(&value)),
-            }
+    let mut all = Vec::new();
+    while let Some(value) = stream.next_line().await? {
+        if let Some(end) = value["end"].as_str() {
+            eprintln!("{} messages; {end}", value["messages"]);
+            continue;
+        }
+        match format {
+            Format::Table => output::print(&text(&value))?,
+            Format::Ndjson => output::print(&format!("{value}\n"))?,
+            _ => all.push(step(&value)),
         }
     }
     match format {

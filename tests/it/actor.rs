@@ -4,14 +4,20 @@ use std::process::Stdio;
 
 use crate::cli::House;
 
-#[test]
-fn actors_are_listed_drawn_shown_and_traced() {
-    let mut h = House::new();
+/// A region with one machine, logged in to: its URL, the key, the machine's id.
+fn fox(h: &mut House) -> (String, String, String) {
     let key = h.init()["api_key"].as_str().unwrap().to_owned();
     let url = h.start();
     assert_eq!(h.run(&["login", "lab", &url, &key]).code, 0);
     let words = ["machine", "add", "fox", "--mac", "52:54:00:77:00:01", "--power-type", "manual", "-o", "json"];
     let id = h.run(&words).json()["system_id"].as_str().unwrap().to_owned();
+    (url, key, id)
+}
+
+#[test]
+fn actors_are_listed_drawn_shown_and_traced() {
+    let mut h = House::new();
+    let (_, _, id) = fox(&mut h);
     let path = format!("region/machine/{id}");
     for form in ["table", "json", "yaml", "ndjson", "csv", "name"] {
         let done = h.run(&["actor", "list", "--kind", "machine", "-o", form]);
@@ -52,11 +58,7 @@ fn actors_are_listed_drawn_shown_and_traced() {
 fn an_actors_messages_are_traced_as_they_come_and_a_bundle_is_written() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut h = House::new();
-    let key = h.init()["api_key"].as_str().unwrap().to_owned();
-    let url = h.start();
-    assert_eq!(h.run(&["login", "lab", &url, &key]).code, 0);
-    let words = ["machine", "add", "fox", "--mac", "52:54:00:77:00:01", "--power-type", "manual", "-o", "json"];
-    let id = h.run(&words).json()["system_id"].as_str().unwrap().to_owned();
+    let (url, key, id) = fox(&mut h);
     let path = format!("region/machine/{id}");
     // In the form that prints as it goes, and in one that prints at the end; by path and by the machine's name.
     for (name, form, payload) in [(path.as_str(), "ndjson", "redacted"), ("fox", "json", "types")] {
