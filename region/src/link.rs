@@ -43,13 +43,17 @@ use crate::{
 mod copies;
 pub mod derive;
 mod door;
+mod pace;
 mod reports;
 mod services;
 
 pub use door::Door;
+use pace::Pace;
 
 /// Changes of a plan gather for that long before they go out together.
 const GATHER: Duration = Duration::from_millis(5);
+/// Pages of names to one rack are that far apart: every name goes to every rack's disk, and no boot waits for one. The first goes at once.
+const NAMES_APART: Duration = Duration::from_secs(1);
 
 /// Takes connections until the link stops.
 pub async fn accept(app: App, mut connections: mpsc::Receiver<Connection>) {
@@ -242,6 +246,7 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
     let mut told = Told::nothing(wanted.max(hello.plan));
     let mut whole = true;
     let mut served = HashSet::new();
+    let mut names = Pace::new(NAMES_APART);
     loop {
         let mut marks = connected.dirty.take();
         if whole || marks.whole || marks.sections {
@@ -262,7 +267,7 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
             let sections = if marks.sections { Some(compose(&app).await) } else { None };
             updates.extend(told.update(sections, tickets));
         }
-        if whole || marks.whole || marks.names {
+        if whole || marks.whole || names.goes(marks.names, clock::tick()) {
             let (version, pages) = app.names.since(told.names);
             updates.extend(pages.into_iter().map(|page| told.page(page)));
             told.names = version;
@@ -282,8 +287,10 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
                 app.links.close(rack, "its neighbour's leases could not be said");
             }
         }
-        connected.dirty.woken.notified().await;
-        tokio::time::sleep(GATHER).await;
+        tokio::select! {
+            () = connected.dirty.woken.notified() => tokio::time::sleep(GATHER).await,
+            () = names.waits(clock::tick()), if names.held() => {}
+        }
     }
 }
 
