@@ -37,6 +37,7 @@ families! {
     "hostler_commission_step_seconds" "histogram" ["step"], "region", "How long each of the twelve steps of a commissioning took that ended well.";
     "hostler_commission_seconds" "histogram" [], "region", "How long commissionings took, whatever their end.";
     "hostler_commission_total" "counter" ["outcome"], "region", "Commissionings that ended since the region started: ready or failed.";
+    "hostler_turns" "gauge" ["what"], "region", "Commissionings under way at once: how many may be (limit), are (under_way), wait for their turn (waiting).";
     "hostler_actors" "gauge" ["kind"], "both", "Actors that are awake.";
     "hostler_actor_queue" "gauge" ["kind"], "both", "Messages in mailboxes, those in hand included.";
     "hostler_actor_mailbox_wait_seconds" "histogram" ["kind"], "both", "Time that messages spent in mailboxes.";

@@ -21,6 +21,7 @@ use schema::{
         link::FromRack,
         report::{Fact, Report},
     },
+    time::Timestamp,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -34,6 +35,8 @@ use crate::{
 
 /// Reports in one record.
 const BATCH: usize = 512;
+/// How long facts gather that nobody waits for.
+const LINGER: Duration = Duration::from_millis(20);
 /// Bytes read from the store in one go.
 const READ: usize = 512 * 1024;
 /// Reports sent and not acknowledged.
@@ -56,25 +59,23 @@ pub struct Session {
 pub type Ready = watch::Sender<BTreeMap<LinkId, Session>>;
 
 /// Puts what the servers saw into the store, until the last server is gone. Errands hear of machines that boot.
+///
+/// One machine's boot shows itself in a dozen facts within a moment: they gather, unless somebody waits until they are durable.
 pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, leases: Leases, ears: Ears) {
     let mut batch = Vec::with_capacity(BATCH);
     while seen.recv_many(&mut batch, BATCH).await > 0 {
-        let (mut reports, mut settling, mut heard) = (Vec::new(), Vec::new(), BTreeMap::new());
-        for one in batch.drain(..) {
-            match one {
-                Seen::Fact { machine, attempt, at, fact } => {
-                    let trace = trace(machine, attempt);
-                    tracing::debug!(%machine, %attempt, %trace, "seen of a machine");
-                    if is_boot(&fact) {
-                        heard.insert(machine, at);
-                    }
-                    reports.push(NewReport { machine, attempt, at, fact, trace });
-                }
-                Seen::Lease(lease) => leases.put(lease),
-                Seen::LeasesThrough(through) => leases.through(through),
-                Seen::Settle(done) => settling.push(done),
+        let mut gathered = Gathered::default();
+        gathered.take(&mut batch, &leases);
+        let linger = tokio::time::sleep(LINGER);
+        tokio::pin!(linger);
+        while gathered.may_linger() {
+            tokio::select! {
+                more = seen.recv_many(&mut batch, BATCH) => if more == 0 { break },
+                () = &mut linger => break,
             }
+            gathered.take(&mut batch, &leases);
         }
+        let Gathered { reports, settling, heard } = gathered;
         let mut pause = Duration::from_millis(100);
         while !reports.is_empty()
             && let Err(error) = state.report(reports.clone()).await
@@ -92,6 +93,39 @@ pub async fn gather(mut seen: mpsc::UnboundedReceiver<Seen>, state: State, lease
         for (machine, at) in heard {
             ears.heard(machine, at).await;
         }
+    }
+}
+
+/// What becomes durable together.
+#[derive(Default)]
+struct Gathered {
+    reports: Vec<NewReport>,
+    settling: Vec<mpsc::UnboundedSender<()>>,
+    heard: BTreeMap<SystemId, Timestamp>,
+}
+
+impl Gathered {
+    /// Leases go on at once: they are durable already.
+    fn take(&mut self, batch: &mut Vec<Seen>, leases: &Leases) {
+        for one in batch.drain(..) {
+            match one {
+                Seen::Fact { machine, attempt, at, fact } => {
+                    let trace = trace(machine, attempt);
+                    tracing::debug!(%machine, %attempt, %trace, "seen of a machine");
+                    if is_boot(&fact) {
+                        self.heard.insert(machine, at);
+                    }
+                    self.reports.push(NewReport { machine, attempt, at, fact, trace });
+                }
+                Seen::Lease(lease) => leases.put(lease),
+                Seen::LeasesThrough(through) => leases.through(through),
+                Seen::Settle(done) => self.settling.push(done),
+            }
+        }
+    }
+
+    fn may_linger(&self) -> bool {
+        self.settling.is_empty() && !self.reports.is_empty() && self.reports.len() < BATCH
     }
 }
 
@@ -168,7 +202,7 @@ impl Sending {
         if let Some(through) = self.session.acked(through)
             && let Err(error) = self.state.acked(through).await
         {
-            tracing::error!(%error, "acknowledged reports stay on disk until the next acknowledgement");
+            tracing::debug!(%error, "acknowledged reports stay on disk; the region says again what it has when it is met");
         }
     }
 

@@ -199,10 +199,10 @@ impl State {
         Ok(found)
     }
 
-    /// The region has every report up to and with `through`.
+    /// The region has every report up to and with `through`. They leave the disk with the next write, or within a second.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the store is closed.
     pub async fn acked(&self, through: ReportSeq) -> Result<(), StateError> {
         self.write(Work { acked: Some(through), ..Work::default() }).await
     }

@@ -361,7 +361,7 @@ impl App {
     pub async fn brief(&self, machine: &Machine, options: &CommissionOptions) -> Result<Brief, Missing> {
         let (brief, scripts) = self.compose_brief(machine, Some(options));
         let first = self.store.allot(ids::RESULT, u32::try_from(scripts.len()).unwrap_or(u32::MAX)).await?;
-        let brief = Brief { place: self.turns.ask(machine.spec.system_id), ..brief };
+        let brief = Brief { place: self.turns.ask(machine.spec.system_id, clock::tick()), ..brief };
         Ok(briefs::with_results(brief, &scripts, first))
     }
 

@@ -52,6 +52,11 @@ impl App {
         let version = [("version", env!("CARGO_PKG_VERSION")), ("role", "region")];
         page.family("hostler_build_info").sample(&version, 1.0);
         self.machines_measured(&mut page);
+        let turns = self.turns.counts();
+        page.family("hostler_turns");
+        for (what, count) in [("limit", turns.limit), ("under_way", turns.under_way), ("waiting", turns.waiting)] {
+            page.sample(&[("what", what)], count as f64);
+        }
         page.actors(&self.registry);
         let found = self.findings().await;
         page.family("hostler_findings");

@@ -95,8 +95,7 @@ impl Perform<Machine> for Hands {
             }
             _ => None,
         }));
-        if let MachineEvent::Reported { rack, report, .. } = &moved.event {
-            self.0.turns.heard(report.at, moved.at, clock::tick());
+        if let MachineEvent::Reported { rack, .. } = &moved.event {
             // Not this report's own number: one that came before it may not be durable yet.
             projections.extend(self.0.links.seen(*rack).map(|seq| Change::ReportSeen { rack: *rack, seq }));
         }
@@ -140,11 +139,7 @@ impl Perform<Machine> for Hands {
             self.0.names.change(|composer| composer.machine(*me.id(), spec));
             self.0.ways.changed.send_replace(());
         }
-        for machine in self.0.turns.note(&state) {
-            let app = self.0.clone();
-            // The machine knows the trace of its attempt.
-            self.spawn(async move { app.give_turn(machine, TraceId::default()).await });
-        }
+        self.0.turns.note(&state);
         if matches!(verdict, Verdict::Moved | Verdict::Waiting(_)) {
             self.0.census.note(&state, true);
         }

@@ -1,8 +1,9 @@
 //! How many commissionings are under way at once. A whole site that is asked for at once gets its turn bit by bit, so that what is begun
 //! also ends: machines under way go on, new ones wait for their turn, in the order they were asked for. Overload never becomes a time-out.
 //!
-//! The number adapts by itself. Its measure is how old a rack's report is when its step is decided: while that is small more may
-//! begin, and when it grows fewer do (additive increase, multiplicative decrease).
+//! The number adapts by itself. Its measure is how long a rack's report takes here from its arrival until its step is durable: while that
+//! is short more may begin, and when it grows fewer do (multiplicative both ways, with a quiet zone between). Turns are given out evenly in time: machines that
+//! begin together also end together, and the fleet would come back in waves.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -11,17 +12,23 @@ use std::{
 };
 
 use actors::machine::Machine;
-use schema::{id::SystemId, time::Timestamp};
+use schema::id::SystemId;
 
 /// Bounds of the number, and what it begins with.
 const LEAST: usize = 32;
-const FIRST: usize = 200;
+const FIRST: usize = 100;
 const MOST: usize = 4_000;
-/// Older reports than this mean that too much is under way; younger ones than that leave room for more.
-const OLD: Duration = Duration::from_secs(2);
-const YOUNG: Duration = Duration::from_millis(500);
+/// Reports that take longer mean that too much is under way; where few take as long as that there is room for more.
+const SLOW: Duration = Duration::from_millis(800);
+const QUICK: Duration = Duration::from_millis(300);
 /// Between two looks at the number.
-const PACE: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
+/// As many as may be under way begin within this time at the fastest. A boot of real machines takes minutes, so it costs them nothing.
+const SPREAD: Duration = Duration::from_secs(4);
+/// So many begin at once: a rack's worth of machines need not queue.
+const AT_ONCE: f64 = 16.0;
+/// How often somebody must look whose turn it is.
+pub const TICK: Duration = Duration::from_millis(100);
 
 /// Whose turn it is.
 #[derive(Default)]
@@ -31,37 +38,50 @@ struct Inner {
     limit: usize,
     under_way: HashSet<SystemId>,
     waiting: VecDeque<SystemId>,
-    /// Of the reports since the last look: how many, and how many were old or not young.
+    /// Of the reports since the last look: how many, and how many were slow or not quick.
     heard: u32,
-    old: u32,
-    aged: u32,
+    slow: u32,
+    unquick: u32,
     looked: Option<Instant>,
+    /// Turns that may be given now, fractions included, as of then.
+    ripe: f64,
+    ripened: Option<Instant>,
+}
+
+/// The turns in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TurnCounts {
+    /// As many may be under way.
+    pub limit: usize,
+    pub under_way: usize,
+    pub waiting: usize,
 }
 
 impl Default for Inner {
     fn default() -> Self {
         let (under_way, waiting) = (HashSet::new(), VecDeque::new());
-        Self { limit: FIRST, under_way, waiting, heard: 0, old: 0, aged: 0, looked: None }
+        let (looked, ripened) = (None, None);
+        Self { limit: FIRST, under_way, waiting, heard: 0, slow: 0, unquick: 0, looked, ripe: AT_ONCE, ripened }
     }
 }
 
 impl Turns {
     /// A machine that is to be commissioned: `None` when it may begin, else how many are before it.
     #[must_use]
-    pub fn ask(&self, machine: SystemId) -> Option<u32> {
+    pub fn ask(&self, machine: SystemId, tick: Instant) -> Option<u32> {
         let mut inner = self.inner();
         inner.leave(machine);
-        if inner.waiting.is_empty() && inner.under_way.len() < inner.limit {
-            inner.under_way.insert(machine);
+        inner.ripen(tick);
+        if inner.waiting.is_empty() && inner.may_begin() {
+            inner.begin(machine);
             return None;
         }
         inner.waiting.push_back(machine);
         Some(u32::try_from(inner.waiting.len() - 1).unwrap_or(u32::MAX))
     }
 
-    /// Takes a machine for what it says of itself: that it waits, is under way, or is neither. Who is to be told that it is his turn.
-    #[must_use]
-    pub fn note(&self, machine: &Machine) -> Vec<SystemId> {
+    /// Takes a machine for what it says of itself: that it waits, is under way, or is neither.
+    pub fn note(&self, machine: &Machine) {
         let (id, mut inner) = (machine.spec.system_id, self.inner());
         match machine.open_attempt() {
             Some(attempt) if attempt.place.is_some() => {
@@ -72,15 +92,37 @@ impl Turns {
             Some(_) => drop(inner.under_way.insert(id)),
             None => inner.leave(id),
         }
-        inner.next()
     }
 
-    /// A report came that was made at `made`.
-    pub fn heard(&self, made: Timestamp, now: Timestamp, tick: Instant) {
-        let (age, mut inner) = (now.since(made), self.inner());
+    /// The machines whose turn has come. They are to be told so.
+    #[must_use]
+    pub fn due(&self, tick: Instant) -> Vec<SystemId> {
+        let mut inner = self.inner();
+        inner.ripen(tick);
+        let mut due = Vec::new();
+        while inner.may_begin()
+            && let Some(machine) = inner.waiting.pop_front()
+        {
+            inner.begin(machine);
+            due.push(machine);
+        }
+        due
+    }
+
+    /// It could not be told that its turn had come: it is the next again.
+    pub fn put_back(&self, machine: SystemId) {
+        let mut inner = self.inner();
+        if inner.under_way.remove(&machine) {
+            inner.waiting.push_front(machine);
+        }
+    }
+
+    /// A report's step became durable that long after the report had come.
+    pub fn heard(&self, took: Duration, tick: Instant) {
+        let mut inner = self.inner();
         inner.heard += 1;
-        inner.old += u32::from(age > OLD);
-        inner.aged += u32::from(age > YOUNG);
+        inner.slow += u32::from(took > SLOW);
+        inner.unquick += u32::from(took > QUICK);
         inner.look(tick);
     }
 
@@ -89,6 +131,13 @@ impl Turns {
     pub fn place(&self, machine: SystemId) -> Option<(usize, usize)> {
         let inner = self.inner();
         Some((inner.waiting.iter().position(|id| *id == machine)?, inner.limit))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn counts(&self) -> TurnCounts {
+        let inner = self.inner();
+        TurnCounts { limit: inner.limit, under_way: inner.under_way.len(), waiting: inner.waiting.len() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -105,29 +154,34 @@ impl Inner {
         }
     }
 
-    fn next(&mut self) -> Vec<SystemId> {
-        let mut told = Vec::new();
-        while self.under_way.len() < self.limit
-            && let Some(machine) = self.waiting.pop_front()
-        {
-            self.under_way.insert(machine);
-            told.push(machine);
-        }
-        told
+    fn may_begin(&self) -> bool {
+        self.under_way.len() < self.limit && self.ripe >= 1.0
+    }
+
+    fn begin(&mut self, machine: SystemId) {
+        self.ripe -= 1.0;
+        self.under_way.insert(machine);
+    }
+
+    fn ripen(&mut self, tick: Instant) {
+        let since = self.ripened.replace(tick).map_or(Duration::ZERO, |then| tick.saturating_duration_since(then));
+        let grown = self.limit as f64 * since.as_secs_f64() / SPREAD.as_secs_f64();
+        self.ripe = (self.ripe + grown).min(AT_ONCE);
     }
 
     fn look(&mut self, tick: Instant) {
         let since = *self.looked.get_or_insert(tick);
-        if tick.saturating_duration_since(since) < PACE {
+        if tick.saturating_duration_since(since) < LOOK {
             return;
         }
-        // More than a tenth old: too much. Hardly any that is not young, and somebody waits: more.
-        if self.old * 10 > self.heard {
-            self.limit = (self.limit * 4 / 5).max(LEAST);
-        } else if self.aged * 10 <= self.heard && !self.waiting.is_empty() {
-            self.limit = (self.limit + self.limit / 10 + 1).min(MOST);
+        // More than a tenth slow: too much. Hardly any that is not quick, and somebody waits: more. In small steps, for what begins now is
+        // felt only when it boots.
+        if self.slow * 10 > self.heard {
+            self.limit = (self.limit * 19 / 20).max(LEAST);
+        } else if self.unquick * 10 <= self.heard && !self.waiting.is_empty() {
+            self.limit = (self.limit + self.limit / 40 + 1).min(MOST);
         }
-        (self.heard, self.old, self.aged, self.looked) = (0, 0, 0, Some(tick));
+        (self.heard, self.slow, self.unquick, self.looked) = (0, 0, 0, Some(tick));
     }
 }
 
@@ -146,34 +200,43 @@ mod tests {
 
     #[test]
     fn so_many_begin_and_the_others_follow_in_their_order() {
-        let turns = Turns::default();
-        let asked: Vec<_> = (0..FIRST + 3).map(|n| turns.ask(id(n))).collect();
-        assert!(asked[..FIRST].iter().all(Option::is_none));
-        assert_eq!(asked[FIRST..], [Some(0), Some(1), Some(2)]);
+        let (turns, start) = (Turns::default(), actors::clock::tick());
+        let asked: Vec<_> = (0..FIRST + 3).map(|n| turns.ask(id(n), start)).collect();
+        assert!(asked[..16].iter().all(Option::is_none));
+        assert_eq!(asked[16..19], [Some(0), Some(1), Some(2)]);
+        // A rack's worth at once, then evenly: all that may be under way are so within four seconds.
+        let at = |ms| start + Duration::from_millis(ms);
+        let due: Vec<_> = (1..=40).map(|n| turns.due(at(100 * n)).len()).collect();
+        assert!(due.iter().all(|n| (2..=3).contains(n) || *n == 0), "{due:?}");
+        assert_eq!(turns.counts(), TurnCounts { limit: FIRST, under_way: FIRST, waiting: 3 });
         assert_eq!(turns.place(id(FIRST + 2)), Some((2, FIRST)));
         // One gives up waiting, one under way ends.
-        assert!(turns.note(&idle(FIRST + 1)).is_empty());
-        assert_eq!(turns.note(&idle(7)), [id(FIRST)]);
+        turns.note(&idle(FIRST + 1));
+        assert!(turns.due(at(9_000)).is_empty());
+        turns.note(&idle(7));
+        assert_eq!(turns.due(at(9_000)), [id(FIRST)]);
         assert_eq!(turns.place(id(FIRST + 2)), Some((0, FIRST)));
+        turns.put_back(id(FIRST));
+        assert_eq!((turns.place(id(FIRST)), turns.due(at(9_000))), (Some((0, FIRST)), vec![id(FIRST)]));
     }
 
     #[test]
-    fn the_number_grows_while_reports_are_young_and_somebody_waits_and_shrinks_when_they_age() {
+    fn the_number_grows_while_reports_are_quick_and_somebody_waits_and_shrinks_when_they_are_slow() {
         let turns = Turns::default();
-        let (start, at) = (actors::clock::tick(), Timestamp::from_seconds);
+        let start = actors::clock::tick();
         let mut tick = start;
-        let mut second = |age: u64, turns: &Turns| {
+        let mut second = |took: u64, turns: &Turns| {
             for _ in 0..20 {
                 tick += Duration::from_millis(60);
-                turns.heard(at(1_000), at(1_000) + Duration::from_millis(age), tick);
+                turns.heard(Duration::from_millis(took), tick);
             }
-            turns.inner().limit
+            turns.counts().limit
         };
         assert_eq!(second(10, &turns), FIRST, "nobody waits");
-        assert!((0..FIRST + 500).filter_map(|n| turns.ask(id(n))).count() >= 500);
+        assert!((0..FIRST + 500).filter_map(|n| turns.ask(id(n), start)).count() >= 500);
         assert!(second(10, &turns) > FIRST);
         let high = second(10, &turns);
-        assert_eq!(second(900, &turns), high, "between young and old it stays");
-        assert_eq!((0..60).map(|_| second(5_000, &turns)).last(), Some(LEAST));
+        assert_eq!(second(500, &turns), high, "between quick and slow it stays");
+        assert_eq!((0..120).map(|_| second(5_000, &turns)).last(), Some(LEAST));
     }
 }

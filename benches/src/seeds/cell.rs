@@ -115,6 +115,8 @@ pub(super) struct Memory {
     pub(super) told_foreign: BTreeMap<MacAddr, Timestamp>,
     pub(super) sending: Option<Sending>,
     pub(super) acked: ReportSeq,
+    /// Reports up to there are acknowledged and leave the disk with the next write, or a little later.
+    pub(super) forgets: Option<ReportSeq>,
     pub(super) welcomed: Option<ReportSeq>,
     pub(super) listening: bool,
     pub(super) inbox: VecDeque<ToRack>,
@@ -158,6 +160,7 @@ pub(super) struct Rack {
 pub(super) enum RackEv {
     PlanDurable(Box<PlanUpdate>),
     Gathered,
+    Forget,
     Silence {
         acked: ReportSeq,
     },
@@ -236,6 +239,7 @@ impl World {
         match what {
             RackEv::PlanDurable(update) => self.plan_durable(rack, *update),
             RackEv::Gathered => self.gathered(rack),
+            RackEv::Forget => self.forget_acked(rack),
             RackEv::Silence { acked } => self.outbox_silence(rack, acked),
             RackEv::Clock => self.tell_clock(rack),
             RackEv::Look => self.look_at_shares(rack),

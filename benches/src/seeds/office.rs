@@ -15,7 +15,12 @@ use actors::{
     session::Receiving,
     subnet::Subnet,
 };
-use region::{briefs, plans, plans::Told, tickets::Tickets, turns::Turns};
+use region::{
+    briefs, plans,
+    plans::Told,
+    tickets::Tickets,
+    turns::{self, Turns},
+};
 use schema::{
     boot::{BodyRef, Sha256},
     catalogue::{Catalogue as Content, CatalogueItem},
@@ -95,8 +100,12 @@ pub(super) struct Region {
     pub(super) catalogue: Option<Hosted<Catalogue>>,
     pub(super) tickets: Tickets,
     pub(super) turns: Turns,
+    /// Somebody is going to look whose turn it is.
+    turns_looked_for: bool,
     pub(super) sessions: BTreeMap<usize, Receiving>,
     pub(super) conns: BTreeMap<usize, Conn>,
+    /// When reports came whose steps are not durable yet, by rack and number.
+    came: BTreeMap<(usize, ReportSeq), Timestamp>,
     names: names::Names,
     /// Up to when each rack has told all its leases, by its own clock.
     through: BTreeMap<RackId, Timestamp>,
@@ -119,6 +128,8 @@ pub(super) enum RegionEv {
     Gather {
         rack: usize,
     },
+    /// Somebody looks whose turn it is.
+    Turns,
     Turn(SystemId),
 }
 
@@ -135,8 +146,10 @@ impl Region {
             catalogue: None,
             tickets: Tickets::default(),
             turns: Turns::default(),
+            turns_looked_for: false,
             sessions: BTreeMap::new(),
             conns: BTreeMap::new(),
+            came: BTreeMap::new(),
             names: names::Names::default(),
             through: BTreeMap::new(),
             foreign: BTreeMap::new(),
@@ -167,6 +180,13 @@ impl World {
             RegionEv::Commission(machine) => self.ask_to_commission(machine),
             RegionEv::Publish { machine, attempt, racks, expires } => self.publish(&machine, attempt, racks, expires),
             RegionEv::Gather { rack } => self.gather(rack),
+            RegionEv::Turns => {
+                self.region.turns_looked_for = false;
+                for machine in self.region.turns.due(self.tick()) {
+                    self.for_region(Duration::from_micros(500), RegionEv::Turn(machine));
+                }
+                self.look_for_turns();
+            }
             RegionEv::Turn(machine) => {
                 if let Some(core) = self.machine_core(machine) {
                     let brief = self.brief(&core, None);
@@ -174,6 +194,14 @@ impl World {
                     tell::<Machine>(self, Who::Machine(machine), MachineEvent::Turn { brief }, Tag::Nobody);
                 }
             }
+        }
+    }
+
+    /// As `region::app::start` does ten times a second; here only while machines wait.
+    pub(super) fn look_for_turns(&mut self) {
+        if !self.region.turns_looked_for && self.region.turns.counts().waiting > 0 {
+            self.region.turns_looked_for = true;
+            self.for_region(turns::TICK, RegionEv::Turns);
         }
     }
 
@@ -227,10 +255,11 @@ impl World {
         for (id, machine) in stored {
             if machine.wait.is_some() {
                 // As its first `show` after a start would.
-                drop(self.region.turns.note(&machine));
+                self.region.turns.note(&machine);
                 self.wake_machine(id);
             }
         }
+        self.look_for_turns();
         let racks: Vec<_> = self.region.content().racks.keys().copied().collect();
         for id in racks {
             let stored = self.region.store.racks.get(&id).and_then(|text| read(text));
@@ -300,7 +329,8 @@ impl World {
         let Some(_) = options else { return brief };
         let first = self.region.store.last_result + 1;
         self.region.store.last_result += i64::try_from(scripts.len()).unwrap_or(0);
-        let place = self.region.turns.ask(machine.spec.system_id);
+        let place = self.region.turns.ask(machine.spec.system_id, self.tick());
+        self.look_for_turns();
         briefs::with_results(Brief { place, ..brief }, &scripts, first)
     }
 

@@ -1,6 +1,7 @@
 //! The one thread that writes: gathers what is queued into one transaction, so that one flush to the disk serves many.
 
 use std::{
+    iter,
     path::PathBuf,
     sync::{Arc, mpsc},
     time::Duration,
@@ -29,6 +30,8 @@ use crate::disk::Stored;
 const BATCH: usize = 1_024;
 /// How often a disk that refused is looked at when nobody writes.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// An acknowledgement goes to the disk with the next write, or after this. One that a kill takes away is heard again when the region is met.
+const ACKED_LATEST: Duration = Duration::from_secs(1);
 const LAST: &[u8] = b"last";
 
 /// Something to write, and whom to tell.
@@ -46,6 +49,13 @@ pub(super) struct Work {
     pub(super) number_above: Option<ReportSeq>,
 }
 
+impl Work {
+    /// It acknowledges, and nothing else: the disk need not be woken for it.
+    fn is_ack(&self) -> bool {
+        self.acked.is_some() && self.ops.is_empty() && self.reports.is_empty() && self.number_above.is_none()
+    }
+}
+
 /// The writer's side of the store.
 pub(super) struct Writer {
     dir: PathBuf,
@@ -55,6 +65,8 @@ pub(super) struct Writer {
     /// The last number given out.
     last: u64,
     dropped: u64,
+    /// Reports up to there are acknowledged, and still on the disk.
+    acked: Option<ReportSeq>,
     /// A write failed: what waits, and the last number, are read again first.
     stale: bool,
     counts: watch::Sender<OutboxCounts>,
@@ -68,7 +80,8 @@ impl Writer {
         limits: OutboxLimits,
         counts: watch::Sender<OutboxCounts>,
     ) -> Result<Self, StateError> {
-        let mut writer = Self { dir, db, limits, index: Index::new(limits), last: 0, dropped: 0, stale: true, counts };
+        let mut writer =
+            Self { dir, db, limits, index: Index::new(limits), last: 0, dropped: 0, acked: None, stale: true, counts };
         writer.reload()?;
         writer.publish();
         Ok(writer)
@@ -105,39 +118,41 @@ impl Writer {
 
     /// Until every sender is gone.
     pub(super) fn run(mut self, jobs: &mpsc::Receiver<Job>) {
-        while let Some(first) = self.next(jobs) {
-            let mut batch = vec![first];
-            while batch.len() < BATCH
-                && let Ok(next) = jobs.try_recv()
-            {
-                batch.push(next);
-            }
+        while let Some(batch) = self.next(jobs) {
             let (work, dones): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.work, job.done)).unzip();
-            let written = self.commit(&work);
-            self.db.ended(&written, clock::now());
-            if let Err(error) = &written {
-                tracing::error!(%error, "nothing of a batch was written");
-                self.stale = true;
-                if let Err(error) = self.reload() {
-                    tracing::error!(%error, "the outbox cannot be read back yet");
-                }
-            }
-            self.publish();
+            self.acked = self.acked.max(work.iter().filter_map(|work| work.acked).max());
+            let written = if work.iter().all(Work::is_ack) { Ok(()) } else { self.write(&work) };
             for done in dones {
                 done.send(written.clone()).ok(); // The asker may have gone; the write stands.
             }
         }
     }
 
-    /// The next job; `None` when every sender is gone.
-    fn next(&self, jobs: &mpsc::Receiver<Job>) -> Option<Job> {
+    /// What is queued, nothing of it when only acknowledgements are to be written; `None` when every sender is gone.
+    fn next(&mut self, jobs: &mpsc::Receiver<Job>) -> Option<Vec<Job>> {
         loop {
-            match jobs.recv_timeout(LOOK_AGAIN) {
-                Ok(job) => return Some(job),
+            let patience = if self.acked.is_some() { ACKED_LATEST } else { LOOK_AGAIN };
+            match jobs.recv_timeout(patience) {
+                Ok(first) => return Some(iter::once(first).chain(jobs.try_iter().take(BATCH)).collect()),
+                Err(mpsc::RecvTimeoutError::Timeout) if self.acked.is_some() => drop(self.write(&[])),
                 Err(mpsc::RecvTimeoutError::Timeout) => self.db.disk().look_again(&self.dir),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return None,
             }
         }
+    }
+
+    fn write(&mut self, work: &[Work]) -> Result<(), StateError> {
+        let written = self.commit(work);
+        self.db.ended(&written, clock::now());
+        if let Err(error) = &written {
+            tracing::error!(%error, "nothing of a batch was written");
+            self.stale = true;
+            if let Err(error) = self.reload() {
+                tracing::error!(%error, "the outbox cannot be read back yet");
+            }
+        }
+        self.publish();
+        written
     }
 
     fn publish(&self) {
@@ -154,13 +169,12 @@ impl Writer {
             self.reload()?;
         }
         let write = self.db.begin_write().map_err(|e| failed(&e))?;
+        if let Some(through) = self.acked.take() {
+            remove(&write, &self.index.acked(through.0))?;
+        }
         for work in batch {
             for op in &work.ops {
                 apply(&write, op)?;
-            }
-            if let Some(through) = work.acked {
-                let gone = self.index.acked(through.0);
-                remove(&write, &gone)?;
             }
             if let Some(last) = work.number_above {
                 self.number_above(&write, last.0)?;

@@ -51,7 +51,8 @@ impl App {
             Ok::<_, Missing>(actor.ask(MachineEvent::Turn { brief }, trace).await?)
         };
         if let Err(error) = told.await {
-            warn!(%machine, %error, "not told that its turn has come; it is told when another one ends");
+            warn!(%machine, %error, "not told that its turn has come; it is told again");
+            self.turns.put_back(machine);
         }
     }
 

@@ -4,6 +4,7 @@ use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use actors::{
     clock,
+    core::TraceId,
     link::{
         LinkError,
         ca::Ca,
@@ -31,7 +32,7 @@ use crate::{
     logs::{self, Logs},
     seal::Seal,
     store::{Store, queries},
-    sweeps,
+    sweeps, turns,
 };
 
 /// How often overdue actors that sleep are looked for.
@@ -111,6 +112,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tasks.spawn(sweeps::expire(app.clone()));
     tasks.spawn(sweeps::assign(app.clone()));
     tasks.spawn(sample(app.clone()));
+    tasks.spawn(give_turns(app.clone()));
     info!(%link, database = app.store.address(), "the region is up");
     Ok(Running { app, link, dns, arbiter: Some(arbiter), tasks })
 }
@@ -221,6 +223,20 @@ async fn sweep(app: App) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Tells machines that wait for their turn when it has come.
+async fn give_turns(app: App) {
+    let mut tick = interval(turns::TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        for machine in app.turns.due(clock::tick()) {
+            let app = app.clone();
+            // The machine knows the trace of its attempt.
+            app.runtime.clone().spawn(async move { app.give_turn(machine, TraceId::default()).await });
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use actors::{
+    clock,
     core::TraceId,
     session::{Receiving, Taken},
     shell::{ActorRef, AskError},
@@ -51,6 +52,7 @@ impl Desk {
     /// # Errors
     /// When the rack's side has a fault, so that the connection must begin anew: why.
     pub(super) async fn take(&self, report: Report, trace: TraceId) -> Result<(), String> {
+        let came = clock::tick();
         let taken = lock(&self.session).take(report.seq);
         match taken {
             Taken::New => {}
@@ -67,6 +69,7 @@ impl Desk {
         self.app.runtime.spawn(async move {
             let seq = under_way.await;
             drop(room);
+            app.turns.heard(came.elapsed(), clock::tick());
             // Queued while the session is locked, so that acknowledgements only grow.
             let mut session = lock(&session);
             if let Some(through) = session.durable(seq) {

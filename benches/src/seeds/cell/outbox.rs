@@ -16,6 +16,8 @@ use crate::seeds::world::World;
 
 const SILENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(5);
+/// When an acknowledgement reaches the disk for which nothing else was written.
+const ACKED_LATEST: Duration = Duration::from_secs(1);
 
 impl Disk {
     /// Puts facts into the outbox: numbered, and within its bounds.
@@ -59,6 +61,7 @@ impl World {
             self.racks[rack].memory.writing = Some((facts, settling));
             return self.for_rack(AGAIN, rack, RackEv::Gathered);
         }
+        self.forget_acked(rack);
         self.racks[rack].disk.put(facts);
         for answer in settling {
             self.answer_machine(rack, answer.metal, answer.request, answer.status, answer.body);
@@ -112,9 +115,19 @@ impl World {
         let node = &mut self.racks[rack];
         node.memory.acked = node.memory.acked.max(through);
         if let Some(through) = node.memory.sending.as_mut().and_then(|sending| sending.acked(through)) {
-            node.disk.forget(through);
+            if node.memory.forgets.replace(through).is_none() {
+                self.for_rack(ACKED_LATEST, rack, RackEv::Forget);
+            }
         }
         self.drain(rack);
+    }
+
+    pub(in crate::seeds) fn forget_acked(&mut self, rack: usize) {
+        if let Some(through) = self.racks[rack].memory.forgets.take()
+            && !self.refuses(rack)
+        {
+            self.racks[rack].disk.forget(through);
+        }
     }
 
     /// The region has said nothing for long: what is out is sent again.

@@ -124,7 +124,7 @@ impl World {
         let seq = report.seq;
         let Some(session) = self.region.sessions.get_mut(&rack) else { return };
         match session.take(seq) {
-            Taken::New => {}
+            Taken::New => drop(self.region.came.insert((rack, seq), self.queue.now)),
             Taken::UnderWay => return,
             Taken::Repeat { through } => return self.say_to_rack(rack, ToRack::Ack { through }),
             Taken::OutOfOrder { after } => {
@@ -148,6 +148,9 @@ impl World {
 
     /// A report's step is durable, or it never has one.
     pub(in crate::seeds) fn report_durable(&mut self, rack: usize, seq: ReportSeq) {
+        if let Some(came) = self.region.came.remove(&(rack, seq)) {
+            self.region.turns.heard(self.queue.now.since(came), self.tick());
+        }
         if let Some(through) = self.region.sessions.get_mut(&rack).and_then(|session| session.durable(seq)) {
             self.say_to_rack(rack, ToRack::Ack { through });
         }

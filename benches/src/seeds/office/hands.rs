@@ -51,9 +51,7 @@ impl Kind for Machine {
     fn keep(w: &mut World, who: &Who, step: &Pending<Self>) {
         let Who::Machine(id) = who else { return };
         w.machine_moves(step);
-        if let MachineEvent::Reported { rack, report, .. } = &step.event {
-            let tick = w.tick();
-            w.region.turns.heard(report.at, w.queue.now, tick);
+        if let MachineEvent::Reported { rack, .. } = &step.event {
             if let Some(rack) = w.by_rack.get(rack).copied()
                 && let Some(session) = w.region.sessions.get(&rack)
                 && session.last_report().0 > 0
@@ -119,9 +117,8 @@ impl Kind for Machine {
         if w.region.tickets.note(&core) {
             w.mark(*id);
         }
-        for machine in w.region.turns.note(&core) {
-            w.for_region(Duration::from_micros(500), RegionEv::Turn(machine));
-        }
+        w.region.turns.note(&core);
+        w.look_for_turns();
         if let (Verdict::Refused { why, remedy }, Some(index)) = (verdict, w.by_id.get(id)) {
             w.metals[*index].refused = Some(format!("{why}. Remedy: {remedy}"));
         }
