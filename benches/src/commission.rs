@@ -91,9 +91,8 @@ pub async fn run(bench: &Bench, progress: impl Fn(&str)) -> Result<Report, Troub
     progress(&format!("{} machines enlisted in {:.1} s", machines.len(), began.elapsed().as_secs_f64()));
     let explains = Explains::begin(&crew.api, &machines);
     let watcher = machines.first().filter(|_| bench.watch).map(|first| Watcher::attach(&crew.api, first));
-    let dropped = harness::drops();
     let course = Run::begin(bench, &mut crew, &progress).until_the_end(&machines).await?;
-    let dropped = harness::drops().saturating_sub(dropped);
+    let dropped = harness::drops(&crew.pids(None));
     let watched = watcher.map_or(Value::Null, |watcher| watcher.json());
     let explain_ms = explains.end().await;
     let fleet = crew.api.get("/fleet").await?;

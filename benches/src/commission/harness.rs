@@ -1,8 +1,10 @@
 //! The harness's own limits, so that they are not taken for the product's: what the fleet's thread did, how late it was, what was dropped.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use serde_json::{Value, json};
+
+use super::usage::Each;
 
 /// Shares of the fleet's one thread, over the run and in its busiest ten seconds, from which on the fleet is what a run waits for.
 const BUSY: f64 = 0.85;
@@ -20,7 +22,7 @@ pub struct Seen {
     pub busy: f64,
     pub busiest: f64,
     pub lag_p99_ms: u64,
-    /// Datagrams that full receive buffers of this host dropped, the product's too.
+    /// Datagrams that the fleet's full receive buffers dropped.
     pub dropped: u64,
     /// Datagrams and requests that the machines sent.
     pub sent: u64,
@@ -44,7 +46,7 @@ impl Seen {
             why.push(format!("its timers were {} ms late (p99), which the times hold too", self.lag_p99_ms));
         }
         if self.dropped * 10_000 > self.sent * LOST && self.dropped > 0 {
-            why.push(format!("{} datagrams were dropped in full receive buffers", self.dropped));
+            why.push(format!("{} datagrams for the fleet were dropped in full receive buffers", self.dropped));
         }
         why
     }
@@ -67,16 +69,25 @@ pub(super) fn busiest(looks: &[(f64, f64)]) -> f64 {
     looks.iter().enumerate().filter_map(share).fold(0.0, f64::max)
 }
 
-/// Datagrams that were dropped in full receive buffers since the host started (RFC 4113's counters, as Linux tells them).
-pub(super) fn drops() -> u64 {
-    buffer_errors(&fs::read_to_string("/proc/net/snmp").unwrap_or_default()).unwrap_or(0)
+/// Datagrams that the sockets of each group dropped since they were opened, since their buffers were full.
+pub(super) fn drops(groups: &Each<u32>) -> Each<u64> {
+    let of = |pid: &u32| {
+        let table = |name: &str| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default();
+        let lost: BTreeMap<String, u64> = lossy(&table("udp")).chain(lossy(&table("udp6"))).collect();
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let sockets = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
+        sockets.filter_map(|socket| lost.get(socket.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?)).sum()
+    };
+    groups.iter().map(|(name, pid)| (*name, of(pid))).collect()
 }
 
-fn buffer_errors(snmp: &str) -> Option<u64> {
-    let mut lines = snmp.lines().filter(|line| line.starts_with("Udp:"));
-    let (names, values) = (lines.next()?, lines.next()?);
-    let at = names.split_ascii_whitespace().position(|name| name == "RcvbufErrors")?;
-    values.split_ascii_whitespace().nth(at)?.parse().ok()
+/// Sockets that dropped something, by inode: fields 10 and 13 of proc_net_udp(5).
+fn lossy(table: &str) -> impl Iterator<Item = (String, u64)> + '_ {
+    table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let drops = fields.get(12)?.parse().ok().filter(|drops| *drops > 0)?;
+        Some(((*fields.get(9)?).to_owned(), drops))
+    })
 }
 
 #[cfg(test)]
@@ -94,7 +105,7 @@ mod tests {
         said(&Seen { busy: 0.9, ..idle.clone() }, "busy 90 % of the time");
         said(&Seen { busiest: 0.99, ..idle.clone() }, "busy 99 % of its busiest 10 s");
         said(&Seen { lag_p99_ms: 250, ..idle.clone() }, "250 ms late");
-        said(&Seen { dropped: 200, ..idle.clone() }, "200 datagrams were dropped");
+        said(&Seen { dropped: 200, ..idle.clone() }, "200 datagrams for the fleet were dropped");
         assert_eq!(idle.json()["bound"], json!([]));
     }
 
@@ -108,9 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_counter_is_found_by_its_name() {
-        let snmp = "Tcp: A B\nTcp: 1 2\nUdp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors\nUdp: 9 8 7 6 5 4\n";
-        assert_eq!(buffer_errors(snmp), Some(5));
-        assert_eq!(buffer_errors("Udp: A\n"), None);
+    fn a_deaf_socket_is_found_with_whom_it_belongs_to() {
+        let deaf = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let caller = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mine = || drops(&[("fleet", std::process::id())].into())["fleet"];
+        let before = mine();
+        // More than a buffer of the kernel's usual size holds.
+        for _ in 0..2_000 {
+            caller.send_to(&[0; 1_000], deaf.local_addr().unwrap()).unwrap();
+        }
+        assert!(mine() > before);
+        assert_eq!(lossy("head\nno socket").count(), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Bench, harness, host, run::Course};
+use super::{Bench, harness, host, run::Course, usage::Each};
 use crate::yard::furniture_sizes;
 
 /// The findings.
@@ -21,8 +21,8 @@ pub(super) struct Found<'a> {
     /// What the region says of the fleet, and what the fleet counted.
     pub(super) fleet: Value,
     pub(super) counts: Value,
-    /// Datagrams that full buffers dropped.
-    pub(super) dropped: u64,
+    /// Datagrams that full buffers dropped, by whose they were.
+    pub(super) dropped: Each<u64>,
     pub(super) explain_ms: Value,
     pub(super) watched: Value,
     pub(super) audit: Value,
@@ -93,11 +93,12 @@ impl Found<'_> {
             busy,
             busiest: harness::busiest(&fleet),
             lag_p99_ms: count("lag_p99_ms"),
-            dropped: self.dropped,
+            dropped: self.dropped.get("fleet").copied().unwrap_or(0),
             sent: count("dhcp") + count("tftp") + count("requests"),
             bench_cpu: course.usage.own_seconds(),
         };
         let mut json = seen.json();
+        json["dropped_by"] = json!(self.dropped);
         json["unanswered"] = count("silences").into();
         json["failures"] = count("failures").into();
         json["hanging"] = counts["hanging"].clone();

@@ -159,11 +159,13 @@ fn watched(out: &mut Table, w: &Value) {
 
 fn harness(out: &mut Table, h: &Value) {
     out.line(format_args!(
-        "\nharness: its thread busy {} % (busiest 10 s: {} %), lag p99 {} ms, dropped {}, unanswered {}, broken requests {}; the bench itself {:.1} CPU s",
+        "\nharness: its thread busy {} % (busiest 10 s: {} %), lag p99 {} ms, datagrams dropped by its full buffers {} (racks {}, region {}), unanswered {}, broken requests {}; the bench itself {:.1} CPU s",
         h["busy_percent"],
         h["busiest_percent"],
         h["lag_p99_ms"],
         h["dropped"],
+        h["dropped_by"]["racks"],
+        h["dropped_by"]["region"],
         h["unanswered"],
         h["failures"],
         number(&h["bench_cpu_seconds"]),
