@@ -36,7 +36,7 @@ use crate::{
 /// Reports in one record.
 const BATCH: usize = 512;
 /// How long facts gather that nobody waits for.
-const LINGER: Duration = Duration::from_millis(20);
+const LINGER: Duration = Duration::from_millis(50);
 /// Bytes read from the store in one go.
 const READ: usize = 512 * 1024;
 /// Reports sent and not acknowledged.
