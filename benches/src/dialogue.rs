@@ -87,7 +87,8 @@ fn hardware(which: &Which) -> io::Result<Hardware> {
     let uuid = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
     let uuid = uuid.ok_or_else(|| wrong("the UUID is not 32 hexadecimal digits"))?.to_be_bytes();
     let mut drawn = (0..1_000).map(|index| Hardware::draw(1, index, 0, true));
-    let mut hardware = drawn.find(|h| h.firmware == which.firmware).ok_or_else(|| wrong("no such firmware is drawn"))?;
+    let mut hardware =
+        drawn.find(|h| h.firmware == which.firmware).ok_or_else(|| wrong("no such firmware is drawn"))?;
     hardware.uuid = uuid;
     if let Some(nic) = hardware.nics.first_mut() {
         nic.mac = which.mac;

@@ -29,14 +29,31 @@ pub enum Identity {
     System,
 }
 
+impl Identity {
+    pub(super) fn is_ipxe(self) -> bool {
+        matches!(self, Self::Ipxe | Self::IpxeRom)
+    }
+}
+
 /// How far an exchange is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Client {
     pub(super) identity: Identity,
     pub(super) xid: u32,
+    pub(super) offered: Offered,
     /// The address and server of the offer that was taken.
     pub(super) taken: Option<(Ipv4Addr, Ipv4Addr)>,
     pub(super) tries: u32,
+}
+
+/// What iPXE was offered so far: the address and the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offered {
+    Nothing,
+    /// After its first DISCOVER.
+    Once((Ipv4Addr, Ipv4Addr)),
+    /// It has asked again.
+    Again((Ipv4Addr, Ipv4Addr)),
 }
 
 /// What an ACK gave.
@@ -85,10 +102,11 @@ const IPXE_FEATURES: [u8; 48] = [
     1, 16, 1, 2, 33, 1, 1, 21, 1, 1, 24, 1, 1, 18, 1, 1,
 ];
 
-/// A message of that client. `taken`: address and server, in everything after DISCOVER.
+/// A message of that client. `host_name`: the system's own; `taken`: address and server, in everything after DISCOVER.
 #[must_use]
 pub fn message(
     hardware: &Hardware,
+    host_name: &str,
     identity: Identity,
     kind: Kind,
     xid: u32,
@@ -135,7 +153,7 @@ pub fn message(
         }
         Identity::System => {
             packet.taken(taken, kind != Kind::Release);
-            packet.put(12, b"localhost");
+            packet.put(12, host_name.as_bytes());
             if kind != Kind::Release {
                 packet.put(55, &[1, 28, 2, 3, 15, 6, 119, 12, 44, 47, 26, 121, 42]);
             }
