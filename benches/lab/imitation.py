@@ -4,9 +4,11 @@ for byte, in its order. What may differ stands in the tables below with its reas
 """
 import base64
 import difflib
+import io
 import json
 import re
 import subprocess
+import tarfile
 
 import wire
 from lab import NET
@@ -44,7 +46,7 @@ ONLY_SIMULATED = {
     "alive": "the runner's sign of life comes every 120 s, and the lab's scripts take a few; in the yard one comes half-way",
 }
 # What is not compared at all: ports of its own, all below UDP and TCP, and time. Events stand in an order of their own, since cloud-init posts
-# them from a thread beside its crawl. The end is the runner's last word, after which the BMC cuts the power wherever the machine is.
+# them from a thread beside its crawl; so do the signals of each script that runs beside others. The end is the runner's last word, after which the BMC cuts the power wherever the machine is.
 
 
 # The capture -----------------------------------------------------------------------------------------------------------
@@ -103,6 +105,14 @@ def requests(up, down):
     return found
 
 
+def datagrams(data, transfer):
+    """A server that hands the kernel several blocks in one piece (UDP_SEGMENT) is seen so on the bridge: each is a packet."""
+    granted = [told for _, _, answers in transfer[:1] for told in answers if told[:2] == b"\0\6"]
+    found = re.search(rb"blksize\0(\d+)\0", granted[0]) if granted else None
+    size = 4 + (int(found[1]) if found else 512)
+    return [data[at:at + size] for at in range(0, len(data), size)] if data[:2] == b"\0\3" else [data]
+
+
 class Real:
     """What one machine said in a capture, and what it was told."""
 
@@ -142,8 +152,9 @@ class Real:
         pair = streams.get((f.sender, f.dport, f.sport))
         if f.protocol == "ip/tcp" and pair and f.data:
             pair[1].add(f.number, f.time, f.data)
-        elif f.protocol == "ip/udp" and f.dport in ports and f.data not in ports[f.dport][-1][2]:
-            ports[f.dport][-1][2].append(f.data)
+        elif f.protocol == "ip/udp" and f.dport in ports:
+            told = ports[f.dport][-1][2]
+            told += [packet for packet in datagrams(f.data, ports[f.dport]) if packet not in told]
 
     def said(self):
         """In the order of the wire; a transfer stands where it was asked for."""
@@ -158,12 +169,14 @@ class Real:
 class Played:
     """A simulated machine is played what the real one was told, as long as it asks for the same things. `said` as of the real one."""
 
-    def __init__(self, real, m, firmware, now):
+    def __init__(self, real, m, firmware, last):
         self.real, self.said, self.told, self.end = real, [], [], "the capture's end"
+        self.timer, self.last = None, last
         self.dhcp, self.transfer, self.keeps = iter(real.dhcp), iter(real.transfers), False
         self.events = [r for r in real.requests if is_event(r[2])]
         self.asked = iter([r for r in real.requests if not is_event(r[2])])
-        command = [BINARY, "bench", "machine", "--firmware", firmware, "--mac", m["mac"], "--uuid", m["uuid"], "--now", str(int(now))]
+        command = [BINARY, "bench", "machine", "--firmware", firmware, "--mac", m["mac"], "--uuid", m["uuid"],
+                   "--now", str(int(real.dhcp[0][0]))]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as self.pipe:
             try:
                 line = "power_on"
@@ -179,16 +192,18 @@ class Played:
 
     def _follow(self, deeds):
         """Takes note of what the machine does; what happens to it next, or None at the end."""
-        answer, waits = None, False
+        answer = None
         for deed in deeds:
             kind, what = next(iter(deed.items())) if isinstance(deed, dict) else (deed, None)
             if kind in ("off", "hang"):
                 self.end = f"the simulated machine's: {what or kind}"
                 return None
-            if kind == "wait":
-                waits = True
+            if kind in ("wait", "expect"):
+                self.timer = kind   # What comes meanwhile does not end it.
             elif kind == "dhcp":
-                self._dhcp(base64.b64decode(what["bytes"]))
+                self._dhcp(what["fresh"], base64.b64decode(what["bytes"]))
+                if up_to(self.said[-1:], self.last) != self.said[-1:]:
+                    return None
             elif kind in ("tftp_ask", "tftp_say"):
                 self._tftp(kind, base64.b64decode(what))
             elif kind == "http":
@@ -199,12 +214,14 @@ class Played:
             return {"answered": {"status": answer[3], "body": text(answer[4])}}
         if self.told:
             return {"datagram": text(self.told.pop(0))}
-        if waits:
+        if self.timer == "wait":
+            self.timer = None
             return "elapsed"
         self.end = "it waits for what the real machine was not told"
         return None
 
-    def _dhcp(self, data):
+    def _dhcp(self, fresh, data):
+        self.keeps = self.keeps and not fresh
         self.said.append(("dhcp", data))
         _, _, told = next(self.dhcp, (0, b"", []))
         self.told = [t[:4] + data[4:8] + t[8:] for t in told]
@@ -250,6 +267,16 @@ def event_name(request):
 
 def is_alive(request):
     return b'name="status"\r\n\r\nWORKING\r\n' in request and b'name="name"' not in request
+
+
+def scripts_beside(real):
+    """The names of the scripts that run beside others, by the index of the tar that the machine was given."""
+    tars = [body for _, _, request, status, body in real.requests if line_of(request).endswith("/maas-scripts HTTP/1.1") and status == 200]
+    if not tars:
+        return set()
+    with tarfile.open(fileobj=io.BytesIO(tars[0])) as tar:
+        lists = json.load(tar.extractfile("index.json"))["1.0"]
+    return {script["name"] for scripts in lists.values() for script in scripts if script.get("parallel")}
 
 
 def is_last(kind, what):
@@ -325,7 +352,19 @@ def in_two(said):
     return [(k, w) for event, k, w in of if not event], [(k, w) for event, k, w in of if event]
 
 
-def differences(real, simulated):
+def in_order(said, beside):
+    """The signals of scripts that run beside each other, script by script: threads send them. They stand where the first of them stands."""
+    name = lambda what: (re.search(rb'name="name"\r\n\r\n([^\r]*)\r\n', what[1]) or [b"", b""])[1].decode()   # noqa: E731
+    theirs = [one for one in said if one[0] == "http" and name(one[1]) in beside]
+    if not theirs:
+        return said
+    first = said.index(theirs[0])
+    block = said[first:first + len(theirs)]
+    assert all(one in theirs for one in block), "something else was said among the signals of scripts that run beside each other"
+    return said[:first] + sorted(theirs, key=lambda one: name(one[1])) + said[first + len(theirs):]
+
+
+def differences(real, simulated, beside):
     """Lines of a diff; none when the two say the same."""
     (real, real_events), (simulated, events) = in_two(real), in_two(simulated)
     simulated = [(k, w) for k, w in simulated if not (k == "http" and is_alive(w[1]))]
@@ -333,7 +372,7 @@ def differences(real, simulated):
     real_events = [(k, w) for k, w in real_events if event_name(w[1]) in posted]
     lines = []
     for a, b in ((real, simulated), (real_events, events)):
-        a, b = ([line for k, w in said for line in shown(k, w)] for said in (a, b))
+        a, b = ([line for k, w in in_order(said, beside) for line in shown(k, w)] for said in (a, b))
         if a != b:
             lines += difflib.unified_diff(a, b, "real", "simulated", lineterm="", n=4)
     return lines
@@ -344,15 +383,16 @@ def bytes_match(capture, m, firmware, last="runner"):
     real = Real(capture, m["mac"])
     others = {o for o in real.others if o not in ONLY_REAL}
     assert not others, f"the real machine speaks to {others}, which no table names"
-    played = Played(real, m, firmware, real.dhcp[0][0])
+    played = Played(real, m, firmware, last)
     a, b = up_to(real.said(), last), up_to(played.said, last)
-    found = differences(a, b)
+    beside = scripts_beside(real)
+    found = differences(a, b, beside)
     assert not found, f"the simulated machine says something else ({played.end}):\n" + "\n".join(line[:300] for line in found[:200])
     kinds = {kind: sum(k == kind for k, _ in b) for kind in ("dhcp", "tftp", "http")}
     posted = len(in_two(b)[1])
     assert last == "loaders" or kinds["dhcp"] >= 6 and posted >= 15, (kinds, posted)
     for at in range(len(a)):
-        assert differences(a[:at] + [broken(*a[at])] + a[at + 1:], b) or is_other_event(a[at], b), f"a changed byte is not seen in {a[at]}"
+        assert differences(a[:at] + [broken(*a[at])] + a[at + 1:], b, beside) or is_other_event(a[at], b), f"a changed byte is not seen in {a[at]}"
     print(f"    the simulated machine's bytes match: {kinds['dhcp']} DHCP messages, {kinds['tftp']} TFTP transfers, {kinds['http']} requests "
           f"({posted} of {len(in_two(a)[1])} events)", flush=True)
 

@@ -142,19 +142,35 @@ pub(super) fn cloud_init(booted: &Booted, metadata_url: &str) -> Vec<Step> {
     steps
 }
 
-/// The runner: each script is begun, takes its time, and is told of with what it printed; half-way comes a sign of life.
-/// Then it asks whether there are more scripts.
+/// The runner: first the scripts that want to be alone, then all others at once. Each is begun, takes its time, and is told of with what it
+/// printed; half-way comes a sign of life. Then it asks whether there are more scripts.
 pub(super) fn runner(hardware: &Hardware, session: &session::Session, cmdline: &str, ip: Ipv4Addr) -> Vec<Step> {
-    let scripts = &session.scripts;
-    let mut steps = Vec::new();
-    for (number, script) in scripts.iter().enumerate() {
+    let scripts = session.scripts.iter().enumerate().map(|(number, script)| {
         let (_, time) = crate::hardware::output(hardware, &script.name, cmdline, ip);
-        steps.push(Step::Signal(Signal::Begun(number)));
-        steps.push(Step::Pause(time));
-        steps.push(Step::Signal(Signal::Ended(number, time)));
-        if number == scripts.len() / 2 {
-            steps.push(Step::Signal(Signal::Alive));
-        }
+        (number, script, time)
+    });
+    let (mut alone, mut others): (Vec<_>, Vec<_>) = scripts.partition(|(_, script, _)| script.parallel == 0);
+    alone.sort_by_key(|(_, script, _)| (&script.name, script.script_result_id));
+    others.sort_by_key(|(_, script, _)| (&script.name, script.script_result_id));
+    let mut steps = Vec::new();
+    for (number, _, time) in alone {
+        steps.extend([
+            Step::Signal(Signal::Begun(number)),
+            Step::Pause(time),
+            Step::Signal(Signal::Ended(number, time)),
+        ]);
+    }
+    steps.extend(others.iter().map(|(number, ..)| Step::Signal(Signal::Begun(*number))));
+    others.sort_by_key(|(_, _, time)| *time);
+    let mut past = Duration::ZERO;
+    for (number, _, time) in others {
+        steps.extend([Step::Pause(time.saturating_sub(past)), Step::Signal(Signal::Ended(number, time))]);
+        past = time;
+    }
+    let ends = |step: &Step| matches!(step, Step::Signal(Signal::Ended(..)));
+    let half = steps.iter().enumerate().filter(|(_, step)| ends(step)).map(|(at, _)| at).nth(session.scripts.len() / 2);
+    if let Some(half) = half {
+        steps.insert(half + 1, Step::Signal(Signal::Alive));
     }
     steps.push(scripts_left(&session.metadata_url));
     steps

@@ -131,6 +131,9 @@ pub(super) struct Script {
     path: String,
     pub(super) script_result_id: i64,
     pub(super) script_version_id: i64,
+    /// 0: alone; 1: beside its own instances; 2: beside all such scripts.
+    #[serde(default)]
+    pub(super) parallel: u8,
 }
 
 #[derive(Deserialize)]

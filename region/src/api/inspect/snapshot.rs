@@ -95,13 +95,18 @@ fn joined(lines: &[String]) -> String {
 /// its log just so.
 async fn rack_logs(house: &House, nodes: &[Node], lines: usize, bundle: &mut Bundle) {
     let bytes = (RACK_LOGS / nodes.len().max(1)).min(RACK_LOG);
-    let ask = InspectAsk::Log { lines: u32::try_from(lines).unwrap_or(u32::MAX), bytes: u32::try_from(bytes).unwrap_or(u32::MAX) };
+    let ask = InspectAsk::Log {
+        lines: u32::try_from(lines).unwrap_or(u32::MAX),
+        bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+    };
     let asking = nodes.iter().map(|node| house.app.ask_rack::<Vec<String>>(node.id, ask.clone()));
     for (node, answer) in nodes.iter().zip(futures_util::future::join_all(asking).await) {
         match answer {
             Ok((log, left_off)) => {
                 if left_off > 0 {
-                    bundle.left_out.push(format!("log of {}: {left_off} older lines, which exceed {bytes} bytes", node.id));
+                    bundle
+                        .left_out
+                        .push(format!("log of {}: {left_off} older lines, which exceed {bytes} bytes", node.id));
                 }
                 bundle.text(&format!("racks/{}/log.txt", node.id), &joined(&log));
             }
