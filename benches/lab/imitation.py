@@ -285,6 +285,12 @@ def is_last(kind, what):
 
 # Messages as texts, with what may differ left out --------------------------------------------------------------------------
 
+def may(name, form=""):
+    """What stands for something that may differ; it must be in the table."""
+    assert name in MAY_DIFFER, name
+    return f"<{name}{form and ': '}{form}>"
+
+
 def shown(kind, what):
     """A message as lines."""
     if kind == "dhcp":
@@ -295,16 +301,17 @@ def shown(kind, what):
 
 
 def dhcp(data):
-    lines = ["DHCP", f"header {data[:4].hex()} <xid> <secs> {data[10:28].hex()}", f"chaddr {data[28:44].hex()}",
+    lines = ["DHCP", f"header {data[:4].hex()} {may('xid')} {may('secs')} {data[10:28].hex()}", f"chaddr {data[28:44].hex()}",
              f"sname, file {data[44:236].hex().rstrip('0')}", f"cookie {data[236:240].hex()}"]
     at = 240
     while at < len(data) and data[at] != 255:
         code, value = data[at], data[at + 2:at + 2 + data[at + 1]]
         assert code, "padding between options"
         if code == 61 and value[:1] == b"\xff" and value[5:9] == b"\0\1\0\1":
-            lines.append(f"61: {value[:9].hex()} <duid time> {value[13:].hex()}")
+            lines.append(f"{code}: {value[:9].hex()} {may('duid time')} {value[13:].hex()}")
         else:
-            lines.append(f"{code}: {value.hex()} {value.decode('ascii', 'replace') if value.isascii() and value.decode().isprintable() else ''}")
+            readable = value.isascii() and value.decode().isprintable()
+            lines.append(f"{code}: {value.hex()} {value.decode() if readable else ''}")
         at += 2 + len(value)
     return [*lines, f"end, then {data[at + 1:].hex() or 'nothing'}"]
 
@@ -314,24 +321,23 @@ def http(new, request):
     body, length = request[begins:], length_in(head)
     assert length in (None, len(body)), f"Content-Length {length}, a body of {len(body)} bytes"
     head, body = head.decode("latin1"), body.decode("latin1")
-    head = re.sub(r"(?m)^(User-Agent: [A-Za-z-]+)/[0-9]\S*", r"\1/<version>", head)
-    head = re.sub(r'oauth_nonce="(\d{20,})"', lambda n: f'oauth_nonce="<nonce: {"digits, then the time" if n[1][-10:] == seconds(head) else "digits"}>"', head)
-    head = re.sub(r'oauth_nonce="[0-9a-f]{32}"', 'oauth_nonce="<nonce: 32 hexadecimal digits>"', head)
-    head = re.sub(r'oauth_timestamp="\d{10}"', 'oauth_timestamp="<oauth time>"', head)
-    boundary = re.search(r"boundary=([0-9a-f]{40})\r\n", head)
+    head = re.sub(r"(?m)^(User-Agent: [A-Za-z-]+/)[0-9]\S*", lambda found: found[1] + may("version"), head)
+    stamp = re.search(r'oauth_timestamp="(\d{10})"', head)
+    if stamp:
+        head = head.replace(stamp[0], f'oauth_timestamp="{may("oauth time")}"')
+        head = re.sub(rf'oauth_nonce="\d{{8,20}}{stamp[1]}"', f'oauth_nonce="{may("nonce", "digits, then the time")}"', head)
+        head = re.sub(r'oauth_nonce="[0-9a-f]{32}"', f'oauth_nonce="{may("nonce", "32 hexadecimal digits")}"', head)
+    boundary, varies = re.search(r"boundary=([0-9a-f]{40})\r\n", head), 0
     if boundary:
-        head, body = head.replace(boundary[1], "<boundary>"), body.replace(boundary[1], "<boundary>")
-        body = re.sub(r'(name="runtime"\r\n\r\n)\d+\.\d{3}\r\n', r"\1<runtime>\r\n", body)
-        body, outputs = re.subn(r"(?s)(octet-stream\r\n\r\n).*?\r\n--<boundary>", r"\1<output>\r\n--<boundary>", body)
-        head = re.sub(r"(Content-Length: )\d+", r"\1<length>", head) if outputs else head
-    body, stamps = re.subn(r'"timestamp": \d+\.\d+', '"timestamp": <timestamp>', body)
-    head = re.sub(r"(Content-Length: )\d+", r"\1<length>", head) if stamps else head
+        head, body = head.replace(boundary[1], may("boundary")), body.replace(boundary[1], may("boundary"))
+        body = re.sub(r'(name="runtime"\r\n\r\n)\d+\.\d{3}\r\n', lambda found: f"{found[1]}{may('runtime')}\r\n", body)
+        end = f"\r\n--{may('boundary')}"
+        body, varies = re.subn(rf"(?s)(octet-stream\r\n\r\n).*?{end}", lambda found: found[1] + may("output") + end, body)
+    else:
+        body, varies = re.subn(r'"timestamp": \d+\.\d+', f'"timestamp": {may("timestamp")}', body)
+    if varies:
+        head = re.sub(r"(Content-Length: )\d+", lambda found: found[1] + may("length"), head)
     return [f"HTTP on {'a new' if new else 'the same'} connection", *head.splitlines(), *body.splitlines()]
-
-
-def seconds(head):
-    found = re.search(r'oauth_timestamp="(\d+)"', head)
-    return found[1] if found else None
 
 
 # The comparison ------------------------------------------------------------------------------------------------------------

@@ -99,10 +99,23 @@ def secure_boot(work, image):
         loader = explain["steps"][5]
         check("loader", (loader["state"], loader["service"]), ("done", "tftp"))
         check("bios_boot_method", b.p.json("machine", "show", m["name"])["bios_boot_method"], "uefi")
-        bytes_match(capture, m, "uefi-tftp")
+        bytes_match(capture, m, "uefi-tftp", "loaders")
 
 
-TESTS = [full_bios_ipxe, tiny_ten, secure_boot, killed, full_postgres, *services.TESTS]
+def http_boot(work, image):
+    """OVMF's HTTP boot of iPXE, the tiny image."""
+    with Bench(work, "http", image["tiny"]) as b:
+        m = b.lab.add_machine(1, firmware="http-boot", memory_mib=1024)
+        b.p.add_machine(m)
+        capture = b.lab.capture("wire")
+        explain = commission(b, m, TINY_LIMIT)
+        b.lab.stop("wire")
+        loader = explain["steps"][5]
+        check("loader", (loader["state"], loader["service"]), ("done", "http"))
+        bytes_match(capture, m, "uefi-http", "loaders")
+
+
+TESTS = [full_bios_ipxe, tiny_ten, secure_boot, http_boot, killed, full_postgres, *services.TESTS]
 
 
 def main():
