@@ -152,7 +152,8 @@ fn a_bundle_holds_the_log_of_a_linked_rack_and_no_secret_that_the_rack_was_told(
     // Its BMC answers nothing. The rack is told the password all the same, and tries.
     let words = ["machine", "add", "fox", "--mac", "52:54:00:77:88:03", "--power-type", "ipmi"];
     let bmc = ["--power-address", "127.77.88.99", "--power-user", "operator"];
-    let added = h.command(&[&words[..], &bmc].concat()).env("HOSTLER_POWER_PASS", "canary-of-the-bmc").output().unwrap();
+    let added =
+        h.command(&[&words[..], &bmc].concat()).env("HOSTLER_POWER_PASS", "canary-of-the-bmc").output().unwrap();
     assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
     h.run(&["machine", "power", "status", "fox"]);
     let tries = || std::fs::read_to_string(config.with_extension("log")).unwrap().contains("127.77.88.99");

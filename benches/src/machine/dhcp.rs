@@ -119,7 +119,7 @@ pub fn message(
     match identity {
         Identity::UefiPxe | Identity::UefiHttp | Identity::BiosPxe => {
             packet.taken(taken, true);
-            packet.put(57, &if taken.is_some() && identity != Identity::BiosPxe { [255, 0] } else { [5, 192] });
+            packet.put(57, &if taken.is_some() && identity == Identity::UefiPxe { [255, 0] } else { [5, 192] });
             let asks = if identity == Identity::UefiHttp { UEFI_HTTP_ASKS } else { UEFI_ASKS };
             let pxe: &[u8] = if identity == Identity::UefiHttp { &[] } else { &PXE };
             packet.put(55, &[asks, pxe].concat());

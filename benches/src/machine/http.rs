@@ -60,9 +60,11 @@ impl Agent {
         let length = more.length.map(|length| length.to_string());
         let (authorization, length) =
             (field("Authorization", more.authorization), field("Content-Length", length.as_deref()));
+        // OVMF names no port, whatever the URL says.
+        let bare = field("Host", host.split(':').next());
         let (host, name) = (field("Host", Some(host)), field("User-Agent", Some(self.name())));
         match self {
-            Self::UefiHead | Self::Uefi => format!("{line}{host}{name}Accept: */*\r\n\r\n"),
+            Self::UefiHead | Self::Uefi => format!("{line}{bare}Accept: */*\r\n{name}\r\n"),
             Self::Pxelinux => format!("{line}{host}{name}Connection: keep-alive\r\n\r\n"),
             Self::Ipxe => format!("{line}Connection: keep-alive\r\n{name}{host}\r\n"),
             Self::Wget => format!("{line}{host}{name}Connection: close\r\n\r\n"),
