@@ -108,7 +108,7 @@ def http_boot(work, image):
         m = b.lab.add_machine(1, firmware="http-boot", memory_mib=1024)
         b.p.add_machine(m)
         # Debian's signed GRUB has no HTTP: the operator gives iPXE under the name that firmware is told.
-        ipxe = next(loader["body"] for loader in b.p.get("/images/loaders") if loader["name"] == "snponly.efi")
+        ipxe = next(loader["body"]["sha256"] for loader in b.p.get("/images/loaders") if loader["name"] == "snponly.efi")
         b.p.api("POST", "/images/loaders", name="bootx64.efi", body=ipxe)
         capture = b.lab.capture("wire")
         explain = commission(b, m, TINY_LIMIT)

@@ -151,19 +151,21 @@ fn a_bundle_holds_the_log_of_a_linked_rack_and_no_secret_that_the_rack_was_told(
     h.until_healthy(&id);
     // Its BMC answers nothing. The rack is told the password all the same, and tries.
     let words = ["machine", "add", "fox", "--mac", "52:54:00:77:88:03", "--power-type", "ipmi"];
-    let bmc = ["--power-address", "127.77.88.99", "--power-user", "operator"];
+    let bmc = ["--power-address", "127.77.88.99", "--power-user", "operator", "-o", "json"];
     let added =
         h.command(&[&words[..], &bmc].concat()).env("HOSTLER_POWER_PASS", "canary-of-the-bmc").output().unwrap();
     assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
-    h.run(&["machine", "power", "status", "fox"]);
-    let tries = || std::fs::read_to_string(config.with_extension("log")).unwrap().contains("127.77.88.99");
+    let fox: Value = serde_json::from_slice(&added.stdout).unwrap();
+    let fox = fox["system_id"].as_str().unwrap();
+    assert_eq!(h.run(&["machine", "power", "on", "fox"]).code, 0);
+    let tries = || std::fs::read_to_string(config.with_extension("log")).unwrap().contains(fox);
     let started = actors::clock::tick();
     while !tries() {
-        assert!(started.elapsed() < Duration::from_secs(60), "the rack does not say that it asks the BMC");
+        assert!(started.elapsed() < Duration::from_secs(60), "the rack does not say that it has to do with {fox}");
         std::thread::sleep(Duration::from_millis(100));
     }
     let (log, all) = bundle(&h, &id);
-    assert!(log.contains("127.77.88.99") && log.len() < 256 << 10, "{} bytes:\n{log}", log.len());
+    assert!(log.contains(fox) && log.len() < 256 << 10, "{} bytes:\n{log}", log.len());
     let secret = key.rsplit(':').next().unwrap();
     let on_disk = std::fs::read_to_string(config.with_extension("log")).unwrap();
     for text in [&all, &on_disk] {

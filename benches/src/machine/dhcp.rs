@@ -102,6 +102,12 @@ const IPXE_FEATURES: [u8; 48] = [
     1, 16, 1, 2, 33, 1, 1, 21, 1, 1, 24, 1, 1, 18, 1, 1,
 ];
 
+/// The same of iPXE that UEFI loaded: it boots EFI's images, and no BIOS's.
+const IPXE_EFI_FEATURES: [u8; 36] = [
+    177, 5, 1, 0x1a, 0xf4, 0x10, 0, 235, 3, 1, 0, 0, 23, 1, 1, 36, 1, 1, 19, 1, 1, 17, 1, 1, 39, 1, 1, 41, 1, 1, 21, 1,
+    1, 18, 1, 1,
+];
+
 /// A message of that client. `host_name`: the system's own; `taken`: address and server, in everything after DISCOVER.
 #[must_use]
 pub fn message(
@@ -141,7 +147,7 @@ pub fn message(
             packet.put(60, if rom { b"PXEClient:Arch:00000:UNDI:002001" } else { b"PXEClient:Arch:00007:UNDI:003010" });
             packet.put(77, b"iPXE");
             packet.put(55, IPXE_ASKS);
-            packet.put(175, &IPXE_FEATURES);
+            packet.put(175, if rom { &IPXE_FEATURES } else { &IPXE_EFI_FEATURES });
             packet.put(61, &own_id);
             packet.put(97, &hardware.uuid_option());
             packet.taken(taken, true);
