@@ -83,7 +83,7 @@ class Lab:
     def capture(self, name, *expression):
         """tcpdump on the machines' wire into WORK/NAME.pcap, until it is stopped by that name."""
         path = f"{self.work}/{name}.pcap"
-        self.spawn(name, ["tcpdump", "-i", "br0", "-n", "-U", "-s", "0", "-w", path, *expression], self.wire_ns)
+        self.spawn(name, ["tcpdump", "-i", "br0", "-n", "-U", "-s", "0", "-B", "65536", "-w", path, *expression], self.wire_ns)
         self.wait(lambda: os.path.exists(path), 10, f"capture {name}")
         return path
 
