@@ -6,6 +6,7 @@ import base64
 import difflib
 import io
 import json
+import os
 import re
 import subprocess
 import tarfile
@@ -399,6 +400,7 @@ def bytes_match(capture, m, firmware, last="runner"):
     assert last == "loaders" or kinds["dhcp"] >= 6 and posted >= 15, (kinds, posted)
     for at in range(len(a)):
         assert differences(a[:at] + [broken(*a[at])] + a[at + 1:], b, beside) or is_other_event(a[at], b), f"a changed byte is not seen in {a[at]}"
+    os.remove(capture)   # Of use only where the two differ.
     print(f"    the simulated machine's bytes match: {kinds['dhcp']} DHCP messages, {kinds['tftp']} TFTP transfers, {kinds['http']} requests "
           f"({posted} of {len(in_two(a)[1])} events)", flush=True)
 
