@@ -14,6 +14,7 @@ use crate::{
         Registry, Row, StepTrace,
         inspect::{DeadLetter, KindTally, Probe, RING, Restart, Short, Spread, Tap, Tapped, Wanted},
     },
+    tail,
 };
 
 /// The longest answer of a rack, in bytes.
@@ -46,7 +47,21 @@ pub fn answer(registry: &Registry, ask: &InspectAsk) -> (String, u32) {
             (serde_json::to_string(&held).unwrap_or_default(), 0)
         }
         InspectAsk::Untap { number } => (registry.untap(*number).to_string(), 0),
+        InspectAsk::Log { lines, bytes } => newest(tail::last(*lines as usize), *bytes as usize),
     }
+}
+
+/// The last lines that fit, the oldest of them first.
+fn newest(mut lines: Vec<String>, bytes: usize) -> (String, u32) {
+    let mut left = bytes.min(LONGEST).saturating_sub("[]".len());
+    let fits = |line: &&String| {
+        let len = serde_json::to_string(line).map_or(usize::MAX, |text| text.len() + ",".len());
+        left.checked_sub(len).inspect(|rest| left = *rest).is_some()
+    };
+    let kept = lines.iter().rev().take_while(fits).count();
+    let left_off = lines.len() - kept;
+    let json = serde_json::to_string(&lines.split_off(left_off)).unwrap_or_default();
+    (json, u32::try_from(left_off).unwrap_or(u32::MAX))
 }
 
 /// As many as fit, from the first on.

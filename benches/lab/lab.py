@@ -22,6 +22,10 @@ FIRMWARE = {
     "bios": {"machine": "pc,graphics=off,hpet=off"},
     "uefi": {"machine": "pc,graphics=off,hpet=off", "ovmf_code": "/usr/share/OVMF/OVMF_CODE_4M.fd",
              "ovmf_vars": "/usr/share/OVMF/OVMF_VARS_4M.fd"},
+    # The network by HTTP alone, since OVMF tries PXE first.
+    "http-boot": {"machine": "pc,graphics=off,hpet=off", "ovmf_code": "/usr/share/OVMF/OVMF_CODE_4M.fd",
+                  "ovmf_vars": "/usr/share/OVMF/OVMF_VARS_4M.fd",
+                  "extra": ["-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=no"]},
     # Microsoft's keys enrolled, Secure Boot on: only signed loaders run.
     "secure-boot": {"machine": "q35,smm=on,graphics=off,hpet=off", "ovmf_code": "/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
                     "ovmf_vars": "/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
@@ -79,7 +83,7 @@ class Lab:
     def capture(self, name, *expression):
         """tcpdump on the machines' wire into WORK/NAME.pcap, until it is stopped by that name."""
         path = f"{self.work}/{name}.pcap"
-        self.spawn(name, ["tcpdump", "-i", "br0", "-n", "-U", "-s", "0", "-w", path, *expression], self.wire_ns)
+        self.spawn(name, ["tcpdump", "-i", "br0", "-n", "-U", "-s", "0", "-B", "65536", "-w", path, *expression], self.wire_ns)
         self.wait(lambda: os.path.exists(path), 10, f"capture {name}")
         return path
 

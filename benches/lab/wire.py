@@ -3,7 +3,7 @@ import collections
 import socket
 import struct
 
-Frame = collections.namedtuple("Frame", "time source target protocol sender receiver sport dport data")
+Frame = collections.namedtuple("Frame", "time source target protocol sender receiver sport dport data number", defaults=[0])
 
 
 def mac(raw):
@@ -11,7 +11,7 @@ def mac(raw):
 
 
 def frames(path):
-    """Every whole frame: MACs, "ip" or "ip6" or the EtherType, addresses, ports (0 where there are none), payload."""
+    """Every whole frame: MACs, "ip" or "ip6" or the EtherType, addresses, ports (0 where there are none), payload; of TCP its sequence number."""
     with open(path, "rb") as f:
         raw = f.read()
     order = "<" if raw[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
@@ -41,7 +41,8 @@ def frame(time, raw):
     if next_ == 17 and len(rest) >= 8:
         return Frame(time, source, target, f"{name}/udp", sender, receiver, *struct.unpack_from(">HH", rest), rest[8:])
     if next_ == 6 and len(rest) >= 20:
-        return Frame(time, source, target, f"{name}/tcp", sender, receiver, *struct.unpack_from(">HH", rest), rest[(rest[12] >> 4) * 4:])
+        return Frame(time, source, target, f"{name}/tcp", sender, receiver, *struct.unpack_from(">HH", rest), rest[(rest[12] >> 4) * 4:],
+                     struct.unpack_from(">I", rest, 4)[0])
     return Frame(time, source, target, f"{name}/{next_}", sender, receiver, 0, 0, rest)
 
 

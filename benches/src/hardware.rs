@@ -44,7 +44,7 @@ impl Draw {
 }
 
 /// How a machine's firmware boots from the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Firmware {
     /// BIOS PXE: `lpxelinux.0` by TFTP, all else by HTTP.
     Bios,

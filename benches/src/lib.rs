@@ -3,6 +3,7 @@
 pub mod api;
 pub mod bmc;
 pub mod commission;
+pub mod dialogue;
 pub mod fleet;
 pub mod hardware;
 pub mod machine;

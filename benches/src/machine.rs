@@ -6,8 +6,6 @@
 
 use std::{collections::VecDeque, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use rack::tftp::packet::Options;
-
 use crate::hardware::{Draw, Hardware};
 
 mod boot;
@@ -72,7 +70,7 @@ enum Step {
     /// A file by TFTP.
     Tftp {
         name: String,
-        options: Options,
+        asked: transfer::Asked,
         manner: transfer::Manner,
         then: Use,
     },
@@ -105,6 +103,8 @@ enum Use {
     Metadata,
     /// Metadata that must be there.
     Identity,
+    /// The same: what the system calls itself from then on.
+    HostName,
     UserData,
     Scripts,
 }
@@ -141,6 +141,8 @@ pub struct Machine {
     /// The rack as the last lease named it.
     server: Ipv4Addr,
     lease: Option<dhcp::Lease>,
+    /// Without its domain.
+    host_name: String,
     /// What the boot config said.
     booted: Option<Booted>,
     session: Option<Box<session::Session>>,
@@ -161,6 +163,7 @@ impl Machine {
             ip: None,
             server: Ipv4Addr::UNSPECIFIED,
             lease: None,
+            host_name: "localhost".into(),
             booted: None,
             session: None,
             now: 0,
@@ -274,7 +277,7 @@ impl Machine {
                 vec![Action::Wait(time)]
             }
             Step::Dhcp(identity) => self.discover(identity),
-            Step::Tftp { name, options, manner, then } => self.transfer(name, options, manner, then),
+            Step::Tftp { name, asked, manner, then } => self.transfer(name, asked, manner, then),
             Step::Release => self.release(),
             Step::Off => self.power_off(),
             step => self.ask(step, 0),

@@ -1,5 +1,5 @@
 //! What is asked of the kernel itself: a route's MTU, the bytes a TCP peer has yet to acknowledge and how well the clock is kept
-//! (for which there is no safe wrapper), and room for many sockets.
+//! (for which there is no safe wrapper), room for many sockets, and children that do not outlive this process.
 
 use std::{
     ffi::c_int,
@@ -11,7 +11,17 @@ use std::{
 
 use nix::{
     libc,
-    sys::resource::{Resource, getrlimit, setrlimit},
+    sys::{
+        prctl::set_pdeathsig,
+        resource::{Resource, getrlimit, setrlimit},
+        signal::Signal,
+    },
+    unistd::{Pid, getpid, getppid},
+};
+use tokio::{
+    process::{Child, Command},
+    runtime::Handle,
+    sync::oneshot,
 };
 
 /// The MTU in bytes of the route of a connected IPv4 socket (`IP_MTU`, ip(7)).
@@ -35,6 +45,49 @@ pub fn unacknowledged(socket: &impl AsFd) -> io::Result<u32> {
     #[expect(unsafe_code, reason = "nix has no SIOCOUTQ; the pointer is to a local that outlives the call")]
     let status = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if status == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A child that the kernel tells to end (SIGTERM) when this process ends in whatever way.
+#[derive(Debug)]
+pub struct Bound {
+    pub child: Child,
+    /// The kernel means the thread that forked, not the process: it stands until this is dropped.
+    _thread: std::sync::mpsc::Sender<()>,
+}
+
+/// Starts a program that does not outlive this process, also where nobody can end it any more (`kill -9`; prctl(2), PR_SET_PDEATHSIG).
+///
+/// # Errors
+/// When the thread or the program cannot be started.
+pub async fn spawn_bound(mut command: Command) -> io::Result<Bound> {
+    let parent = getpid();
+    #[expect(
+        unsafe_code,
+        reason = "between fork and exec only two system calls are made, which are async-signal-safe, and nothing is allocated"
+    )]
+    unsafe {
+        command.pre_exec(move || bind_to(parent));
+    }
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let (started, child) = oneshot::channel();
+    let runtime = Handle::current();
+    std::thread::Builder::new().name("child".into()).spawn(move || {
+        let spawned = {
+            let _entered = runtime.enter();
+            command.spawn()
+        };
+        started.send(spawned).ok(); // Nobody waits: the child has gone with what was sent.
+        held.recv().ok(); // Nothing is ever said: it ends when the other end is dropped.
+    })?;
+    let child = child.await.map_err(|_| io::Error::other("the thread that starts it has died"))??;
+    Ok(Bound { child, _thread: hold })
+}
+
+/// In the child, before it becomes another program.
+fn bind_to(parent: Pid) -> io::Result<()> {
+    set_pdeathsig(Signal::SIGTERM)?;
+    // It may have ended before the line above.
+    if getppid() == parent { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
 }
 
 /// Raises this process's limit of open files: a rack holds a socket for each transfer, connection and BMC session,

@@ -23,7 +23,7 @@ pub enum Command {
         /// Actors that are shown whole, the worst first; at most 100
         #[arg(long)]
         actors: Option<u32>,
-        /// The region's last log lines; at most 5000
+        /// The last log lines of the region, and of each rack; at most 5000
         #[arg(long)]
         lines: Option<u32>,
     },

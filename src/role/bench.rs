@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use benches::{
     commission::{self, Bench as Run, inspection, parts::Part, plot},
+    dialogue::{self, Which},
     yard::Trouble,
 };
 use clap::Subcommand;
@@ -40,6 +41,9 @@ pub enum Bench {
         #[arg(long)]
         spec: String,
     },
+    /// One simulated machine that reads what happens to it as lines of JSON, and writes what it does
+    #[command(hide = true)]
+    Machine(Which),
 }
 
 /// Runs it.
@@ -54,6 +58,10 @@ pub fn run(global: &Global, bench: Bench) -> Result<(), Failure> {
             let report = options::report("REPORT", &from)?;
             options::folder("DIR", &into)?;
             draw(&report, &into)
+        }
+        Bench::Machine(which) => {
+            let (events, deeds) = (std::io::stdin().lock(), std::io::stdout().lock());
+            dialogue::run(&which, events, deeds).map_err(|e| Failure::failed(e.to_string()))
         }
         Bench::Part { name, dir, spec } => {
             log();

@@ -304,3 +304,21 @@ fn a_nodes_message_traces_are_few_and_end_with_their_actor_or_by_a_word() {
     );
     assert_eq!(answered(&registry, &InspectAsk::DeadLetters), serde_json::json!([]));
 }
+
+#[test]
+fn the_newest_log_lines_fit_into_the_bytes_that_were_asked_for() {
+    (0..3).for_each(|n| actors::tail::keep(format!("line \"{n}\"\n").as_bytes()));
+    let registry = Registry::default();
+    let log = |lines, bytes| {
+        let (json, left_off) = inspection::answer(&registry, &InspectAsk::Log { lines, bytes });
+        assert!(json.len() <= (bytes as usize).max(2), "{json}");
+        (serde_json::from_str::<Vec<String>>(&json).unwrap(), left_off)
+    };
+    let all = ["line \"0\"", "line \"1\"", "line \"2\""].map(str::to_owned);
+    assert_eq!(log(3, 1_000), (all.to_vec(), 0));
+    // A line takes 13 bytes with its quotes and the comma.
+    assert_eq!(log(3, 30), (all[1..].to_vec(), 1));
+    assert_eq!(log(3, 14), (Vec::new(), 3));
+    assert_eq!(log(1, u32::MAX), (all[2..].to_vec(), 0));
+    assert_eq!(log(0, 0), (Vec::new(), 0));
+}

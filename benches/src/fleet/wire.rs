@@ -83,6 +83,9 @@ impl<'a> Wire<'a> {
     }
 
     fn say_dhcp(&mut self, fresh: bool, bytes: &[u8]) -> io::Result<()> {
+        if fresh {
+            self.connection = None;
+        }
         if fresh || self.udp.is_none() {
             self.udp = Some(Udp { socket: bind(Ipv4Addr::UNSPECIFIED)?, peer: None });
         }

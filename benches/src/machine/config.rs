@@ -15,8 +15,8 @@ pub struct Booted {
     pub kernel: String,
     pub initrd: String,
     pub cmdline: String,
-    /// By `root=squash:`.
-    pub squashfs: String,
+    /// By `root=squash:`; a system may be whole in its initrd.
+    pub squashfs: Option<String>,
     /// By `cloud-config-url=`.
     pub preseed: String,
 }
@@ -56,7 +56,7 @@ pub(super) fn read(dialect: Dialect, text: &str, mac: &str) -> Result<Booted, St
     Ok(Booted {
         kernel: kernel.ok_or_else(|| missing("kernel"))?,
         initrd: initrd.ok_or_else(|| missing("initrd"))?,
-        squashfs: word("root=squash:").ok_or_else(|| missing("squashfs"))?,
+        squashfs: word("root=squash:"),
         preseed: word("cloud-config-url=").ok_or_else(|| missing("preseed"))?,
         cmdline,
     })

@@ -29,14 +29,31 @@ pub enum Identity {
     System,
 }
 
+impl Identity {
+    pub(super) fn is_ipxe(self) -> bool {
+        matches!(self, Self::Ipxe | Self::IpxeRom)
+    }
+}
+
 /// How far an exchange is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Client {
     pub(super) identity: Identity,
     pub(super) xid: u32,
+    pub(super) offered: Offered,
     /// The address and server of the offer that was taken.
     pub(super) taken: Option<(Ipv4Addr, Ipv4Addr)>,
     pub(super) tries: u32,
+}
+
+/// What iPXE was offered so far: the address and the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offered {
+    Nothing,
+    /// After its first DISCOVER.
+    Once((Ipv4Addr, Ipv4Addr)),
+    /// It has asked again.
+    Again((Ipv4Addr, Ipv4Addr)),
 }
 
 /// What an ACK gave.
@@ -85,10 +102,17 @@ const IPXE_FEATURES: [u8; 48] = [
     1, 16, 1, 2, 33, 1, 1, 21, 1, 1, 24, 1, 1, 18, 1, 1,
 ];
 
-/// A message of that client. `taken`: address and server, in everything after DISCOVER.
+/// The same of iPXE that UEFI loaded: it boots EFI's images, and no BIOS's.
+const IPXE_EFI_FEATURES: [u8; 36] = [
+    177, 5, 1, 0x1a, 0xf4, 0x10, 0, 235, 3, 1, 0, 0, 23, 1, 1, 36, 1, 1, 19, 1, 1, 17, 1, 1, 39, 1, 1, 41, 1, 1, 21, 1,
+    1, 18, 1, 1,
+];
+
+/// A message of that client. `host_name`: the system's own; `taken`: address and server, in everything after DISCOVER.
 #[must_use]
 pub fn message(
     hardware: &Hardware,
+    host_name: &str,
     identity: Identity,
     kind: Kind,
     xid: u32,
@@ -101,7 +125,7 @@ pub fn message(
     match identity {
         Identity::UefiPxe | Identity::UefiHttp | Identity::BiosPxe => {
             packet.taken(taken, true);
-            packet.put(57, &if taken.is_some() && identity != Identity::BiosPxe { [255, 0] } else { [5, 192] });
+            packet.put(57, &if taken.is_some() && identity == Identity::UefiPxe { [255, 0] } else { [5, 192] });
             let asks = if identity == Identity::UefiHttp { UEFI_HTTP_ASKS } else { UEFI_ASKS };
             let pxe: &[u8] = if identity == Identity::UefiHttp { &[] } else { &PXE };
             packet.put(55, &[asks, pxe].concat());
@@ -123,7 +147,7 @@ pub fn message(
             packet.put(60, if rom { b"PXEClient:Arch:00000:UNDI:002001" } else { b"PXEClient:Arch:00007:UNDI:003010" });
             packet.put(77, b"iPXE");
             packet.put(55, IPXE_ASKS);
-            packet.put(175, &IPXE_FEATURES);
+            packet.put(175, if rom { &IPXE_FEATURES } else { &IPXE_EFI_FEATURES });
             packet.put(61, &own_id);
             packet.put(97, &hardware.uuid_option());
             packet.taken(taken, true);
@@ -135,7 +159,7 @@ pub fn message(
         }
         Identity::System => {
             packet.taken(taken, kind != Kind::Release);
-            packet.put(12, b"localhost");
+            packet.put(12, host_name.as_bytes());
             if kind != Kind::Release {
                 packet.put(55, &[1, 28, 2, 3, 15, 6, 119, 12, 44, 47, 26, 121, 42]);
             }

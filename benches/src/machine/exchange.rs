@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use rack::tftp::packet::Options;
 use schema::boot::Sha256;
 
 use super::{
     Action, Doing, Machine, Step, Use, boot, config,
-    dhcp::{self, Client, Heard, Identity, Kind},
+    dhcp::{self, Client, Heard, Identity, Kind, Offered},
     http, session, signal,
-    transfer::{Done, Manner, Transfer},
+    transfer::{Asked, Done, Manner, Transfer},
 };
 
 /// How long a DHCP client waits for an answer, by its number of tries so far (RFC 2131 section 4.1, without the jitter).
@@ -18,22 +17,38 @@ const DHCP_WAITS: [u64; 4] = [4, 8, 16, 32];
 const PAUSES: [u64; 7] = [1, 1, 2, 4, 8, 16, 32];
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(60);
+/// iPXE asks again though it has an offer, since a proxy may have another one; then it waits for that.
+const ASKS_AGAIN: Duration = Duration::from_secs(1);
+const WAITS_FOR_PROXY: Duration = Duration::from_secs(2);
 
 impl Machine {
     pub(super) fn discover(&mut self, identity: Identity) -> Vec<Action> {
         let xid = u32::try_from(self.draw.bits() >> 32).unwrap_or(1);
-        self.say_dhcp(Client { identity, xid, taken: None, tries: 0 }, true)
+        self.say_dhcp(Client { identity, xid, offered: Offered::Nothing, taken: None, tries: 0 }, true)
     }
 
     fn say_dhcp(&mut self, client: Client, fresh: bool) -> Vec<Action> {
         let kind = if client.taken.is_some() { Kind::Request } else { Kind::Discover };
-        let bytes = dhcp::message(&self.hardware, client.identity, kind, client.xid, client.taken);
+        let bytes = dhcp::message(&self.hardware, &self.host_name, client.identity, kind, client.xid, client.taken);
         let wait = DHCP_WAITS.get(client.tries as usize).copied().unwrap_or(32);
+        let wait = match (client.offered, client.taken) {
+            (Offered::Again(_), None) => Action::Wait(WAITS_FOR_PROXY),
+            _ => Action::Expect(Duration::from_secs(wait)),
+        };
         self.doing = Doing::Dhcp(client);
-        vec![Action::Dhcp { fresh, bytes }, Action::Expect(Duration::from_secs(wait))]
+        vec![Action::Dhcp { fresh, bytes }, wait]
     }
 
     pub(super) fn repeat_dhcp(&mut self, client: Client) -> Vec<Action> {
+        match (client.offered, client.taken) {
+            (Offered::Once(lease), None) => {
+                return self.say_dhcp(Client { offered: Offered::Again(lease), ..client }, false);
+            }
+            (Offered::Again(lease), None) => {
+                return self.say_dhcp(Client { taken: Some(lease), tries: 0, ..client }, false);
+            }
+            _ => {}
+        }
         let tries = client.tries + 1;
         if tries as usize >= DHCP_WAITS.len() {
             return self.hang(format!("no DHCP server answers {:?}", client.identity));
@@ -44,7 +59,12 @@ impl Machine {
     pub(super) fn hear_dhcp(&mut self, client: Client, bytes: &[u8]) -> Vec<Action> {
         let heard = dhcp::hear(&self.hardware, client.xid, bytes);
         match (heard, client.taken) {
-            (Some(Heard::Offer(lease)), None) => {
+            (Some(Heard::Offer(lease)), None) if client.identity.is_ipxe() && client.offered == Offered::Nothing => {
+                let offered = Offered::Once((lease.ip, lease.server));
+                self.doing = Doing::Dhcp(Client { offered, ..client });
+                vec![Action::Wait(ASKS_AGAIN)]
+            }
+            (Some(Heard::Offer(lease)), None) if client.offered == Offered::Nothing => {
                 let taken = Some((lease.ip, lease.server));
                 self.say_dhcp(Client { taken, tries: 0, ..client }, false)
             }
@@ -73,14 +93,14 @@ impl Machine {
     pub(super) fn release(&mut self) -> Vec<Action> {
         let xid = u32::try_from(self.draw.bits() >> 32).unwrap_or(1);
         let taken = self.lease.as_ref().map(|l| (l.ip, l.server));
-        let bytes = dhcp::message(&self.hardware, Identity::System, Kind::Release, xid, taken);
+        let bytes = dhcp::message(&self.hardware, &self.host_name, Identity::System, Kind::Release, xid, taken);
         let mut actions = vec![Action::Dhcp { fresh: true, bytes }];
         actions.extend(self.next());
         actions
     }
 
-    pub(super) fn transfer(&mut self, name: String, options: Options, manner: Manner, then: Use) -> Vec<Action> {
-        self.step_tftp(Box::new(Transfer::new(name, options, manner, then)), None)
+    pub(super) fn transfer(&mut self, name: String, asked: Asked, manner: Manner, then: Use) -> Vec<Action> {
+        self.step_tftp(Box::new(Transfer::new(name, asked, manner, then)), None)
     }
 
     pub(super) fn step_tftp(&mut self, mut transfer: Box<Transfer>, packet: Option<&[u8]>) -> Vec<Action> {
@@ -105,7 +125,11 @@ impl Machine {
         let nonce = self.draw.bits();
         let request = match &step {
             Step::Get { url, agent, .. } => {
-                let signature = self.session.as_ref().filter(|_| agent.signs()).map(|s| s.key.sign(nonce, self.now));
+                let signature = self
+                    .session
+                    .as_ref()
+                    .filter(|_| agent.signs())
+                    .map(|s| s.key.sign(&agent.nonce(nonce, self.now), self.now));
                 http::get(url, *agent, signature)
             }
             Step::Status(event) => self.session.as_ref().and_then(|s| session::event(s, *event, nonce, self.now)),
@@ -191,8 +215,9 @@ impl Machine {
                 self.session = Some(Box::new(session));
                 return Ok(steps);
             }
-            Use::Identity if body.is_empty() => return Err(format!("{name} is empty")),
+            Use::Identity | Use::HostName if body.is_empty() => return Err(format!("{name} is empty")),
             Use::Identity => {}
+            Use::HostName => text()?.split('.').next().unwrap_or_default().clone_into(&mut self.host_name),
             // cloud-init runs what begins like a script.
             Use::UserData if !body.starts_with(b"#!") && !body.starts_with(b"Content-Type: multipart") => {
                 return Err("the user-data is nothing that cloud-init runs".into());

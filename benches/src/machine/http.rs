@@ -54,16 +54,37 @@ impl Agent {
         }
     }
 
-    /// Its other header fields.
-    fn habits(self) -> &'static str {
+    /// A request's head, each program's fields in its own order.
+    fn head(self, line: &str, host: &str, more: &More<'_>) -> String {
+        let field = |name: &str, value: Option<&str>| value.map(|v| format!("{name}: {v}\r\n")).unwrap_or_default();
+        let length = more.length.map(|length| length.to_string());
+        let (authorization, length) =
+            (field("Authorization", more.authorization), field("Content-Length", length.as_deref()));
+        // OVMF names no port, whatever the URL says.
+        let bare = field("Host", host.split(':').next());
+        let (host, name) = (field("Host", Some(host)), field("User-Agent", Some(self.name())));
         match self {
-            Self::UefiHead | Self::Uefi => "Accept: */*\r\n",
-            Self::Ipxe | Self::Pxelinux => "Connection: keep-alive\r\n",
-            Self::Wget => "Connection: close\r\n",
-            Self::CloudInit | Self::CloudInitSigned | Self::Requests => {
-                "Accept-Encoding: gzip, deflate\r\nAccept: */*\r\nConnection: keep-alive\r\n"
+            Self::UefiHead | Self::Uefi => format!("{line}{bare}Accept: */*\r\n{name}\r\n"),
+            Self::Pxelinux => format!("{line}{host}{name}Connection: keep-alive\r\n\r\n"),
+            Self::Ipxe => format!("{line}Connection: keep-alive\r\n{name}{host}\r\n"),
+            Self::Wget => format!("{line}{host}{name}Connection: close\r\n\r\n"),
+            Self::CloudInit | Self::CloudInitSigned | Self::Requests => format!(
+                "{line}{host}{name}Accept-Encoding: gzip, deflate\r\nAccept: */*\r\nConnection: keep-alive\r\n{authorization}{length}\r\n"
+            ),
+            Self::Runner => {
+                let kind = field("Content-Type", more.content_type);
+                format!(
+                    "{line}Accept-Encoding: identity\r\n{length}{host}{name}{authorization}{kind}Connection: close\r\n\r\n"
+                )
             }
-            Self::Runner => "Accept-Encoding: identity\r\nConnection: close\r\n",
+        }
+    }
+
+    /// A nonce from 64 random bits: oauthlib's is a number and the time, the runner's 32 hexadecimal digits.
+    pub(super) fn nonce(self, bits: u64, now: i64) -> String {
+        match self {
+            Self::Runner => format!("{bits:016x}{:016x}", bits.wrapping_mul(0xd134_2543_de82_ef95)),
+            _ => format!("{bits}{now}"),
         }
     }
 
@@ -71,6 +92,14 @@ impl Agent {
     fn keeps(self) -> bool {
         matches!(self, Self::UefiHead | Self::Ipxe | Self::Pxelinux)
     }
+}
+
+/// Fields that not every request has.
+#[derive(Default)]
+struct More<'a> {
+    authorization: Option<&'a str>,
+    content_type: Option<&'a str>,
+    length: Option<usize>,
 }
 
 /// `http://HOST[:PORT]/PATH`, taken apart.
@@ -100,12 +129,9 @@ pub(super) fn get(url: &str, agent: Agent, authorization: Option<String>) -> Opt
     let Place { to, name, host, path } = split(url)?;
     let head = agent == Agent::UefiHead;
     let method = if head { "HEAD" } else { "GET" };
-    let mut text =
-        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {}\r\n{}", agent.name(), agent.habits());
-    if let Some(authorization) = authorization {
-        text += &format!("Authorization: {authorization}\r\n");
-    }
-    Some(Request { to, name, bytes: (text + "\r\n").into_bytes(), keep: agent.keeps(), head })
+    let more = More { authorization: authorization.as_deref(), ..More::default() };
+    let bytes = agent.head(&format!("{method} {path} HTTP/1.1\r\n"), host, &more).into_bytes();
+    Some(Request { to, name, bytes, keep: agent.keeps(), head })
 }
 
 /// A signed POST.
@@ -117,14 +143,8 @@ pub(super) fn post(
     body: &[u8],
 ) -> Option<Request> {
     let Place { to, name, host, path } = split(url)?;
-    let content_type = content_type.map(|t| format!("Content-Type: {t}\r\n")).unwrap_or_default();
-    let mut bytes = format!(
-        "POST {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {}\r\n{}{content_type}Authorization: {authorization}\r\nContent-Length: {}\r\n\r\n",
-        agent.name(),
-        agent.habits(),
-        body.len(),
-    )
-    .into_bytes();
+    let more = More { authorization: Some(authorization), content_type, length: Some(body.len()) };
+    let mut bytes = agent.head(&format!("POST {path} HTTP/1.1\r\n"), host, &more).into_bytes();
     bytes.extend_from_slice(body);
     Some(Request { to, name, bytes, keep: false, head: false })
 }

@@ -70,9 +70,9 @@ impl std::fmt::Debug for Key {
 impl Key {
     /// The `Authorization` header of OAuth 1.0 PLAINTEXT (RFC 5849 section 3.4.4) as oauthlib writes it for cloud-init.
     #[must_use]
-    pub fn sign(&self, nonce: u64, now: i64) -> String {
+    pub fn sign(&self, nonce: &str, now: i64) -> String {
         format!(
-            "OAuth oauth_nonce=\"{nonce:020}\", oauth_timestamp=\"{now}\", oauth_version=\"1.0\", oauth_signature_method=\"PLAINTEXT\", \
+            "OAuth oauth_nonce=\"{nonce}\", oauth_timestamp=\"{now}\", oauth_version=\"1.0\", oauth_signature_method=\"PLAINTEXT\", \
              oauth_consumer_key=\"{}\", oauth_token=\"{}\", oauth_signature=\"%26{}\"",
             self.consumer_key, self.token_key, self.token_secret
         )
@@ -120,7 +120,8 @@ pub(super) fn event(session: &Session, number: usize, nonce: u64, now: i64) -> O
     let body = format!(
         "{{\"name\": \"{name}\", \"description\": \"{description}\", \"event_type\": \"{kind}\", \"origin\": \"cloudinit\", \"timestamp\": {now}.0{result}}}"
     );
-    http::post(&session.endpoint, Agent::CloudInit, &session.key.sign(nonce, now), None, body.as_bytes())
+    let agent = Agent::Requests;
+    http::post(&session.endpoint, agent, &session.key.sign(&agent.nonce(nonce, now), now), None, body.as_bytes())
 }
 
 /// A script of the tar's index.
@@ -130,6 +131,9 @@ pub(super) struct Script {
     path: String,
     pub(super) script_result_id: i64,
     pub(super) script_version_id: i64,
+    /// 0: alone; 1: beside its own instances; 2: beside all such scripts.
+    #[serde(default)]
+    pub(super) parallel: u8,
 }
 
 #[derive(Deserialize)]

@@ -53,7 +53,13 @@ pub(super) fn request(
     let body = form.finish();
     let content_type = format!("multipart/form-data; boundary={boundary}");
     let url = format!("{}2012-03-01/", session.metadata_url);
-    http::post(&url, Agent::Runner, &session.key.sign(nonce, now), Some(&content_type), &body)
+    http::post(
+        &url,
+        Agent::Runner,
+        &session.key.sign(&Agent::Runner.nonce(nonce, now), now),
+        Some(&content_type),
+        &body,
+    )
 }
 
 struct Form<'a> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rack::tftp::{
-    packet::{Code, Mode, Options, Packet},
+    packet::{Code, Options, Packet},
     receiver::{Next, Receiver, Reply},
     transfer::Event,
 };
@@ -12,6 +12,9 @@ use super::{Action, Use};
 
 /// How long firmware waits for a packet.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// The options that are asked for, in their order on the wire, which differs between programs.
+pub(super) type Asked = &'static [(&'static str, &'static str)];
 
 /// What the transfer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub(super) enum Done {
 #[derive(Debug, Clone)]
 pub(super) struct Transfer {
     name: String,
-    options: Options,
+    request: Vec<u8>,
     manner: Manner,
     then: Use,
     receiver: Receiver,
@@ -50,9 +53,16 @@ impl PartialEq for Transfer {
 impl Eq for Transfer {}
 
 impl Transfer {
-    pub(super) fn new(name: String, options: Options, manner: Manner, then: Use) -> Self {
+    pub(super) fn new(name: String, asked: Asked, manner: Manner, then: Use) -> Self {
+        let texts = [&*name, "octet"].into_iter().chain(asked.iter().flat_map(|(option, value)| [*option, *value]));
+        let mut request = vec![0, 1];
+        texts.for_each(|text| request.extend(text.bytes().chain([0])));
+        let options = match Packet::parse(&request) {
+            Ok(Packet::Read { options, .. }) => options,
+            _ => Options::default(),
+        };
         let receiver = Receiver::new(options, PATIENCE);
-        Self { name, options, manner, then, receiver, begun: false, body: Vec::new() }
+        Self { name, request, manner, then, receiver, begun: false, body: Vec::new() }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -92,10 +102,7 @@ impl Transfer {
         }
         let mut actions = match heard.reply {
             Reply::Nothing => Vec::new(),
-            Reply::Request => {
-                let request = Packet::Read { name: &self.name, mode: Mode::Octet, options: self.options };
-                vec![Action::TftpAsk(bytes(&request))]
-            }
+            Reply::Request => vec![Action::TftpAsk(self.request.clone())],
             Reply::Ack(block) => vec![Action::TftpSay(bytes(&Packet::Ack { block }))],
             Reply::Error(code) => vec![Action::TftpSay(bytes(&Packet::Error { code, message: "" }))],
         };

@@ -65,7 +65,7 @@ fn dhcp_messages_hold_the_captured_options_in_their_order() {
     ];
     let hardware = hardware(Firmware::UefiTftp);
     for (identity, kind, capture, word, vendor) in cases {
-        let bytes = message(&hardware, identity, kind, 7, taken.filter(|_| kind == Kind::Request));
+        let bytes = message(&hardware, "m1", identity, kind, 7, taken.filter(|_| kind == Kind::Request));
         let sent = options(&bytes);
         let (codes, asked) = captured(capture, word, vendor);
         assert_eq!(sent.iter().map(|(code, _)| *code).collect::<Vec<_>>(), codes, "{identity:?} {word}");
@@ -75,7 +75,7 @@ fn dhcp_messages_hold_the_captured_options_in_their_order() {
         assert_eq!(Message::decode(&mut Decoder::new(&bytes)).unwrap().chaddr(), hardware.mac().0);
     }
     // iPXE names its abilities in option 175 byte for byte as the card of the capture did.
-    let sent = options(&message(&hardware, Identity::IpxeRom, Kind::Discover, 7, None));
+    let sent = options(&message(&hardware, "m1", Identity::IpxeRom, Kind::Discover, 7, None));
     let ipxe = &sent.iter().find(|(code, _)| *code == 175).unwrap().1;
     let shown: Vec<_> = ipxe_features(ipxe).iter().map(|(code, value)| format!("{code}={value}")).collect();
     assert!(BIOS.contains(&format!("175(ipxe)={{{}}}", shown.join(" "))), "{shown:?}");
@@ -95,7 +95,7 @@ fn ipxe_features(mut rest: &[u8]) -> Vec<(u8, String)> {
 fn three_identities_of_one_machine_name_themselves_differently() {
     let hardware = hardware(Firmware::UefiTftp);
     let id = |identity| {
-        let sent = options(&message(&hardware, identity, Kind::Discover, 1, None));
+        let sent = options(&message(&hardware, "m1", identity, Kind::Discover, 1, None));
         sent.into_iter().find(|(code, _)| *code == 61).map(|(_, value)| value)
     };
     let (mac, system) = (hardware.mac().0, id(Identity::System).unwrap());

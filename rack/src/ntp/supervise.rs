@@ -9,7 +9,7 @@ use nix::{
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    process::Command,
     sync::oneshot,
     task::JoinHandle,
     time::timeout,
@@ -20,7 +20,11 @@ use super::{
     chrony::{self, Files, Programs, Tracking},
     wanted,
 };
-use crate::{places::LOOK_AGAIN, plan::PlanHandle};
+use crate::{
+    kernel::{Bound, spawn_bound},
+    places::LOOK_AGAIN,
+    plan::PlanHandle,
+};
 
 /// How often it is asked how it stands.
 const ASK: Duration = Duration::from_secs(15);
@@ -95,8 +99,8 @@ impl Supervisor {
         loop {
             let (places, born) = (wanted(&self.config, &self.plan), clock::tick());
             let text = self.configuration(&places);
-            let end = match self.spawn(&text) {
-                Ok(child) => self.watch(child, &text, &places, &mut stopped).await,
+            let end = match self.spawn(&text).await {
+                Ok(chronyd) => self.watch(chronyd, &text, &places, &mut stopped).await,
                 Err(error) => End::Died(format!("it cannot be started: {error}")),
             };
             self.shown.bound.set(Vec::new());
@@ -128,7 +132,7 @@ impl Supervisor {
         chrony::configuration(&plan.plan.settings, &plan.plan.subnets, places, &self.files)
     }
 
-    /// A chronyd that a killed rack has left: ours by its configuration file, and nobody else's.
+    /// A chronyd that an earlier run has left, which may have bound none to itself: ours by its configuration file, and nobody else's.
     async fn end_leftover(&self) {
         let Ok(text) = fs::read_to_string(self.files.pid()) else { return };
         let Ok(pid) = text.trim().parse::<i32>() else { return };
@@ -147,7 +151,7 @@ impl Supervisor {
         fs::remove_file(self.files.pid()).ok(); // It may have removed it itself.
     }
 
-    fn spawn(&self, text: &str) -> io::Result<Child> {
+    async fn spawn(&self, text: &str) -> io::Result<Bound> {
         fs::write(self.files.config(), text)?;
         let mut command = Command::new(&self.programs.chronyd);
         // In the foreground, its messages on stderr, as the rack's own user: its files are the rack's.
@@ -159,7 +163,8 @@ impl Supervisor {
         if !self.may_set_clock() {
             command.arg("-x");
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn()
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        spawn_bound(command).await
     }
 
     /// Only where somebody asked for sources, the rights are there, and nobody else keeps the host's clock.
@@ -170,12 +175,12 @@ impl Supervisor {
 
     async fn watch(
         &mut self,
-        mut child: Child,
+        mut chronyd: Bound,
         text: &str,
         places: &[SocketAddrV4],
         stopped: &mut oneshot::Receiver<()>,
     ) -> End {
-        let said = child.stderr.take().map(|stderr| BufReader::new(stderr).lines());
+        let said = chronyd.child.stderr.take().map(|stderr| BufReader::new(stderr).lines());
         let listening = tokio::spawn(last_words(said));
         self.answered = 0;
         let (mut looked, mut ask) = (tokio::time::interval(LOOK_AGAIN), tokio::time::interval(ASK));
@@ -185,10 +190,10 @@ impl Supervisor {
         loop {
             tokio::select! {
                 _ = &mut *stopped => {
-                    self.finish(child).await;
+                    self.finish(chronyd).await;
                     return End::Stopped;
                 }
-                status = child.wait() => {
+                status = chronyd.child.wait() => {
                     let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
                     let last = listening.await.unwrap_or_default();
                     return End::Died(format!("{status}; its last words: {last}"));
@@ -196,7 +201,7 @@ impl Supervisor {
                 _ = looked.tick() => {
                     if self.configuration(&wanted(&self.config, &self.plan)) != text {
                         tracing::info!("chrony gets a new configuration");
-                        self.finish(child).await;
+                        self.finish(chronyd).await;
                         return End::Changed;
                     }
                 }
@@ -205,7 +210,8 @@ impl Supervisor {
         }
     }
 
-    async fn finish(&self, mut child: Child) {
+    async fn finish(&self, mut chronyd: Bound) {
+        let child = &mut chronyd.child;
         if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
             end(pid).await;
         }

@@ -162,6 +162,35 @@ async fn chrony_serves_is_watched_started_again_and_given_a_new_plan() {
     assert_eq!(stratum(4), None, "it has ended");
 }
 
+/// The test below starts itself as a rack, with this for its state directory.
+const AS_RACK: &str = "HX_NTP_RACK";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rack_that_is_killed_takes_its_chrony_with_it() {
+    let name = "peers_ntp::a_rack_that_is_killed_takes_its_chrony_with_it";
+    if let Some(state) = std::env::var_os(AS_RACK) {
+        let running = ntp::start(config(Path::new(&state), Server::Chrony), plan("127.0.0.0/8")).unwrap();
+        until("chrony's own word", || !running.addresses().is_empty()).await;
+        // Threads that the runtime has no use for come and go meanwhile; only the rack's own end counts.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        return std::future::pending().await;
+    }
+    if !inside(name, &["chronyd", "chronyc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut rack = Command::new(std::env::current_exe().unwrap());
+    rack.args([name, "--exact", "--nocapture"]).env(AS_RACK, dir.path());
+    let mut rack = rack.spawn().unwrap();
+    until("chrony's answer", || stratum(4) == Some(10)).await;
+    let chronyd = pid(dir.path()).unwrap();
+    assert!(rack.try_wait().unwrap().is_none(), "the rack lives, and so does {chronyd}");
+    kill(Pid::from_raw(i32::try_from(rack.id()).unwrap()), Signal::SIGKILL).unwrap();
+    rack.wait().unwrap();
+    until("chrony's end", || kill(Pid::from_raw(chronyd), None).is_err()).await;
+    assert_eq!(stratum(4), None, "nobody serves");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_rights_or_with_many_subnets_the_wildcard_is_bound_and_strangers_are_not_answered() {
     let name = "peers_ntp::without_rights_or_with_many_subnets_the_wildcard_is_bound_and_strangers_are_not_answered";

@@ -96,6 +96,8 @@ pub enum InspectAsk {
     Tapped { number: u64, after: u32 },
     /// Keep no more of them, and forget those.
     Untap { number: u64 },
+    /// The newest lines that this process has logged; their JSON is at most that long.
+    Log { lines: u32, bytes: u32 },
 }
 
 /// How much of a traced message's content is kept.

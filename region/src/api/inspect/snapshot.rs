@@ -1,10 +1,11 @@
 //! POST `/inspect/v1/snapshot`: the debug bundle, one tar: what the inspection shows of the whole, the worst actors, the configuration without its
-//! secrets, metrics, and the last log lines. What a node does not say is named in its manifest.
+//! secrets, metrics, and the last log lines of the region and of each linked rack. What a node does not say is named in its manifest.
 
 use std::{cmp::Reverse, collections::HashMap, io, time::Duration};
 
 use actix_web::{HttpResponse, http::header};
 use actors::{clock, findings::Severity, inspection, tail};
+use schema::messages::link::InspectAsk;
 use serde_json::{Value, json};
 use tracing::info;
 
@@ -25,6 +26,9 @@ use crate::{
 /// Actors that are shown whole at most, and the bytes of all of them.
 const ACTORS: u64 = 100;
 const ACTOR_BYTES: usize = 16 << 20;
+/// Bytes of one rack's log at most, and of all racks' logs.
+const RACK_LOG: usize = 256 << 10;
+const RACK_LOGS: usize = 16 << 20;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// The bundle.
@@ -79,7 +83,36 @@ async fn gather(house: &House, bundle: &mut Bundle, actors: usize, lines: usize)
     if log.is_empty() && lines > 0 {
         bundle.left_out.push("log.txt: this process keeps no log lines".into());
     }
-    bundle.text("log.txt", &log.iter().map(|line| format!("{line}\n")).collect::<String>());
+    bundle.text("log.txt", &joined(&log));
+    rack_logs(house, &nodes, lines, bundle).await;
+}
+
+fn joined(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// The newest log lines of every rack that is linked, asked for all at once. They come from a process like this one, which keeps secrets out of
+/// its log just so.
+async fn rack_logs(house: &House, nodes: &[Node], lines: usize, bundle: &mut Bundle) {
+    let bytes = (RACK_LOGS / nodes.len().max(1)).min(RACK_LOG);
+    let ask = InspectAsk::Log {
+        lines: u32::try_from(lines).unwrap_or(u32::MAX),
+        bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+    };
+    let asking = nodes.iter().map(|node| house.app.ask_rack::<Vec<String>>(node.id, ask.clone()));
+    for (node, answer) in nodes.iter().zip(futures_util::future::join_all(asking).await) {
+        match answer {
+            Ok((log, left_off)) => {
+                if left_off > 0 {
+                    bundle
+                        .left_out
+                        .push(format!("log of {}: {left_off} older lines, which exceed {bytes} bytes", node.id));
+                }
+                bundle.text(&format!("racks/{}/log.txt", node.id), &joined(&log));
+            }
+            Err(why) => bundle.left_out.push(format!("log of {}: {why}", node.id)),
+        }
+    }
 }
 
 /// The actors that deserve a look first, each whole.

@@ -110,6 +110,11 @@ async fn a_racks_actors_are_seen_through_the_region() {
         (Some(rack.as_str()), Some("stubborn/one"))
     );
     r.call("POST", "/inspect/v1/traces", &[("path", &*format!("{rack}/stubborn/two"))]).await.is(404, "is awake on");
+    // Its log stands in the debug bundle.
+    actors::tail::keep(b"a line of the rack\n");
+    let parts = super::snapshot::bundle(&r, "").await;
+    let log = parts.get(&format!("racks/{rack}/log.txt"));
+    assert!(log.is_some_and(|log| log.contains("a line of the rack\n")), "{log:?}");
     // How much the link carries, each way; its streams; and how far the rack is behind with the names.
     let flow = until(&r, "/inspect/v1/flow?window=300", |f| f["nodes"].as_array().is_some_and(|n| n.len() == 2)).await;
     for (from, to) in [("region", rack.as_str()), (rack.as_str(), "region")] {
