@@ -8,6 +8,7 @@ pub mod debug;
 pub mod doctor;
 pub mod failure;
 pub mod image;
+pub mod input;
 pub mod login;
 pub mod logs;
 pub mod machine;

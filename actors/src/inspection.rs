@@ -8,15 +8,34 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    agent::Agent,
+    catalogue::Catalogue,
     clock,
-    core::TraceId,
+    core::{Core, TraceId},
+    errand::Errand,
+    leases::SubnetLeases,
+    machine::Machine,
+    rack::Rack,
+    service::Service,
     shell::{
         Registry, Row, StepTrace,
         inspect::{DeadLetter, KindTally, Probe, RING, Restart, Short, Spread, Tap, Tapped, Wanted},
     },
+    subnet::Subnet,
     tail,
 };
 
+/// Every kind of actors that the nodes of a site have.
+pub const KINDS: [&str; 8] = [
+    Agent::KIND,
+    Catalogue::KIND,
+    Errand::KIND,
+    SubnetLeases::KIND,
+    Machine::KIND,
+    Rack::KIND,
+    Service::KIND,
+    Subnet::KIND,
+];
 /// The longest answer of a rack, in bytes.
 pub const LONGEST: usize = 512 * 1024;
 /// The longest state that is shown of one actor, in bytes.

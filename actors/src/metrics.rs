@@ -34,7 +34,7 @@ families! {
     "hostler_build_info" "gauge" ["version", "role"], "both", "1, with the version that runs.";
     "hostler_machines" "gauge" ["status"], "region", "Machines by status.";
     "hostler_stuck" "gauge" ["cause"], "region", "Machines that need a look, by the step at which they wait or the status in which they failed.";
-    "hostler_commission_step_seconds" "histogram" ["step"], "region", "How long each of the twelve steps of a commissioning took that ended well.";
+    "hostler_commission_step_seconds" "histogram" ["step", "rack", "outcome"], "region", "How long each of the twelve steps of a commissioning took, by the rack that served it (empty: the region) and its end: done or failed. Counted when the commissioning ends.";
     "hostler_commission_seconds" "histogram" [], "region", "How long commissionings took, whatever their end.";
     "hostler_commission_total" "counter" ["outcome"], "region", "Commissionings that ended since the region started: ready or failed.";
     "hostler_turns" "gauge" ["what"], "region", "Commissionings under way at once: how many may be (limit), are (under_way), wait for their turn (waiting).";
@@ -181,7 +181,28 @@ fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// The names that a page's text has, and those of its labels: what tests compare with [`FAMILIES`].
+/// The labels of each sample of a page, `le` of a histogram left out: what tests compare with [`FAMILIES`].
+#[must_use]
+pub fn labels(text: &str) -> Vec<(&str, Vec<&str>)> {
+    let (mut name, mut found) = ("", Vec::new());
+    for line in text.lines() {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            name = family.split(' ').next().unwrap_or_default();
+        }
+        if let Some(rest) = line.strip_prefix(name).filter(|_| !name.is_empty()) {
+            // A value may hold anything; what stands before `="` after a brace or a comma is a name.
+            let inside = rest.split_once('{').map_or("", |(_, inside)| inside);
+            let names = inside.split("=\"").filter_map(|part| part.rsplit([',', '"', '{']).next());
+            let plain = |name: &&str| {
+                !name.is_empty() && *name != "le" && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            };
+            found.push((name, names.filter(plain).collect()));
+        }
+    }
+    found
+}
+
+/// The names that a page's text has: what tests compare with [`FAMILIES`].
 #[must_use]
 pub fn names(text: &str) -> Vec<String> {
     text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned)).collect()
@@ -205,6 +226,9 @@ mod tests {
         );
         assert!(text.ends_with("_bucket{le=\"+Inf\"} 3\nhostler_store_commit_seconds_sum 0.000009\nhostler_store_commit_seconds_count 3\n"), "{text}");
         assert_eq!(names(&text), ["hostler_machines", "hostler_store_commit_seconds"]);
+        let labels = labels(&text);
+        assert_eq!(labels[0], ("hostler_machines", vec!["status"]));
+        assert!(labels.len() == BUCKETS + 3 && labels[1..].iter().all(|(_, names)| names.is_empty()), "{labels:?}");
     }
 
     #[test]

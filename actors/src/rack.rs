@@ -454,8 +454,18 @@ mod tests {
         assert_eq!(step.effects, [RackEffect::HealthChanged, RackEffect::TellAilment]);
         let rack = step.next.unwrap();
         assert!(rack.step(&RackEvent::Services { services: services.clone() }, now(4)).next.is_none());
-        assert!(rack.fit(Duty::Names, &entry).is_ok() && rack.fit(Duty::Boot, &entry).is_ok());
-        assert!(rack.fit(Duty::Dhcp, &entry).unwrap_err().why.contains("dhcp is dead"));
+        assert!(rack.fit(Duty::Names, &entry).is_ok());
+        for duty in [Duty::Boot, Duty::Dhcp] {
+            assert!(rack.fit(duty, &entry).unwrap_err().why.contains("dhcp is dead"), "{duty:?}");
+        }
+        let boots = |tftp| {
+            let services =
+                [("http", Health::Running), ("dhcp", Health::Degraded), ("tftp", tftp)].map(|(s, h)| status(s, h));
+            after(&rack, RackEvent::Services { services: services.into() }, 3).fit(Duty::Boot, &entry)
+        };
+        // Some firmware boots without TFTP: who switched it off meant it.
+        assert_eq!([Health::Running, Health::Off].map(|tftp| boots(tftp).is_ok()), [true, true]);
+        assert!(boots(Health::Dead).unwrap_err().why.contains("tftp is dead"));
         assert!(rack.fit(Duty::Power, &entry).unwrap_err().why.contains("does not serve power"));
         let drained = RackEntry { drained: Some(now(3)), ..entry.clone() };
         assert!(rack.fit(Duty::Names, &drained).unwrap_err().remedy.contains("--undo"));

@@ -1,8 +1,10 @@
-//! Nanoseconds of one message through the shell, with what the inspector keeps of it; without and with somebody who watches. Prints a table.
+//! Nanoseconds of one message through the shell, with what the inspector keeps of it: without and with somebody who watches all actors, and
+//! with one actor's messages traced. Prints two tables.
 //!
 //! Hypothesis: what is kept costs some hundred nanoseconds a message, and a watcher of ten thousand actors less than 2 % of the throughput,
 //! since it reads what is published and takes no actor's time.
-//! Run: `cargo bench -p benches --bench shell [-- SECONDS_PER_RUN]`. Runs without and with a watcher take turns, so that both see the same machine.
+//! A trace costs only the messages that it takes, at most a hundred: their event is copied, and with a payload said in words.
+//! Run: `cargo bench -p benches --bench shell [-- SECONDS_PER_RUN]`. Runs without and with take turns, so that both see the same machine.
 #![allow(clippy::unwrap_used, reason = "a bench that cannot measure says so by panicking")]
 
 use std::{
@@ -19,9 +21,13 @@ use actors::{
     clock,
     core::{Core, Moved, RecordError, Resume, Step, TraceId, View},
     inspection,
-    shell::{ActorRef, Arbiter, LocalBoxFuture, Perform, Registry, spawn},
+    shell::{
+        ActorRef, Arbiter, LocalBoxFuture, Perform, Registry,
+        inspect::{Wanted, tap},
+        spawn,
+    },
 };
-use schema::{id::Generation, time::Timestamp};
+use schema::{id::Generation, messages::link::Payload, time::Timestamp};
 
 const ACTORS: u32 = 10_000;
 /// Messages that are under way at once; a mailbox holds 256.
@@ -111,8 +117,61 @@ fn main() {
         let ((a, low, high), (b, ..)) = (middle(&mut alone), middle(&mut watched));
         println!("{name:<44} {a:>12.0} {b:>12.0} {:>8.1}% {:>8.1}%", (b / a - 1.0) * 100.0, (high - low) / a * 100.0);
     }
+    traces(&registry, &actors, span);
     let looks = mean(|| drop(black_box(inspection::rows(&registry))));
     println!("one look at all 10,000 rows: {:.2} ms", looks / 1e6);
+}
+
+/// What a trace costs each message that it takes, by how much of it is kept.
+fn traces(registry: &Registry, actors: &[ActorRef<Counter>], span: Duration) {
+    let actor = &actors[0];
+    println!(
+        "\n{:<44} {:>12} {:>12} {:>12} {:>12} {:>9}",
+        "ns a message, 100 at once to one actor", "no trace", "names", "types", "redacted", "spread"
+    );
+    let kinds = [None, Some(Payload::None), Some(Payload::Types), Some(Payload::Redacted)];
+    for (name, event) in [("ignored", Event::Nothing), ("moved (recorded by hands that do nothing)", Event::Count)] {
+        let mut times = kinds.map(|_| Vec::new());
+        hundreds(registry, actor, event, None, span / 4);
+        for _ in 0..TURNS {
+            for (kind, times) in kinds.iter().zip(&mut times) {
+                times.push(hundreds(registry, actor, event, *kind, span / 2));
+            }
+        }
+        let middles = times.map(|mut times| middle(&mut times));
+        let (none, low, high) = middles[0];
+        let all: String = middles.iter().map(|(time, ..)| format!(" {time:>12.0}")).collect();
+        println!("{name:<44}{all} {:>8.1}%", (high - low) / none * 100.0);
+    }
+}
+
+/// Nanoseconds a message, of as many as a trace takes; its begin and its end are not counted.
+fn hundreds(
+    registry: &Registry,
+    actor: &ActorRef<Counter>,
+    event: Event,
+    payload: Option<Payload>,
+    span: Duration,
+) -> f64 {
+    let (start, mut time, mut sent) = (clock::tick(), Duration::ZERO, 0_u32);
+    while start.elapsed() < span {
+        if let Some(payload) = payload {
+            let wanted = Wanted { messages: tap::MESSAGES, seconds: tap::SECONDS, payload };
+            registry.untap(1);
+            registry.tap(1, "counter", &actor.id().to_string(), wanted).unwrap();
+        }
+        let begun = clock::tick();
+        for n in 1..=tap::MESSAGES {
+            actor.tell(event, TraceId(n.into())).unwrap();
+        }
+        while actor.probe().depth() > 0 {
+            std::hint::spin_loop();
+        }
+        time += begun.elapsed();
+        sent += tap::MESSAGES;
+    }
+    registry.untap(1);
+    time.as_nanos() as f64 / f64::from(sent)
 }
 
 /// The median, the least and the most.

@@ -137,6 +137,7 @@ fn brief(rack: SystemId) -> Brief {
     Brief {
         bmc_racks: vec![rack],
         boot_racks: vec![rack],
+        lame: Vec::new(),
         boot_subnets: vec![SubnetId(1)],
         image: Some(Image {
             name: "debian/bookworm/amd64/generic".into(),

@@ -27,6 +27,7 @@ pub mod hostname;
 pub mod house;
 pub mod images;
 pub mod inspect;
+pub mod legible;
 pub mod logs;
 pub mod machines;
 pub mod metrics;
@@ -110,6 +111,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/inspect/v1/explain/{system_id}", get().to(explain::show))
         .route("/", get().to(front::index))
         .route("/live", get().to(front::live))
+        .route("/explain/{system_id}", get().to(front::explain))
         .route("/login", get().to(front::once))
         .route("/MAAS/accounts/login/", post().to(front::login))
         .route("/front.css", get().to(front::style))
@@ -188,6 +190,7 @@ pub fn start_with(app: crate::app::App, address: SocketAddr, annexes: annex::Ann
             .app_data(house.clone())
             .app_data(PayloadConfig::new(params::BODY_LIMIT))
             .wrap(from_fn(served))
+            .wrap(from_fn(legible::legible))
             .configure(routes)
     });
     let server = server.disable_signals().workers(2).shutdown_timeout(5).bind(address).map_err(failed)?;

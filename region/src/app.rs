@@ -23,7 +23,7 @@ use schema::{
     id::{Generation, RackId, SubnetId, SystemId},
     messages::{
         link::Hello,
-        machine::{Brief, CommissionOptions, MachineChanges, MachineEvent, MachineSpec},
+        machine::{Ailment, Brief, CommissionOptions, MachineChanges, MachineEvent, MachineSpec},
     },
     secret::Secret,
 };
@@ -376,9 +376,10 @@ impl App {
         machine: &Machine,
         options: Option<&CommissionOptions>,
     ) -> (Brief, Vec<schema::catalogue::Script>) {
-        let boot_racks: Vec<_> = self.fit_racks(Duty::Boot).into_iter().map(|(id, _)| id).collect();
+        let ails = |id| self.fit(id, Duty::Boot).err().map(Ailment::from);
+        let connected = self.racks().into_iter().map(|(id, _)| (id, ails(id))).collect();
         let bmc_racks = self.bmc_racks(machine.spec.power.address(), machine.spec.vlan);
-        briefs::compose(&self.catalogue_content(), &boot_racks, bmc_racks, &machine.spec, options)
+        briefs::compose(&self.catalogue_content(), connected, bmc_racks, &machine.spec, options)
     }
 
     /// Connected racks, with what they say of themselves.

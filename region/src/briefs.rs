@@ -4,25 +4,34 @@ use schema::{
     boot::Image,
     catalogue::{Catalogue, Script},
     id::{RackId, ResultId, SubnetId},
-    messages::machine::{Brief, BriefScript, CommissionOptions, MachineSpec},
+    messages::machine::{Ailment, Brief, BriefScript, CommissionOptions, MachineSpec},
     script::ScriptType,
 };
 
 use crate::plans::{self, deb_arch};
 
-/// The brief without its result ids, and the scripts that need one. `boot_racks` may boot machines, `bmc_racks` switch this one, best first.
+/// The brief without its result ids, and the scripts that need one. `connected`: the racks, each with what keeps it from booting machines;
+/// `bmc_racks` switch this one, best first.
 #[must_use]
 pub fn compose(
     c: &Catalogue,
-    boot_racks: &[RackId],
+    connected: Vec<(RackId, Option<Ailment>)>,
     bmc_racks: Vec<RackId>,
     spec: &MachineSpec,
     options: Option<&CommissionOptions>,
 ) -> (Brief, Vec<Script>) {
     let dhcp = plans::dhcp_racks(c, spec.vlan);
+    let (mut boot_racks, mut lame) = (Vec::new(), Vec::new());
+    for (rack, ailment) in connected.into_iter().filter(|(id, _)| dhcp.contains(id)) {
+        match ailment {
+            None => boot_racks.push(rack),
+            Some(ailment) => lame.push((rack, ailment)),
+        }
+    }
     let brief = Brief {
         bmc_racks,
-        boot_racks: boot_racks.iter().filter(|id| dhcp.contains(id)).copied().collect(),
+        boot_racks,
+        lame,
         boot_subnets: boot_subnets(c, spec),
         image: image(c, deb_arch(&spec.architecture)),
         kernel_opts: text_setting(c, "kernel_opts"),
@@ -160,8 +169,11 @@ mod tests {
         };
         let mut c = actors::catalogue::Catalogue::first().content;
         let vlan = c.vlans.values_mut().next().unwrap();
-        (vlan.dhcp_on, vlan.primary_rack) = (true, Some(rack(2)));
-        let (brief, _) = compose(&c, &[rack(1), rack(2)], vec![rack(3)], &spec, None);
+        (vlan.dhcp_on, vlan.primary_rack, vlan.secondary_rack) = (true, Some(rack(2)), Some(rack(4)));
+        let dead = Ailment { serves: false, why: "its dhcp is dead".into(), remedy: "free the port".into() };
+        let connected = [1, 2, 4].map(|n| (rack(n), (n == 4).then(|| dead.clone())));
+        let (brief, _) = compose(&c, connected.into(), vec![rack(3)], &spec, None);
         assert_eq!((brief.bmc_racks, brief.boot_racks, brief.image), (vec![rack(3)], vec![rack(2)], None));
+        assert_eq!(brief.lame, [(rack(4), dead)]);
     }
 }

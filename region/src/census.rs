@@ -17,8 +17,11 @@ use schema::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+mod served;
 mod spans;
 
+use served::Steps;
+pub use served::{Counts, Served};
 use spans::Spans;
 
 /// Stuck machines that are named; the rest is counted.
@@ -41,6 +44,7 @@ struct Inner {
     /// How long each step took, and whole attempts.
     took: [Spans; 12],
     attempts: Spans,
+    served: Steps,
     outcomes: BTreeMap<&'static str, u64>,
 }
 
@@ -78,11 +82,11 @@ pub struct Stuck {
 /// The ends of the buckets of [`Took`], in seconds; the last bucket has no end.
 pub const ENDS_S: [u64; 14] = [1, 2, 3, 5, 10, 20, 30, 60, 120, 180, 300, 600, 1_800, 3_600];
 
-/// How long steps and whole attempts took: counts by bucket, and the sum in seconds, which is right to a sixteenth.
+/// How long steps and whole attempts took: counts by bucket, and the sum in seconds, which of whole attempts is right to a sixteenth.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Took {
-    pub steps: [([u64; ENDS_S.len() + 1], f64); 12],
-    pub whole: ([u64; ENDS_S.len() + 1], f64),
+    pub steps: Vec<Served>,
+    pub whole: Counts,
     /// Attempts that ended `ready` or `failed`.
     pub outcomes: BTreeMap<&'static str, u64>,
 }
@@ -172,7 +176,7 @@ impl Census {
         let inner = self.inner();
         let mut outcomes = BTreeMap::from([("ready", 0), ("failed", 0)]);
         outcomes.extend(&inner.outcomes);
-        Took { steps: inner.took.each_ref().map(Spans::within), whole: inner.attempts.within(), outcomes }
+        Took { steps: inner.served.all(), whole: inner.attempts.within(), outcomes }
     }
 
     /// The host name of a machine.
@@ -213,6 +217,7 @@ impl Inner {
                 let outcome = if machine.error.is_empty() { "ready" } else { "failed" };
                 *self.outcomes.entry(outcome).or_default() += 1;
                 self.attempts.add(ended.since(attempt.started));
+                self.served.add(attempt, ended);
                 attempt
                     .steps
                     .iter()

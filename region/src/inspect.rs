@@ -46,6 +46,25 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Watchers at once.
 pub const WATCHERS: usize = 100;
 
+/// The most that a look may ask for; the commands refuse more by themselves.
+pub mod most {
+    use actors::{shell::inspect::tap, tail};
+
+    /// Items of one answer.
+    pub const ITEMS: u64 = 1_000;
+    /// Messages in a mailbox, to be listed only from there on; and milliseconds that the oldest of them waited.
+    pub const QUEUE: u64 = 1_000_000;
+    pub const WAIT_MS: u64 = 86_400_000;
+    /// Levels of the tree: nodes, kinds, actors.
+    pub const DEPTH: u64 = 3;
+    /// Messages of a trace, and seconds that it runs.
+    pub const TRACED: u64 = tap::MESSAGES as u64;
+    pub const SECONDS: u64 = tap::SECONDS as u64;
+    /// Actors that a bundle shows whole, and log lines in it.
+    pub const ACTORS: u64 = 100;
+    pub const LINES: u64 = tail::LINES as u64;
+}
+
 /// What looking needs to remember.
 #[derive(Default)]
 pub struct Inspector {

@@ -12,15 +12,17 @@ use actors::{
     rack::LinkState,
     shell::inspect::{Histogram, Spread},
 };
-use schema::{commissioning::CommissionStep, id::RackId, service::Health};
+use schema::{id::RackId, service::Health};
 
 use crate::{
     app::App,
-    census::{ENDS_S, Took},
+    census::{ENDS_S, Served, Took},
 };
 
 /// Routes with codes that are told apart; the others are counted together.
 const MOST: usize = 512;
+/// What boot files are, by the names of a rack's counters.
+const BOOT_FILES: [&str; 6] = ["loader", "config", "kernel", "initrd", "squashfs", "other"];
 /// What clients send, by the names of a rack's counters.
 const DHCP_REQUESTS: [&str; 5] = ["discover", "request", "decline", "release", "inform"];
 
@@ -87,8 +89,13 @@ impl App {
         let Took { steps, whole, outcomes } = self.census.took();
         let ends = || ENDS_S.iter().map(|end| Some(*end as f64)).chain([None]);
         page.family("hostler_commission_step_seconds");
-        for (step, (counts, sum)) in CommissionStep::ALL.iter().zip(steps) {
-            page.buckets(&[("step", step.label())], ends().zip(counts), sum);
+        // Racks come and go; those that are enrolled are as many as there are.
+        let c = self.catalogue_content();
+        for Served { step, rack, outcome, counts: (counts, sum) } in steps {
+            if rack.is_none_or(|rack| c.racks.contains_key(&rack)) {
+                let rack = rack.as_ref().map_or("", |rack| rack.as_str());
+                page.buckets(&[("step", step.label()), ("rack", rack), ("outcome", outcome)], ends().zip(counts), sum);
+            }
         }
         page.family("hostler_commission_seconds").buckets(&[], ends().zip(whole.0), whole.1);
         page.family("hostler_commission_total");
@@ -158,7 +165,7 @@ impl App {
         page.family("hostler_http_boot_bytes_total");
         for rack in racks {
             for (name, bytes) in counters(*rack, "http") {
-                if let Some(kind) = name.strip_prefix("bytes_") {
+                if let Some(kind) = name.strip_prefix("bytes_").filter(|kind| BOOT_FILES.contains(kind)) {
                     page.sample(&[("rack", rack.as_str()), ("kind", kind)], bytes as f64);
                 }
             }

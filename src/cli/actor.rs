@@ -4,7 +4,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use actors::{core::TraceId, findings::words};
 use clap::{Args, Subcommand};
-use region::api::oauth::encoded;
+use region::{api::oauth::encoded, inspect::most};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ use super::{
     Global,
     client::{Client, Fields},
     failure::{Code, Failure},
+    input::{named, seconds, whole},
     machine::{array, find, id},
     output::{self, Column, Format},
     trace::{self, Wanted},
@@ -28,20 +29,22 @@ pub enum Command {
         /// A node (region, or a rack's id), or NODE/KIND, which is shown unfolded
         root: Option<String>,
         /// 1: nodes, 2: kinds, 3: actors
-        #[arg(long)]
+        #[arg(long, value_parser = whole::<u8>(1, most::DEPTH, "2"))]
         depth: Option<u8>,
     },
     /// One actor: what it is at, its mailbox, state, timers, last messages
     Show {
         /// NODE/KIND/ID, KIND/ID of the region, or a machine's name or id
+        #[arg(value_parser = named)]
         actor: String,
     },
     /// The last messages of an actor, oldest first
     Messages {
         /// As for `show`
+        #[arg(value_parser = named)]
         actor: String,
-        /// Only the last ones
-        #[arg(short = 'n', long)]
+        /// Only the last ones; at most 1000
+        #[arg(short = 'n', long, value_parser = whole::<u32>(1, most::ITEMS, "20"))]
         limit: Option<u32>,
         /// Only those that changed its state, which are kept longer
         #[arg(long)]
@@ -53,6 +56,7 @@ pub enum Command {
     Trace {
         /// A trace id; or a machine, for the trace of its last attempt; or NODE/KIND/ID, for what that actor hears from now on (a machine
         /// with --messages, --seconds or --payload, too)
+        #[arg(value_parser = named)]
         trace: String,
         #[command(flatten)]
         wanted: Wanted,
@@ -81,10 +85,10 @@ pub struct List {
     #[arg(long)]
     pub state: Option<String>,
     /// Only those with so many messages or more
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u32>(0, most::QUEUE, "10"))]
     pub min_queue: Option<u32>,
     /// Only those whose oldest message has waited for so many milliseconds or longer
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u32>(0, most::WAIT_MS, "100"))]
     pub min_wait_ms: Option<u32>,
     /// Part of an id or a machine's name
     #[arg(short)]
@@ -99,7 +103,7 @@ pub struct List {
     #[arg(long, allow_hyphen_values = true)]
     pub sort: Option<String>,
     /// At most 1000
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, value_parser = whole::<u32>(1, most::ITEMS, "100"))]
     pub limit: Option<u32>,
 }
 
@@ -113,7 +117,7 @@ pub struct Lost {
     #[arg(long)]
     pub node: Option<String>,
     /// At most 1000
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, value_parser = whole::<u32>(1, most::ITEMS, "100"))]
     pub limit: Option<u32>,
 }
 
@@ -123,10 +127,10 @@ pub struct Top {
     #[command(flatten)]
     pub list: List,
     /// Seconds between two looks
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = seconds(0.25, 3_600.0, "1"))]
     pub every: f64,
     /// Looks, then it ends; left out, it goes on
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u32>(1, u64::from(u32::MAX), "10"))]
     pub count: Option<u32>,
 }
 
@@ -331,12 +335,6 @@ fn span(us: &Value) -> Value {
 }
 
 async fn top(format: Format, client: &Client, asked: &Top) -> Result<(), Failure> {
-    if !(0.25..=3_600.0).contains(&asked.every) {
-        return Err(Failure::usage(
-            format!("--every {}: not from 0.25 to 3600 seconds", asked.every),
-            "give --every 1",
-        ));
-    }
     if asked.count.is_none() && !matches!(format, Format::Table | Format::Ndjson) {
         return Err(Failure::usage(
             "a list that goes on has no end to close it with",

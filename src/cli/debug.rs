@@ -3,12 +3,16 @@
 use std::{io::Write, path::PathBuf};
 
 use clap::Subcommand;
+use region::inspect::most;
 use serde_json::json;
+
+use crate::role::bench::options::writable;
 
 use super::{
     Global,
     client::{Client, Fields},
     failure::Failure,
+    input::whole,
     output,
 };
 
@@ -21,10 +25,10 @@ pub enum Command {
         #[arg(short, long)]
         file: Option<PathBuf>,
         /// Actors that are shown whole, the worst first; at most 100
-        #[arg(long)]
+        #[arg(long, value_parser = whole::<u32>(0, most::ACTORS, "20"))]
         actors: Option<u32>,
         /// The last log lines of the region, and of each rack; at most 5000
-        #[arg(long)]
+        #[arg(long, value_parser = whole::<u32>(0, most::LINES, "500"))]
         lines: Option<u32>,
     },
 }
@@ -35,6 +39,8 @@ pub enum Command {
 /// As the region says; when the file cannot be written.
 pub async fn run(global: &Global, client: &Client, command: Command) -> Result<(), Failure> {
     let Command::Bundle { file, actors, lines } = command;
+    let to_file = |file: &&std::path::Path| file.as_os_str() != "-";
+    file.as_deref().filter(to_file).map(|file| writable("--file", file)).transpose()?;
     let mut query: Fields<'_> = actors.map(|n| ("actors", n.to_string())).into_iter().collect();
     query.extend(lines.map(|n| ("lines", n.to_string())));
     let mut stream = client.download("/inspect/v1/snapshot", &query).await?;

@@ -12,6 +12,7 @@ use super::{
     Global,
     client::{Client, Fields},
     failure::{Code, Failure, summed},
+    input::named,
     logs,
     output::{self, Column, Format},
     power_input, report,
@@ -262,6 +263,9 @@ impl Add {
 /// # Errors
 /// Exit code 3 when there is none, 2 when there are several.
 pub async fn find(client: &Client, name: &str) -> Result<Value, Failure> {
+    // The region takes an empty filter for none: every machine would be it.
+    let name = named(name).map_err(|why| Failure::usage(format!("\"{name}\": {why}"), "see `hostler machine list`"))?;
+    let name = name.as_str();
     let like_id = name.len() == 6 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     if like_id {
         match client.get(&format!("machines/{name}/"), &Vec::new()).await {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{
     Global,
     failure::{Code, Failure},
+    input::whole,
     output::{self, Format},
 };
 
@@ -17,9 +18,10 @@ use super::{
 #[derive(Debug, Args)]
 pub struct Seed {
     /// What everything is drawn from: the machines, the weather, the faults
+    #[arg(value_parser = whole::<u64>(0, u64::MAX, "7"))]
     pub seed: u64,
     /// How many machines: 1 to 5,000
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    #[arg(long, default_value_t = 100, value_parser = whole::<u32>(1, 5_000, "100"))]
     pub machines: u32,
     /// Nothing goes wrong
     #[arg(long)]
@@ -36,19 +38,23 @@ pub struct Seeds {
     #[arg(value_parser = range)]
     pub seeds: Range<u64>,
     /// How many machines: 1 to 5,000
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    #[arg(long, default_value_t = 100, value_parser = whole::<u32>(1, 5_000, "100"))]
     pub machines: u32,
 }
 
+/// Seeds of one call at most: about a day.
+const SEEDS: u64 = 100_000;
+
 fn range(text: &str) -> Result<Range<u64>, String> {
-    let wrong = || format!("\"{text}\" is no range of seeds; give two whole numbers, as in 1..21");
-    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
-    let range = from.trim().parse().map_err(|_| wrong())?..to.trim().parse().map_err(|_| wrong())?;
-    if range.is_empty() {
-        Err(format!("\"{text}\" holds no seed; the second number must be the greater one"))
-    } else {
-        Ok(range)
-    }
+    let ends = text.split_once("..").and_then(|(from, to)| Some((from.trim().parse().ok()?, to.trim().parse().ok()?)));
+    let range = ends.map(|(from, to): (u64, u64)| from..to);
+    let fits = range.filter(|range| !range.is_empty() && range.end - range.start <= SEEDS);
+    fits.ok_or_else(|| {
+        format!(
+            "it is FROM..TO of two whole numbers from 0 to {}, with TO the greater by {SEEDS} at most; give one, as in 1..21",
+            u64::MAX
+        )
+    })
 }
 
 /// Replays one.

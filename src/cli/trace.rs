@@ -1,6 +1,7 @@
 //! `hostler actor trace PATH`: an actor's next messages, as they come. The region keeps them for as long as this runs, and not longer.
 
 use clap::{Args, ValueEnum};
+use region::inspect::most;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -8,6 +9,7 @@ use super::{
     actor::{MESSAGES, step},
     client::{Client, Fields},
     failure::Failure,
+    input::whole,
     output::{self, Format},
 };
 
@@ -15,10 +17,10 @@ use super::{
 #[derive(Debug, Clone, Args)]
 pub struct Wanted {
     /// Messages, 100 at most; for an actor, not for a trace id
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u32>(1, most::TRACED, "20"))]
     pub messages: Option<u32>,
     /// Seconds, 60 at most
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u32>(1, most::SECONDS, "30"))]
     pub seconds: Option<u32>,
     /// How much of their content
     #[arg(long, value_enum)]

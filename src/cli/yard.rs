@@ -7,6 +7,7 @@ use super::{
     Global,
     client::Client,
     failure::{Code, Failure},
+    input::named,
     machine::find,
     output, seeds,
 };
@@ -17,6 +18,7 @@ pub enum Command {
     /// Switch a machine on by hand: it boots from the network, whatever its power type
     Boot {
         /// System id or host name
+        #[arg(value_parser = named)]
         machine: String,
     },
     /// Replay a seed: region, racks, network and machines on a virtual clock, with faults that the seed draws

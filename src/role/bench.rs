@@ -19,7 +19,7 @@ use crate::cli::{
     output::{self, Format},
 };
 
-mod options;
+pub mod options;
 
 use options::{Commission, Database, Inspection, Plot, Size};
 
@@ -111,8 +111,9 @@ async fn commission(format: Format, options: Commission) -> Result<(), Failure> 
     (bench.kills, bench.watch) = (options.kills(), options.watch);
     checked(&bench, "hostler bench commission --help")?;
     options.report.as_deref().map(|path| options::writable("--report", path)).transpose()?;
-    options.plot.as_deref().map(|path| options::folder("--plot", path)).transpose()?;
     let base = options.compare.as_deref().map(|path| options::report("--compare", path)).transpose()?;
+    // The last one, since it may make the folder.
+    options.plot.as_deref().map(|path| options::folder("--plot", path)).transpose()?;
     let server = server(options.size.database).await?;
     place(&mut bench, server.as_ref()).map_err(failed)?;
     let report = commission::run(&bench, |line| eprintln!("{line}")).await.map_err(failed)?;

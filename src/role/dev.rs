@@ -14,7 +14,7 @@ use benches::{
     bmc::Mix,
     fleet::{Fleet, bmcs::Bmcs, rack_address},
     yard::{
-        self, Layout, Region, RegionPlace, Trouble,
+        self, Layout, MACHINES_PER_RACK, RACKS, Region, RegionPlace, Trouble,
         cable::Cable,
         operator,
         story::{self, Stage},
@@ -34,8 +34,11 @@ use region::{api::annex::Annexes, init};
 use schema::id::RackId;
 use serde_json::{Value, json};
 
-use super::{CLEAR, log_from, on_threads, until_told, write_ready};
-use crate::cli::failure::Failure;
+use super::{CLEAR, bench::options, log_from, on_threads, until_told, write_ready};
+use crate::cli::{
+    failure::Failure,
+    input::{speed, whole, yard_port},
+};
 
 /// How often the progress line is written.
 const EACH: Duration = Duration::from_millis(500);
@@ -44,26 +47,26 @@ const EACH: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 pub struct Dev {
     /// How many simulated machines
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = whole::<u32>(0, u64::from(RACKS * MACHINES_PER_RACK), "200"))]
     pub simulate: u32,
     /// How many racks; each serves a network of up to 250 machines
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = whole::<u32>(1, u64::from(RACKS), "2"))]
     pub racks: u32,
     /// The API's port on 127.0.0.1; 0 takes a free one
-    #[arg(long, default_value_t = 5240)]
+    #[arg(long, default_value_t = 5240, value_parser = yard_port)]
     pub port: u16,
     /// Where everything is kept; left out, a temporary folder that goes at the end
     #[arg(long)]
     pub data_dir: Option<PathBuf>,
     /// The same seed draws the same machines
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole::<u64>(0, u64::MAX, "1"))]
     pub seed: u64,
     /// Divides the machines' own delays; 0: they have none
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = speed)]
     pub speed: f64,
-    /// What goes wrong on purpose; it is said on stderr
-    #[arg(long, value_enum, default_value_t = Faults::Story)]
-    pub faults: Faults,
+    /// What goes wrong on purpose; it is said on stderr. Left out, it is the story, and with --idle nothing
+    #[arg(long, value_enum)]
+    pub faults: Option<Faults>,
     /// What the machines' BMCs speak
     #[arg(long, value_enum, default_value_t = Mix::Half)]
     pub bmcs: Mix,
@@ -95,12 +98,12 @@ pub fn run(asked: Dev) -> Result<(), Failure> {
     let Dev { simulate: machines, racks, seed, speed, bmcs, .. } = asked;
     let layout = Layout { machines, racks, seed, speed, roms: true, bmcs };
     layout.check().map_err(|e| Failure::usage(e.to_string(), "hostler dev --help"))?;
-    if (1..1_024).contains(&asked.port) {
-        return Err(Failure::usage(
-            format!("--port {}: a yard takes no privileged port", asked.port),
-            "give 0 for a free one, or one from 1024 on",
-        ));
+    if asked.idle && asked.faults == Some(Faults::Story) {
+        let why = "--idle with --faults story: the story begins with the first machine that is Ready, and none will be";
+        return Err(Failure::usage(why, "leave one of them away"));
     }
+    asked.ready_file.as_deref().map(|path| options::writable("--ready-file", path)).transpose()?;
+    asked.data_dir.as_deref().map(|path| options::folder("--data-dir", path)).transpose()?;
     let temporary = match &asked.data_dir {
         Some(_) => None,
         None => Some(
@@ -143,7 +146,7 @@ async fn serve(asked: Dev, layout: Layout, dir: PathBuf, terminal: bool) -> Resu
     let api = Api::new(&format!("http://{}/", served.address), region.made.api_key.expose()).map_err(failed)?;
     let cables: Arc<[Cable]> = cables.into();
     let stage = Stage { api, fleet, bmcs, cables: cables.clone(), lasts: story::lasts(layout.speed) };
-    let tells = asked.faults == Faults::Story && !asked.idle;
+    let tells = asked.faults != Some(Faults::None) && !asked.idle;
     let mut work = vec![tokio::spawn(populate(stage, asked.idle, tells, terminal))];
     if terminal {
         work.push(tokio::spawn(progress(region.running.app.clone())));

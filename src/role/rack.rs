@@ -9,6 +9,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use rack::{config::RackConfig, enrol::EnrolError};
+use region::api::oauth::encoded;
 use reqwest::Method;
 use schema::net::{HostName, MacAddr};
 use serde_json::{Value, json};
@@ -150,8 +151,9 @@ pub fn run(global: &Global, asked: Rack) -> Result<(), Failure> {
             output::list(global.output, columns, "/system_id", crate::cli::machine::array(&racks))
         }),
         Some(Action::Show { rack }) => on_threads(async move {
-            let shown = Client::new(global)?.get(&format!("rackcontrollers/{rack}/"), &Vec::new()).await?;
-            output::one(global.output, SHOWN, "/system_id", &shown)
+            let path = format!("rackcontrollers/{}/", encoded(&rack));
+            let shown = Client::new(global)?.get(&path, &Vec::new()).await;
+            output::one(global.output, SHOWN, "/system_id", &shown.map_err(|failure| named(failure, &rack))?)
         }),
         Some(Action::Services { rack, state }) => on_threads(services(global, rack, state)),
         Some(Action::Drain(drain)) => on_threads(drain.run(global)),
@@ -196,8 +198,9 @@ async fn services(global: &Global, rack: Option<String>, state: Option<PathBuf>)
             statuses.iter().map(|status| own_status(&here, status)).collect()
         }
         (Some(rack), _) => {
-            let of_one = Client::new(global)?.get(&format!("rackcontrollers/{rack}/op-services"), &Vec::new()).await?;
-            crate::cli::machine::array(&of_one).to_vec()
+            let path = format!("rackcontrollers/{}/op-services", encoded(&rack));
+            let of_one = Client::new(global)?.get(&path, &Vec::new()).await;
+            crate::cli::machine::array(&of_one.map_err(|failure| named(failure, &rack))?).to_vec()
         }
         (None, None) => {
             let racks = Client::new(global)?.get("rackcontrollers/", &Vec::new()).await?;
@@ -222,9 +225,10 @@ fn own_status(rack: &str, status: &schema::service::ServiceStatus) -> Value {
 impl Drain {
     async fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
-        let path = format!("rackcontrollers/{}/", self.rack);
+        let path = format!("rackcontrollers/{}/", encoded(&self.rack));
         let op = if self.undo { "undrain" } else { "drain" };
-        let mut rack = client.post(&path, &vec![("op", op.into())]).await?;
+        let asked = client.post(&path, &vec![("op", op.into())]).await;
+        let mut rack = asked.map_err(|failure| named(failure, &self.rack))?;
         let end = actors::clock::tick() + Duration::from_secs(self.timeout);
         while self.wait && !crate::cli::machine::array(&rack["machines"]).is_empty() {
             if actors::clock::tick() > end {
@@ -236,6 +240,16 @@ impl Drain {
             rack = client.get(&path, &Vec::new()).await?;
         }
         output::one(global.output, SHOWN, "/system_id", &rack)
+    }
+}
+
+/// The region says that a rack is not there in MAAS's words, which do not name it.
+fn named(failure: Failure, rack: &str) -> Failure {
+    match failure.code {
+        Code::NotFound => {
+            Failure::new(Code::NotFound, format!("there is no rack \"{rack}\""), "see `hostler rack list`")
+        }
+        _ => failure,
     }
 }
 

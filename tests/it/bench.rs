@@ -43,6 +43,36 @@ fn a_run_survives_a_killed_region_and_reports_plots_and_compares() {
 }
 
 #[test]
+fn racks_killed_amid_a_small_run_lose_no_machine() {
+    let h = House::new();
+    let report = h.path("report.json");
+    let run = ["bench", "commission", "--machines", "40", "--racks", "2", "--kill-racks", "5", "--kill-racks", "50%"];
+    let done = h.run(&[&run[..], &["--report", path(&report)]].concat());
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    let told: Value = serde_json::from_str(&std::fs::read_to_string(&report).unwrap()).unwrap();
+    assert_eq!((told["ready"].as_u64(), told["stuck"].as_u64()), (Some(40), Some(0)), "{told:#}");
+    assert_eq!(
+        told["kills"]["not_done"],
+        serde_json::json!([]),
+        "a kill by a count comes before the last machine is asked for"
+    );
+    let kills = told["kills"]["done"].as_array().unwrap();
+    assert_eq!(kills.len(), 2, "{kills:#?}");
+    for (kill, least) in kills.iter().zip([5, 20]) {
+        assert_eq!((kill["what"].as_str(), kill["api_s"].is_null()), (Some("racks"), true), "{kill:#}");
+        assert!(kill["ready"].as_u64().is_some_and(|ready| (least..40).contains(&ready)), "{kill:#}");
+        assert!(kill["linked_s"].as_f64() > Some(0.0), "{kill:#}");
+    }
+    let audit = &told["kills"]["audit"];
+    assert_eq!(
+        (audit["checked"].as_u64(), audit["lost"].as_u64(), audit["done_twice"].as_u64()),
+        (Some(40), Some(0), Some(0)),
+        "{audit:#}"
+    );
+    assert!(done.out.contains("kill -9 of the racks"), "{}", done.out);
+}
+
+#[test]
 fn a_watchers_cost_is_compared_in_turn() {
     let h = House::new();
     let report = h.path("inspection.json");

@@ -109,7 +109,9 @@ fn a_killed_rack_is_gone_within_ten_seconds_and_a_drain_holds() {
     assert_eq!(h.state(&id), "drained");
     assert_eq!(h.run(&["rack", "drain", &id, "--undo"]).code, 0);
     h.until_healthy(&id);
-    h.run(&["rack", "drain", "nobody"]).fails(3, "");
+    for words in [["rack", "drain", "nobody/x"], ["rack", "show", "nobody/x"], ["rack", "services", "nobody/x"]] {
+        h.run(&words).fails(3, "there is no rack \"nobody/x\"");
+    }
 
     drop(rack); // SIGKILL: not a word to the region.
     h.until(&id, "gone", GONE, |state| state != "healthy");

@@ -22,8 +22,8 @@ fn a_seed_is_replayed_to_the_same_hash_without_a_region() {
 #[test]
 fn wrong_options_of_a_replay_are_said() {
     let house = House::new();
-    house.run(&["yard", "seeds", "5..5"]).fails(2, "holds no seed");
-    house.run(&["yard", "seeds", "5"]).fails(2, "is no range of seeds");
-    house.run(&["yard", "seed", "5", "--machines", "0"]).fails(2, "1..=5000");
-    house.run(&["yard", "seed", "x"]).fails(2, "invalid digit");
+    house.run(&["yard", "seeds", "5..5"]).fails(2, "with TO the greater");
+    house.run(&["yard", "seeds", "5"]).fails(2, "it is FROM..TO of two whole numbers");
+    house.run(&["yard", "seed", "5", "--machines", "0"]).fails(2, "it is a whole number from 1 to 5000");
+    house.run(&["yard", "seed", "x"]).fails(2, "it is a whole number from 0 to 18446744073709551615");
 }

@@ -82,7 +82,7 @@ impl Machine {
             return *refusal;
         }
         let Some(image) = brief.image.clone() else { return no_image(&self.spec) };
-        let attempt = Attempt {
+        let mut attempt = Attempt {
             id: self.next_attempt,
             by: by.to_owned(),
             options: options.clone(),
@@ -116,6 +116,7 @@ impl Machine {
             place: brief.place,
             held: None,
         };
+        attempt.left_out(brief, now);
         let ticket = attempt.ticket();
         let effects = [
             MachineEffect::Store(Projection::ScriptsChosen {
@@ -149,6 +150,7 @@ impl Machine {
                 a.bmc_racks.clone_from(&brief.bmc_racks);
                 a.boot_racks.clone_from(&brief.boot_racks);
                 a.boot_subnets.clone_from(&brief.boot_subnets);
+                a.left_out(brief, now);
             }
             a.done(CommissionStep::Order, now, None, "region", "its turn came; order and ticket composed".into());
         });
@@ -179,6 +181,14 @@ impl Machine {
                 format!("no rack{bmc} is connected"),
                 "start one with `hostler rack`; see `GET /MAAS/api/2.0/rackcontrollers/`".into(),
             );
+        }
+        if brief.boot_racks.is_empty() && !brief.lame.is_empty() {
+            let whys: Vec<_> =
+                brief.lame.iter().map(|(rack, ailment)| format!("rack {rack}: {}", ailment.why)).collect();
+            let mut remedies: Vec<_> = brief.lame.iter().map(|(_, ailment)| ailment.remedy.clone()).collect();
+            remedies.dedup();
+            let why = format!("no rack can boot it where it boots: {}", whys.join("; "));
+            return refuse(why, remedies.join("; or "));
         }
         if brief.boot_racks.is_empty() {
             return refuse(

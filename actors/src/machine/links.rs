@@ -1,6 +1,12 @@
 //! Racks that come and go while a machine is commissioned: who is in charge then, and who is left.
 
-use schema::{commissioning::CommissionStep, id::RackId, messages::machine::Ailment, time::Timestamp, wait::OwedBy};
+use schema::{
+    commissioning::CommissionStep,
+    id::RackId,
+    messages::machine::{Ailment, Brief},
+    time::Timestamp,
+    wait::OwedBy,
+};
 
 use super::{Attempt, Machine, waits::BACK};
 use crate::core::Step;
@@ -74,22 +80,28 @@ impl Machine {
         if known == ailment {
             return Step::ignored("that is known of the rack");
         }
-        let word = |ailment: Option<&Ailment>| match ailment {
-            Some(ailment) => format!(" rack {rack}: {}", ailment.why),
-            None => format!(" rack {rack} lacks nothing any more"),
-        };
-        let (before, text) = ([word(known), word(None)], word(ailment));
         self.with_attempt(|a| {
             a.ailing.retain(|(of, _)| *of != rack);
             a.ailing.extend(ailment.map(|ailment| (rack, ailment.clone())));
-            a.seen.retain(|line| !before.iter().any(|text| line.ends_with(text)));
-            a.see(now, text.trim_start().into());
         })
         .expecting(now)
     }
 }
 
 impl Attempt {
+    /// Racks of the boot VLAN that were not chosen are evidence, with the reason.
+    pub(super) fn left_out(&mut self, brief: &Brief, now: Timestamp) {
+        for (rack, ailment) in &brief.lame {
+            self.see(now, format!("rack {rack} was not chosen to boot it: {}; {}", ailment.why, ailment.remedy));
+        }
+    }
+
+    /// What its wait shows: what was seen, and after it what racks of the boot VLAN lack now.
+    pub(super) fn evidence(&self) -> Vec<String> {
+        let ails = self.ailing.iter().map(|(rack, ailment)| format!("rack {rack}: {}", ailment.why));
+        self.seen.iter().cloned().chain(ails).collect()
+    }
+
     /// A machine owes nothing to racks none of which serves it: then the first of them does.
     pub(super) fn owed_by_who_ails(&self, owed_by: OwedBy, remedy: String) -> (OwedBy, String) {
         let lame = |rack: &RackId| self.ailing.iter().find(|(of, ailment)| of == rack && !ailment.serves);

@@ -92,7 +92,7 @@ impl Machine {
             } else {
                 self.given_up(attempt, step, since, attempt.deadline(step, since))
             },
-            evidence: attempt.seen.clone(),
+            evidence: attempt.evidence(),
             on_timeout: if self.boots_again(attempt, step) {
                 "the machine is booted once more, since a rack was lost while it booted".into()
             } else {
@@ -232,7 +232,8 @@ impl Attempt {
         let after =
             done.map_or_else(String::new, |(s, r)| format!(" The last that was seen: {} ({}).", s.label(), r.evidence));
         // The last line alone may be beside the point: a link that came back after a refusal.
-        let last = self.seen.get(self.seen.len().saturating_sub(3)..).unwrap_or_default().join("; ");
+        let seen = self.evidence();
+        let last = seen.get(seen.len().saturating_sub(3)..).unwrap_or_default().join("; ");
         let evidence = if last.is_empty() { last } else { format!(" Seen last: {last}.") };
         format!("Step {} ({}) ran out of time waiting for {what}.{after}{evidence}", step.number(), step.label())
     }
@@ -255,7 +256,7 @@ fn turn_wait(attempt: &Attempt, place: u32) -> Wait {
         owed_by: OwedBy::Region,
         since: attempt.started,
         deadline: attempt.started + TURN,
-        evidence: attempt.seen.clone(),
+        evidence: attempt.evidence(),
         on_timeout: format!("attempt {} fails; nothing was switched on", attempt.id),
         remedy: "nothing is wrong: as many machines as region and racks can serve are under way, and this one begins when one of them ends".into(),
     }

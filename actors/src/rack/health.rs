@@ -14,7 +14,7 @@ use super::{LinkState, Rack};
 pub enum Duty {
     /// Machines are led to it by name: metadata, packages, syslog.
     Names,
-    /// It holds tickets: boots machines and hears them.
+    /// It holds tickets: boots machines, from their first DHCP message on, and hears them.
     Boot,
     /// It leases addresses.
     Dhcp,
@@ -42,6 +42,12 @@ impl Duty {
 pub struct Unfit {
     pub why: String,
     pub remedy: String,
+}
+
+impl From<Unfit> for Ailment {
+    fn from(Unfit { why, remedy }: Unfit) -> Self {
+        Self { serves: false, why, remedy }
+    }
 }
 
 impl Unfit {
@@ -99,12 +105,22 @@ impl Rack {
             let (why, remedy) = told(disk);
             return Err(Unfit::new(format!("its disk: {why}"), remedy));
         }
-        let service = duty.service();
+        self.serves(duty.service(), true)?;
+        match duty {
+            // Firmware asks for an address first, and most of it fetches its loader by TFTP.
+            Duty::Boot => self.serves("dhcp", true).and_then(|()| self.serves("tftp", false)),
+            Duty::Names | Duty::Dhcp | Duty::Power => Ok(()),
+        }
+    }
+
+    /// Whether a service serves; `needed`: one that was switched off, too, is a lack.
+    fn serves(&self, service: &str, needed: bool) -> Result<(), Unfit> {
         match self.services.iter().find(|s| s.service == service) {
             Some(ServiceStatus { health: Health::Running | Health::Degraded, .. }) => Ok(()),
-            Some(ServiceStatus { health: Health::Off, .. }) | None => {
+            Some(ServiceStatus { health: Health::Off, .. }) | None if needed => {
                 Err(Unfit::new(format!("it does not serve {service}"), format!("name {service} in its rack.only")))
             }
+            Some(ServiceStatus { health: Health::Off, .. }) | None => Ok(()),
             Some(ServiceStatus { last_error: Some(error), .. }) => {
                 Err(Unfit::new(format!("its {service} is dead: {}", error.why), error.remedy.clone()))
             }

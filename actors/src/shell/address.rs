@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::Recipient;
+use actix::{Recipient, prelude::SendError};
 use arc_swap::ArcSwap;
 use schema::id::Generation;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
@@ -22,6 +22,8 @@ use crate::{
 pub(super) const CONTROL_SLOTS: usize = 16;
 /// How long `ask` waits for a free slot and a durable verdict.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often an ask looks whether an actor that is about to start has room.
+const AGAIN: Duration = Duration::from_millis(5);
 
 pub(super) type Reply = oneshot::Sender<Result<Verdict, AskError>>;
 
@@ -118,14 +120,26 @@ impl<C: Core> ActorRef<C> {
     /// # Errors
     /// [`Busy::Full`] when the mailbox is full, [`Busy::Gone`] when the actor has ended.
     pub fn tell(&self, event: C::Event, trace: TraceId) -> Result<(), Busy> {
-        let slot = self.slots().clone().try_acquire_owned().map_err(|error| match error {
-            TryAcquireError::NoPermits => {
-                self.0.probe.refused(self.0.probe.tally().event(&event).name.clone(), trace);
-                Busy::Full { actor: self.to_string(), depth: self.0.probe.depth() }
+        let slot = match self.slots().clone().try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(TryAcquireError::NoPermits) => return Err(self.full(&event, trace)),
+            Err(TryAcquireError::Closed) => return Err(Busy::Gone { actor: self.to_string() }),
+        };
+        match self.post_event(event, trace, None, slot) {
+            Ok(()) => Ok(()),
+            Err(Unposted::Full(event, slot)) => {
+                drop(slot); // It does not wait there.
+                Err(self.full(&event, trace))
             }
-            TryAcquireError::Closed => Busy::Gone { actor: self.to_string() },
-        })?;
-        self.post_event(event, trace, None, slot).map_err(|()| Busy::Gone { actor: self.to_string() })
+            Err(Unposted::Gone) => Err(Busy::Gone { actor: self.to_string() }),
+        }
+    }
+
+    /// What found no room; the inspector counts it.
+    fn full(&self, event: &C::Event, trace: TraceId) -> Busy {
+        let probe = &self.0.probe;
+        probe.refused(probe.tally().event(event).name.clone(), trace);
+        Busy::Full { actor: self.to_string(), depth: probe.depth() }
     }
 
     /// Asks for a verdict, which comes once the step is durable. For the API's edge only: actors tell each other.
@@ -142,13 +156,28 @@ impl<C: Core> ActorRef<C> {
         async move {
             let full = || AskError::Full { actor: me.to_string(), depth: me.0.probe.depth() };
             let gone = || AskError::Gone { actor: me.to_string() };
-            let slot = tokio::time::timeout(PATIENCE, me.slots().clone().acquire_owned());
-            let slot = slot.await.map_err(|_| full())?.map_err(|_| gone())?;
-            let (reply, verdict) = oneshot::channel();
-            me.post_event(event, trace, Some(reply), slot).map_err(|()| gone())?;
+            let left = tokio::time::timeout(PATIENCE, me.leave(event, trace));
+            let verdict = left.await.map_err(|_| full())?.ok_or_else(gone)?;
             match tokio::time::timeout(PATIENCE, verdict).await {
                 Ok(verdict) => verdict.unwrap_or_else(|_| Err(gone())),
                 Err(_) => Err(AskError::Late { actor: me.to_string() }),
+            }
+        }
+    }
+
+    /// Leaves an event once there is room: where its verdict will come. `None`: the actor has ended.
+    async fn leave(&self, event: C::Event, trace: TraceId) -> Option<oneshot::Receiver<Result<Verdict, AskError>>> {
+        let mut event = event;
+        let mut slot = self.slots().clone().acquire_owned().await.ok()?;
+        loop {
+            let (reply, verdict) = oneshot::channel();
+            match self.post_event(event, trace, Some(reply), slot) {
+                Ok(()) => return Some(verdict),
+                Err(Unposted::Gone) => return None,
+                Err(Unposted::Full(back, place)) => {
+                    (event, slot) = (back, place?);
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
         }
     }
@@ -226,7 +255,7 @@ impl<C: Core> ActorRef<C> {
         trace: TraceId,
         reply: Option<Reply>,
         slot: OwnedSemaphorePermit,
-    ) -> Result<(), ()> {
+    ) -> Result<(), Unposted<C>> {
         let probe = &self.0.probe;
         let tally = probe.tally().event(&event);
         let waiting = Waiting { event: tally.name.clone(), sender: Source::present(), trace, since: clock::tick() };
@@ -234,10 +263,22 @@ impl<C: Core> ActorRef<C> {
     }
 
     /// The one sender of the mailbox: a clone of an actix address has a slot more than it says, so none is made.
-    fn post(&self, message: Message<C>, slot: Option<OwnedSemaphorePermit>) -> Result<(), ()> {
-        let mailbox = self.0.mailbox.get().ok_or(())?;
-        mailbox.try_send(Envelope { message, slot, at: clock::tick() }).map_err(|_| ())
+    fn post(&self, message: Message<C>, slot: Option<OwnedSemaphorePermit>) -> Result<(), Unposted<C>> {
+        let mailbox = self.0.mailbox.get().ok_or(Unposted::Gone)?;
+        mailbox.try_send(Envelope { message, slot, at: clock::tick() }).map_err(|error| match error {
+            SendError::Full(Envelope { message: Message::Event { event, .. }, slot, .. }) => {
+                Unposted::Full(event, slot)
+            }
+            SendError::Full(_) | SendError::Closed(_) => Unposted::Gone,
+        })
     }
+}
+
+/// What the mailbox did not take.
+enum Unposted<C: Core> {
+    /// There is a slot and no room yet: until the actor has started, actix takes fewer messages than the slots are. Both come back.
+    Full(C::Event, Option<OwnedSemaphorePermit>),
+    Gone,
 }
 
 fn detail<C: Core>(core: &Arc<C>) -> Detail {

@@ -352,7 +352,7 @@ impl Probe {
     }
 
     /// Posts a message while it is put down: so both are in the same order.
-    pub(super) fn posting(&self, waiting: Waiting, post: impl FnOnce() -> Result<(), ()>) -> Result<(), ()> {
+    pub(super) fn posting<E>(&self, waiting: Waiting, post: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let mut desk = self.desk();
         post()?;
         desk.waiting.push_back(waiting);

@@ -327,6 +327,7 @@ fn a_machine_whose_racks_cannot_serve_it_owes_them_nothing() {
     let first = lame.open_attempt().unwrap().boot_racks[0];
     let (well, _) = run(lame, [MachineEvent::RackAils { rack: first, ailment: None }], 50);
     assert_eq!(well.wait.as_ref().unwrap().owed_by, OwedBy::Machine);
+    assert_eq!(well.wait.as_ref().unwrap().evidence.iter().filter(|e| e.contains("No space left")).count(), 1);
     let stranger = MachineEvent::RackAils { rack: rack(9), ailment: None };
     assert!(well.step(&stranger, at(51)).next.is_none());
 }
@@ -346,6 +347,27 @@ fn what_is_missing_is_refused_with_the_command_that_brings_it() {
     assert!(refused(|b| b.image = None).contains("hostler image build"));
     assert!(refused(|b| b.bmc_racks.clear()).contains("10.78.0.1"));
     assert!(refused(|b| b.boot_racks.clear()).contains("hostler subnet add"));
+    fn lame(b: &mut Brief) {
+        let dead = |why: &str| Ailment { serves: false, why: why.into(), remedy: "free the port".into() };
+        b.lame = vec![(rack(1), dead("its dhcp is dead")), (rack(2), dead("its tftp is dead"))];
+    }
+    let all = refused(|b| {
+        lame(b);
+        b.boot_racks.clear();
+    });
+    assert!(all.contains(&format!("rack {}: its dhcp is dead", rack(1))) && all.ends_with("; free the port"), "{all}");
+    // Where another is left, it boots from that one, and what it says why names the others.
+    let mut some = brief();
+    lame(&mut some);
+    some.boot_racks = vec![rack(3)];
+    let event = MachineEvent::Commission { by: "admin".into(), options: CommissionOptions::default(), brief: some };
+    let begun = machine.step(&event, at(1)).next.unwrap();
+    assert_eq!(begun.open_attempt().unwrap().boot_racks, [rack(3)]);
+    let evidence = begun.wait.unwrap().evidence.join("\n");
+    let not = |n: u8, what: &str| {
+        evidence.contains(&format!("rack {} was not chosen to boot it: its {what} is dead; free the port", rack(n)))
+    };
+    assert!(not(1, "dhcp") && not(2, "tftp"), "{evidence}");
 }
 
 #[test]

@@ -238,6 +238,23 @@ fn a_full_mailbox_says_busy_and_loses_nothing_it_took() {
 }
 
 #[test]
+fn a_mailbox_that_is_full_before_its_actor_has_started_is_full_and_not_gone() {
+    paused(|hands| async move {
+        let (actor, _) = start(&hands);
+        // Nothing has yielded, so it has not started: actix takes a few messages by then, however many slots there are.
+        let taken = (0..200).take_while(|_| actor.tell(Event::Add(1), TRACE).is_ok()).count() as u32;
+        assert!((1..200).contains(&taken), "{taken}");
+        let busy = actor.tell(Event::Add(1), TRACE);
+        assert!(matches!(&busy, Err(Busy::Full { depth, .. }) if *depth as u32 == taken), "{busy:?}");
+        assert!(!actor.is_gone());
+        // An ask waits until it has started.
+        actor.ask(Event::Add(1), TRACE).await.unwrap();
+        assert_eq!(actor.snapshot().count, taken + 1);
+        assert!(actor.tell(Event::Add(1), TRACE).is_ok());
+    });
+}
+
+#[test]
 fn an_ask_survives_its_caller() {
     paused(|hands| async move {
         hands.told().slow = Some(Duration::from_secs(1));

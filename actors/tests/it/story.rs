@@ -56,6 +56,7 @@ pub(crate) fn brief() -> Brief {
     Brief {
         bmc_racks: vec![rack(1), rack(2)],
         boot_racks: vec![rack(1), rack(2)],
+        lame: Vec::new(),
         boot_subnets: vec![SubnetId(1)],
         image: Some(Image {
             name: "debian/bookworm/amd64/generic".into(),

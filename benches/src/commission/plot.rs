@@ -86,7 +86,8 @@ pub fn plots(report: &Value) -> Result<Vec<Plot>, Trouble> {
         .map(|k| (number(&k["at_s"]), format!("kill -9 {}", text(&k["what"]))))
         .collect();
     let caption = [
-        format!("{}   seed {}", text(&report["command"]), text(&report["seed"])),
+        // It names the seed, too.
+        text(&report["command"]).to_owned(),
         format!(
             "{:.0} machines a minute, {} Ready, {} failed, {} stuck; {}",
             number(&report["machines_per_minute"]),
@@ -268,7 +269,7 @@ mod tests {
             })
         };
         json!({
-            "machines": 400, "racks": 2, "database": "sqlite", "seed": "7", "command": "hostler bench commission --machines 400 <x>",
+            "machines": 400, "racks": 2, "database": "sqlite", "seed": "7", "command": "hostler bench commission --machines 400 --seed 7 <x>",
             "machines_per_minute": 600.0, "ready": 400, "failed": 0, "stuck": 0, "host": { "words": "2 cores" },
             "timeline": (1..=35).map(look).collect::<Vec<_>>(), "kills": { "done": [{ "what": "region", "at_s": 12.0 }] },
         })
@@ -283,10 +284,11 @@ mod tests {
         let said = [("machines", "Commissioning"), ("machines per minute", "over the run"), ("PSS in MiB", "racks")];
         for (plot, (unit, series)) in drawn.iter().zip(said) {
             for part in
-                [unit, series, "seconds since", "seed 7", "&lt;x&gt;", "kill -9 region", "prefers-color-scheme: dark"]
+                [unit, series, "seconds since", "--seed 7", "&lt;x&gt;", "kill -9 region", "prefers-color-scheme: dark"]
             {
                 assert!(plot.svg.contains(part), "{}: {part} is missing", plot.name);
             }
+            assert_eq!(plot.svg.matches("seed").count(), 1, "{}: said once is enough", plot.name);
             let whole = roxmltree::Document::parse(&plot.svg);
             assert!(whole.is_ok(), "{}: {:?}", plot.name, whole.err());
             // The colours that dark paper turns round are written as the style sheet expects them.

@@ -1,16 +1,19 @@
 //! The run itself: every commissioning asked for at once, a look each second, kills when they are due, until no machine moves any more.
+//!
+//! A kill must come amid the run, however small it is: while one is to come by a count of machines, looks are frequent, and the last machine is
+//! not asked for.
 
 use std::time::{Duration, Instant};
 
 use actors::clock;
 use serde_json::Value;
-use tokio::task::JoinHandle;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
     Bench,
     crew::Crew,
     goodput::Curve,
-    kill::{Kill, Killed, Victim},
+    kill::{At, Kill, Killed, Victim},
     usage::{Each, Usage},
 };
 use crate::{
@@ -23,6 +26,8 @@ const STILL: Duration = Duration::from_secs(330);
 /// Between two looks; and between two glances at what was killed.
 const LOOK: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_millis(20);
+/// Between two questions after the fleet while a kill is to come by a count of machines.
+const OFTEN: Duration = Duration::from_millis(200);
 /// How long what was killed may take until it is back, and how long a request is tried again meanwhile.
 const MEND: Duration = Duration::from_secs(180);
 
@@ -57,6 +62,8 @@ pub(super) struct Run<'a, P> {
     looks: Vec<Look>,
     curve: Curve,
     kills: Vec<Kill>,
+    /// Told, the last machine is asked for.
+    last: Option<oneshot::Sender<()>>,
     killed: Vec<Killed>,
     /// The last of `killed` is not yet what it was.
     mending: Option<Mending>,
@@ -81,6 +88,7 @@ impl<'a, P: Fn(&str)> Run<'a, P> {
             looks: Vec::new(),
             curve: Curve::default(),
             kills: bench.kills.clone(),
+            last: None,
             killed: Vec::new(),
             mending: None,
         }
@@ -89,7 +97,10 @@ impl<'a, P: Fn(&str)> Run<'a, P> {
     /// Asks for every commissioning at once, and waits until none moves any more.
     pub(super) async fn until_the_end(mut self, machines: &[String]) -> Result<Course, Trouble> {
         self.curve.add(0.0, 0);
-        let mut asking = Some(ask_for_all(&self.crew.api, machines, !self.bench.kills.is_empty()));
+        let (told, tell) = oneshot::channel();
+        self.last = Some(told);
+        self.release_the_last();
+        let mut asking = Some(ask_for_all(&self.crew.api, machines, !self.bench.kills.is_empty(), tell));
         let (mut last, mut moved) = (String::new(), self.began);
         let ended = loop {
             self.pause().await?;
@@ -99,6 +110,7 @@ impl<'a, P: Fn(&str)> Run<'a, P> {
                 done.await.map_err(trouble("asking"))??;
                 (self.progress)(&format!("all asked for after {:.1} s", self.seconds()));
             }
+            let looks = self.looks.len();
             let Some(fleet) = self.look().await? else { continue };
             let now = clock::tick();
             let told = format!("{}{}", fleet["statuses"], fleet["steps"]);
@@ -107,11 +119,13 @@ impl<'a, P: Fn(&str)> Run<'a, P> {
             }
             let of = |status: &str| fleet["statuses"][status].as_u64().unwrap_or(0);
             let (ready, failed, under_way) = (of("Ready"), of("Failed commissioning"), of("Commissioning"));
-            (self.progress)(&format!(
-                "{:6.1} s  ready {ready} of {}, failed {failed}, under way {under_way}",
-                self.seconds(),
-                machines.len()
-            ));
+            if self.looks.len() > looks {
+                (self.progress)(&format!(
+                    "{:6.1} s  ready {ready} of {}, failed {failed}, under way {under_way}",
+                    self.seconds(),
+                    machines.len()
+                ));
+            }
             if ready + failed == machines.len() as u64 && asking.is_none() && self.mending.is_none() {
                 break now;
             }
@@ -135,10 +149,23 @@ impl<'a, P: Fn(&str)> Run<'a, P> {
         self.began.elapsed().as_secs_f64()
     }
 
+    /// The last machine is asked for once no kill is to come that waits for machines: without it the run does not end before.
+    fn release_the_last(&mut self) {
+        if !self.counts() {
+            drop(self.last.take());
+        }
+    }
+
+    /// Whether a kill is to come by a count of machines.
+    fn counts(&self) -> bool {
+        self.kills.iter().any(|kill| !matches!(kill.at, At::Seconds(_)))
+    }
+
     /// Until the next look is due; or until something is known of what was killed.
     async fn pause(&mut self) -> Result<(), Trouble> {
         let last = self.looks.last().map_or(0.0, |look| look.second);
         let left = Duration::from_secs_f64((last + LOOK.as_secs_f64() - self.seconds()).max(0.0));
+        let left = if self.counts() { left.min(OFTEN) } else { left };
         match self.mending.take() {
             None => tokio::time::sleep(left).await,
             Some(mending) => self.mending = self.mend(mending, left).await?,
@@ -177,10 +204,10 @@ impl<'a, P: Fn(&str)> Run<'a, P> {
         Ok(Some(mending))
     }
 
-    /// A look at everything, if one is due and the region can be asked: the fleet.
+    /// A look at everything, if one is due and the region can be asked; in between, only the fleet, while a kill waits for it.
     async fn look(&mut self) -> Result<Option<Value>, Trouble> {
         let due = self.looks.last().is_none_or(|look| self.seconds() - look.second >= LOOK.as_secs_f64());
-        if !due {
+        if !due && !self.counts() {
             return Ok(None);
         }
         let fleet = match self.crew.api.get("/fleet").await {
@@ -188,6 +215,9 @@ impl<'a, P: Fn(&str)> Run<'a, P> {
             Err(_) if self.region_is_away() => return Ok(None),
             Err(error) => return Err(error),
         };
+        if !due {
+            return Ok(Some(fleet));
+        }
         self.usage.look();
         let (second, statuses) = (self.seconds(), fleet["statuses"].clone());
         self.curve.add(second, statuses["Ready"].as_u64().unwrap_or(0));
@@ -212,20 +242,36 @@ impl<'a, P: Fn(&str)> Run<'a, P> {
         self.usage.replaced(name, pid);
         (self.progress)(&format!("kill -9 of the {name} with {under_way} machines under way; started again"));
         self.killed.push(Killed { kill, at, ready, under_way, answers: None, linked: None });
+        self.release_the_last();
         self.mending = Some(Mending { since, up: false });
         Ok(())
     }
 }
 
 /// Asks for the commissioning of all machines. `patient`: the region may go away meanwhile.
-fn ask_for_all(api: &Api, machines: &[String], patient: bool) -> JoinHandle<Result<(), Trouble>> {
-    let paths: Vec<String> = machines.iter().map(|id| format!("/MAAS/api/2.0/machines/{id}/?op=commission")).collect();
-    let api = api.clone();
+/// `last`: when it ends, the last machine is asked for.
+fn ask_for_all(
+    api: &Api,
+    machines: &[String],
+    patient: bool,
+    last: oneshot::Receiver<()>,
+) -> JoinHandle<Result<(), Trouble>> {
+    let mut paths: Vec<String> =
+        machines.iter().map(|id| format!("/MAAS/api/2.0/machines/{id}/?op=commission")).collect();
+    let (api, last_path) = (api.clone(), paths.pop());
+    let of_many = api.clone();
     let asking = many(paths, move |path| {
-        let api = api.clone();
+        let api = of_many.clone();
         async move { ask_for(&api, &path, patient).await }
     });
-    tokio::spawn(async move { asking.await.map(drop) })
+    tokio::spawn(async move {
+        asking.await?;
+        last.await.ok(); // Its end is the word.
+        match last_path {
+            Some(path) => ask_for(&api, &path, patient).await,
+            None => Ok(()),
+        }
+    })
 }
 
 async fn ask_for(api: &Api, path: &str, patient: bool) -> Result<(), Trouble> {

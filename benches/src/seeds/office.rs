@@ -11,7 +11,7 @@ use actors::{
     catalogue::{Catalogue, CatalogueEvent},
     core::Core,
     machine::{Life, Machine},
-    rack::{Duty, LinkState, Rack, RackEvent},
+    rack::{Duty, LinkState, Rack, RackEvent, Unfit},
     session::Receiving,
     subnet::Subnet,
 };
@@ -27,7 +27,7 @@ use schema::{
     id::{AttemptId, RackId, ReportSeq, ResultId, SubnetId, SystemId},
     messages::{
         link::{ForeignDhcp, Hello, PlanUpdate},
-        machine::{Brief, CommissionOptions, MachineEvent, MachineSpec},
+        machine::{Ailment, Brief, CommissionOptions, MachineEvent, MachineSpec},
     },
     plan::{Lease, NodeKey},
     script::ResultStatus,
@@ -163,10 +163,10 @@ impl Region {
         self.catalogue.as_ref().map_or(&NOTHING, |catalogue| &catalogue.core.content)
     }
 
-    fn fit(&self, rack: RackId, duty: Duty) -> bool {
-        let entry = self.content().racks.get(&rack);
-        let known = self.racks.get(&rack).zip(entry);
-        known.is_some_and(|(hosted, entry)| hosted.core.fit(duty, entry).is_ok())
+    fn fit(&self, rack: RackId, duty: Duty) -> Result<(), Unfit> {
+        let unknown = || Unfit { why: "it is not enrolled".into(), remedy: "enrol it with a token".into() };
+        let known = self.racks.get(&rack).zip(self.content().racks.get(&rack));
+        known.ok_or_else(unknown).and_then(|(hosted, entry)| hosted.core.fit(duty, entry))
     }
 }
 
@@ -321,11 +321,12 @@ impl World {
     /// What a decision about that machine needs, as `region::app` looks it up.
     fn brief(&mut self, machine: &Machine, options: Option<&CommissionOptions>) -> Brief {
         let connected: Vec<RackId> = self.connected();
-        let fit = |duty| connected.iter().copied().filter(|id| self.region.fit(*id, duty)).collect::<Vec<_>>();
-        let (boot, mut power) = (fit(Duty::Boot), fit(Duty::Power));
+        let unfit = |id: RackId, duty| self.region.fit(id, duty).err();
+        let mut power: Vec<_> = connected.iter().copied().filter(|id| unfit(*id, Duty::Power).is_none()).collect();
+        let boot = connected.into_iter().map(|id| (id, unfit(id, Duty::Boot).map(Ailment::from))).collect();
         let near = machine.spec.vlan.map(|vlan| plans::vlan_racks(self.region.content(), vlan)).unwrap_or_default();
         power.sort_by_key(|id| (!near.contains(id), *id));
-        let (brief, scripts) = briefs::compose(self.region.content(), &boot, power, &machine.spec, options);
+        let (brief, scripts) = briefs::compose(self.region.content(), boot, power, &machine.spec, options);
         let Some(_) = options else { return brief };
         let first = self.region.store.last_result + 1;
         self.region.store.last_result += i64::try_from(scripts.len()).unwrap_or(0);

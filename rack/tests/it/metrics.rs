@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use actors::metrics::{FAMILIES, names};
+use actors::metrics::{FAMILIES, labels, names};
 use rack::{app::App, config::Service};
 
 use crate::plan_file::{config, write_plan};
@@ -34,6 +34,9 @@ async fn every_documented_name_is_served_and_machines_do_not_see_them() {
     let served: BTreeSet<_> = names(&said).into_iter().collect();
     let listed: BTreeSet<_> = FAMILIES.iter().filter(|f| f.by != "region").map(|f| f.name.to_owned()).collect();
     assert_eq!(served, listed);
+    for (name, labels) in labels(&said) {
+        assert_eq!(labels, FAMILIES.iter().find(|family| family.name == name).unwrap().labels, "{name}");
+    }
     assert!(said.contains("hostler_service_events_total{service=\"http\",event=\"bytes_kernel\"} 0\n"), "{said}");
     assert!(said.contains("hostler_service_up{rack=\"\",service=\"http\"} 1\n"), "{said}");
     for (request, status) in [

@@ -9,7 +9,7 @@ use actors::{
 };
 use schema::{
     commissioning::{CommissionStep, StepRecord, StepState},
-    id::RackId,
+    id::{RackId, SystemId},
     messages::{link::ForeignDhcp, machine::Ailment},
     status::NodeStatus,
     time::Timestamp,
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::{
     call::{Own, OwnAnswer, json},
     fault::Fault,
+    house::House,
     shape::machine::fqdn,
 };
 
@@ -28,8 +29,16 @@ pub async fn show(Own(call): Own) -> OwnAnswer {
     call.user()?;
     super::inspect::nothing_asked(&call)?;
     let id = super::machines::id(&call).map_err(|_| Fault::NotFound("There is no machine of that id.".into()))?;
-    let (machine, racks) = (call.house.state(id).await?, call.house.racks_ail().await);
-    Ok(json(&with(&machine, &racks, &call.house.app.links.foreign(), actors::clock::now())))
+    Ok(json(&now(&call.house, id).await?))
+}
+
+/// The explanation of a machine as it stands, with all that racks and wires add to it.
+///
+/// # Errors
+/// When there is no such machine, or the store does not answer.
+pub async fn now(house: &House, id: SystemId) -> Result<Value, Fault> {
+    let (machine, racks) = (house.state(id).await?, house.racks_ail().await);
+    Ok(with(&machine, &racks, &house.app.links.foreign(), actors::clock::now()))
 }
 
 /// What racks say of themselves that a machine's wait may come from.

@@ -1,7 +1,10 @@
 //! `/`: one plain page about the whole fleet, rendered here and kept up to date by server-sent events; and the door to it.
 //! The dashboard that is to come takes its place.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -9,7 +12,8 @@ use actix_web::{
     http::header,
     web::{Bytes, Data},
 };
-use actors::clock;
+use actors::{clock, findings::Finding};
+use tokio::sync::watch;
 
 mod page;
 
@@ -20,6 +24,8 @@ use crate::sessions::{COOKIE, SESSION};
 const PACE: Duration = Duration::from_millis(500);
 /// Without a change, an event is sent at this interval: waits grow older.
 const BEAT: Duration = Duration::from_secs(5);
+/// How long findings are shown before they are looked for anew.
+const FINDINGS: Duration = Duration::from_secs(3);
 /// Nothing but our own files, no frames, no forms elsewhere.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
      form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
@@ -27,9 +33,34 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 /// GET `/`.
 pub async fn index(request: HttpRequest, house: Data<House>) -> HttpResponse {
     match viewer(&request, &house) {
-        Some(user) => html(HttpResponse::Ok(), page::fleet(&house.app.census.fleet(clock::now()), &user, clock::now())),
+        Some(user) => {
+            let (fleet, found) = (house.app.census.fleet(clock::now()), findings(&house).await);
+            html(HttpResponse::Ok(), page::fleet(&fleet, &found, &user, clock::now()))
+        }
         None => html(HttpResponse::Unauthorized(), page::login("")),
     }
+}
+
+/// GET `/explain/ID`: why a machine is where it is, for reading.
+pub async fn explain(request: HttpRequest, house: Data<House>) -> HttpResponse {
+    if viewer(&request, &house).is_none() {
+        return html(HttpResponse::Unauthorized(), page::login(""));
+    }
+    let id = request.match_info().query("system_id");
+    let explained = match id.parse() {
+        Ok(id) => super::explain::now(&house, id).await.ok(),
+        Err(_) => None,
+    };
+    match explained {
+        Some(explained) => html(HttpResponse::Ok(), page::explained(&explained)),
+        None => html(HttpResponse::NotFound(), page::no_machine(id)),
+    }
+}
+
+/// What deserves a look beside the stuck machines, which the page names themselves.
+async fn findings(house: &House) -> Vec<Finding> {
+    let found = house.app.findings().await;
+    found.into_iter().filter(|finding| finding.id != "machines.stuck").collect()
 }
 
 /// GET `/live`: the page's changing part, now and whenever it changed.
@@ -38,19 +69,41 @@ pub async fn live(request: HttpRequest, house: Data<House>) -> HttpResponse {
         return html(HttpResponse::Unauthorized(), page::login(""));
     }
     let changes = house.app.census.watch();
-    let events = futures_util::stream::unfold((house, changes, true), |(house, mut changes, first)| async move {
-        if !first {
-            tokio::time::sleep(PACE).await;
-            tokio::time::timeout(BEAT, changes.changed()).await.ok(); // Either way it is time.
-        }
-        let body = page::body(&house.app.census.fleet(clock::now()), clock::now());
-        let lines: String = body.lines().map(|line| format!("data: {line}\n")).collect();
-        Some((Ok::<_, Infallible>(Bytes::from(format!("event: fleet\n{lines}\n"))), (house, changes, false)))
+    let viewing = Viewing { house, changes, first: true, found: Vec::new(), looked: None };
+    let events = futures_util::stream::unfold(viewing, |mut viewing| async {
+        let text = viewing.next().await;
+        Some((Ok::<_, Infallible>(Bytes::from(text)), viewing))
     });
     HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .streaming(events)
+}
+
+/// One who has the page open.
+struct Viewing {
+    house: Data<House>,
+    changes: watch::Receiver<u64>,
+    first: bool,
+    found: Vec<Finding>,
+    looked: Option<Instant>,
+}
+
+impl Viewing {
+    /// The next event.
+    async fn next(&mut self) -> String {
+        if !std::mem::take(&mut self.first) {
+            tokio::time::sleep(PACE).await;
+            tokio::time::timeout(BEAT, self.changes.changed()).await.ok(); // Either way it is time.
+        }
+        // All actors are looked at for it: less often than the fleet is counted.
+        if self.looked.is_none_or(|at| at.elapsed() >= FINDINGS) {
+            (self.found, self.looked) = (findings(&self.house).await, Some(clock::tick()));
+        }
+        let body = page::body(&self.house.app.census.fleet(clock::now()), &self.found, clock::now());
+        let lines: String = body.lines().map(|line| format!("data: {line}\n")).collect();
+        format!("event: fleet\n{lines}\n")
+    }
 }
 
 /// GET `/login?once=SECRET`: a one-time link becomes a session.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 mod bodies;
 mod domains;
+mod front;
 mod machines;
 mod network;
 mod others;

@@ -23,6 +23,7 @@ use region::{
 use schema::{
     boot::{BodyRef, Image, Sha256},
     catalogue::{CatalogueImage, CatalogueItem, Range, RangeType, Subnet},
+    commissioning::{CommissionStep, StepState},
     id::{AttemptId, Generation, RangeId, ReportSeq, SubnetId, SystemId, VlanId},
     messages::{
         link::{FromRack, Hello, RackInterface, ToRack},
@@ -378,6 +379,13 @@ async fn check(app: &App) {
     let machine = app.machine(id).await.unwrap().snapshot();
     let attempt = machine.attempt.clone().unwrap();
     assert!(attempt.steps.iter().all(|s| s.ended.is_some() && !s.evidence.is_empty()), "{:#?}", attempt.steps);
+    let page = app.metrics().await;
+    for (step, record) in CommissionStep::ALL.iter().zip(&attempt.steps).filter(|(_, r)| r.state == StepState::Done) {
+        let rack = record.rack.map_or_else(String::new, |rack| rack.to_string());
+        let labels = format!("{{step=\"{}\",rack=\"{rack}\",outcome=\"done\"}}", step.label());
+        assert!(page.contains(&format!("hostler_commission_step_seconds_count{labels} 1\n")), "{labels} of {page}");
+    }
+    assert!(attempt.steps.iter().any(|record| record.rack == Some(attempt.boot_racks[0])));
     assert_eq!(machine.power_state, PowerState::Off);
     let key = app.seal.all(id.as_str(), "node_key/").await.unwrap();
     assert!(key.is_empty(), "the node key is destroyed with its attempt");

@@ -166,8 +166,11 @@ pub struct CommissionOptions {
 pub struct Brief {
     /// Racks that may reach the BMC and are connected, best first.
     pub bmc_racks: Vec<RackId>,
-    /// Racks that serve DHCP on the boot VLAN and are connected.
+    /// Racks that serve DHCP on the boot VLAN, are connected and fit for it.
     pub boot_racks: Vec<RackId>,
+    /// Those that are connected and not fit for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lame: Vec<(RackId, Ailment)>,
     /// Where the machine is expected to boot, when known.
     pub boot_subnets: Vec<SubnetId>,
     /// The ephemeral image; `None` when there is none for the architecture.

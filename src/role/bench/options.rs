@@ -13,19 +13,22 @@ use benches::{
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::cli::failure::Failure;
+use crate::cli::{
+    failure::Failure,
+    input::{speed, whole},
+};
 
 /// How large a run is, and of what.
 #[derive(Debug, Args)]
 pub struct Size {
     /// How many machines
-    #[arg(long, default_value_t = 200, value_parser = whole(1, u64::from(RACKS * MACHINES_PER_RACK), "10000"))]
+    #[arg(long, default_value_t = 200, value_parser = whole::<u64>(1, u64::from(RACKS * MACHINES_PER_RACK), "10000"))]
     pub machines: u64,
     /// How many racks; each serves a network of up to 250 machines
-    #[arg(long, default_value_t = 2, value_parser = whole(1, u64::from(RACKS), "40"))]
+    #[arg(long, default_value_t = 2, value_parser = whole::<u64>(1, u64::from(RACKS), "40"))]
     pub racks: u64,
     /// The same seed draws the same machines
-    #[arg(long, default_value_t = 1, value_parser = whole(0, u64::MAX, "1"))]
+    #[arg(long, default_value_t = 1, value_parser = whole::<u64>(0, u64::MAX, "1"))]
     pub seed: u64,
     /// What the machines' BMCs speak
     #[arg(long, value_enum, default_value_t = Mix::Half)]
@@ -70,7 +73,7 @@ pub struct Inspection {
     #[command(flatten)]
     pub size: Size,
     /// How many rounds; each is a run without a watcher and one with
-    #[arg(long, default_value_t = 5, value_parser = whole(1, 100, "5"))]
+    #[arg(long, default_value_t = 5, value_parser = whole::<u64>(1, 100, "5"))]
     pub rounds: u64,
     /// Write the figures as JSON to this file
     #[arg(long, value_name = "FILE")]
@@ -93,19 +96,6 @@ pub struct Plot {
 pub enum Database {
     Sqlite,
     Postgres,
-}
-
-/// Reads a whole number between bounds; what is none is told the bounds and an example.
-fn whole(least: u64, most: u64, example: &'static str) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync {
-    move |text| {
-        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| format!("it is a whole number from {least} to {most}; give one, as in {example}"))
-    }
-}
-
-fn speed(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
-    number.ok_or_else(|| "it is 0 (no delays) or a number above it; give one, as in 10".into())
 }
 
 impl Size {

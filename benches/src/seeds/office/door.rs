@@ -166,7 +166,7 @@ impl World {
     fn sections(&self, rack: usize, hello: &Hello) -> Sections {
         let mut sections = plans::sections(self.region.content(), self.racks[rack].id, &hello.interfaces);
         for subnet in &mut sections.subnets {
-            let fit = self.connected().into_iter().filter(|id| self.region.fit(*id, actors::rack::Duty::Names));
+            let fit = self.connected().into_iter().filter(|id| self.region.fit(*id, actors::rack::Duty::Names).is_ok());
             let there = |id| {
                 let near = self.by_rack.get(&id).map(|n| self.racks[*n].address);
                 near.filter(|ip| subnet.cidr.contains((*ip).into())).map(|address| SubnetRack { rack: id, address })

@@ -24,7 +24,7 @@ impl World {
         if !self.scenario.house.names {
             return;
         }
-        let fit = self.connected().into_iter().filter(|id| self.region.fit(*id, Duty::Names));
+        let fit = self.connected().into_iter().filter(|id| self.region.fit(*id, Duty::Names).is_ok());
         let hello = |id| {
             let conn = self.region.conns.get(self.by_rack.get(&id)?)?;
             Some((id, conn.hello.as_ref()?.interfaces.clone()))

@@ -2,25 +2,29 @@
 
 use std::fmt::Write;
 
+use actors::findings::{Finding, Severity};
 use schema::time::Timestamp;
+use serde_json::Value;
 
 use crate::census::{Fleet, Step, Stuck};
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
     <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Hostler</title>\n\
     <link rel=\"stylesheet\" href=\"/front.css\">\n<link rel=\"icon\" href=\"data:,\">\n<script src=\"/front.js\" defer></script>\n</head>\n<body>\n";
+/// Findings that are named; the rest is counted.
+const FINDINGS: usize = 20;
 /// Three stacked bars: rack units.
 const LOGO: &str = "<svg class=\"logo\" viewBox=\"0 0 20 20\" aria-hidden=\"true\"><rect y=\"2\" width=\"20\" height=\"4\" rx=\"1\"/>\
     <rect y=\"8\" width=\"20\" height=\"4\" rx=\"1\"/><rect y=\"14\" width=\"20\" height=\"4\" rx=\"1\"/></svg>";
 
 /// The whole page.
 #[must_use]
-pub(super) fn fleet(fleet: &Fleet, user: &str, now: Timestamp) -> String {
+pub(super) fn fleet(fleet: &Fleet, found: &[Finding], user: &str, now: Timestamp) -> String {
     format!(
         "{HEAD}<header class=\"top\">{LOGO}<strong>Hostler</strong><span class=\"muted\">fleet</span>\
-         <span class=\"right muted\" id=\"link\">signed in as {}</span></header>\n<main id=\"fleet\">\n{}</main>\n</body>\n</html>\n",
+         <span class=\"right muted\" id=\"link\" role=\"status\">signed in as {}</span></header>\n<main id=\"fleet\">\n{}</main>\n</body>\n</html>\n",
         escaped(user),
-        body(fleet, now),
+        body(fleet, found, now),
     )
 }
 
@@ -37,13 +41,51 @@ pub(super) fn login(why: &str) -> String {
     )
 }
 
+/// Why a machine is where it is.
+#[must_use]
+pub(super) fn explained(explained: &Value) -> String {
+    let word = |name: &str| explained[name].as_str().unwrap_or_default();
+    let (shape, class) = mark(word("status"));
+    let inner = format!(
+        "<h1>{}</h1>\n<section><p><span class=\"badge {class}\">{shape} {}</span> <span class=\"muted\">as of {}</span></p>\n<pre>{}</pre></section>\n\
+         <p class=\"links\"><a href=\"/\">fleet</a> · <a href=\"/inspect/v1/explain/{id}\">this as JSON</a> · \
+         <a href=\"/inspect/v1/actors/region/machine/{id}\">its actor</a></p>\n",
+        escaped(word("hostname")),
+        escaped(word("status")),
+        escaped(word("at")),
+        // Its lines are what it is read by.
+        word("text").lines().map(|line| format!("{}\n", escaped(line))).collect::<String>(),
+        id = escaped(word("machine")),
+    );
+    alone("fleet / machine", &inner)
+}
+
+/// There is none of that id.
+#[must_use]
+pub(super) fn no_machine(id: &str) -> String {
+    let inner = format!(
+        "<h1>No such machine</h1>\n<p>There is no machine \"{}\" any more.</p>\n<p class=\"links\"><a href=\"/\">fleet</a></p>\n",
+        escaped(id)
+    );
+    alone("fleet / machine", &inner)
+}
+
+/// A page that does not change by itself.
+fn alone(place: &str, inner: &str) -> String {
+    format!(
+        "{HEAD}<header class=\"top\">{LOGO}<strong>Hostler</strong><span class=\"muted\">{place}</span></header>\n<main>\n{inner}</main>\n</body>\n</html>\n"
+    )
+}
+
 /// What changes: counts, steps, and who needs a look.
 #[must_use]
-pub(super) fn body(fleet: &Fleet, now: Timestamp) -> String {
+pub(super) fn body(fleet: &Fleet, found: &[Finding], now: Timestamp) -> String {
     let mut out = String::with_capacity(8_192);
+    out.push_str("<h1>Fleet</h1>\n");
     statuses(&mut out, fleet);
-    steps(&mut out, fleet);
+    findings(&mut out, found);
     stuck(&mut out, fleet);
+    steps(&mut out, fleet);
     let links = [
         ("/fleet", "this page as JSON"),
         ("/inspect/v1/findings", "findings"),
@@ -128,13 +170,50 @@ fn span(ms: u64, count: u64) -> String {
     }
 }
 
+/// What deserves a look of racks, services and actors, the worst first.
+fn findings(out: &mut String, found: &[Finding]) {
+    if found.is_empty() {
+        return;
+    }
+    out.push_str("<section><h2>Racks, services and actors</h2>\n<table><thead><tr><th>Finding</th><th>What</th><th class=\"n\">Since (UTC)</th></tr></thead><tbody>\n");
+    for Finding { id, severity, subject, since, text, remedy } in found.iter().take(FINDINGS) {
+        let (shape, class) = match severity {
+            Severity::Critical => ("✕", "failed"),
+            Severity::Warning => ("▲", "stuck"),
+        };
+        let subject = match subject.split('/').count() {
+            // NODE/KIND/ID is an actor.
+            3 => format!("<a href=\"/inspect/v1/actors/{0}\">{0}</a>", escaped(subject)),
+            _ => escaped(subject),
+        };
+        let since = since.map_or_else(|| "–".into(), |at| escaped(at.to_string().get(11..19).unwrap_or_default()));
+        writeln!(
+            out,
+            "<tr><td><span class=\"badge {class}\">{shape} {}</span><br>{subject}</td><td>{}<br><span class=\"muted\">try: {}</span></td><td class=\"n\">{since}</td></tr>",
+            escaped(id),
+            escaped(text),
+            escaped(remedy),
+        )
+        .ok();
+    }
+    let more = found.len().saturating_sub(FINDINGS);
+    let more = if more > 0 {
+        format!("<p class=\"muted\">and {more} more: see <a href=\"/inspect/v1/findings\">findings</a></p>")
+    } else {
+        String::new()
+    };
+    writeln!(out, "</tbody></table>{more}</section>").ok();
+}
+
 fn stuck(out: &mut String, fleet: &Fleet) {
     if fleet.stuck == 0 {
-        out.push_str("<section><h2>Needs a look</h2><p class=\"muted\">No machine is stuck.</p></section>\n");
+        out.push_str(
+            "<section><h2>Machines that need a look</h2><p class=\"muted\">No machine is stuck.</p></section>\n",
+        );
         return;
     }
     let more = fleet.stuck - fleet.named.len();
-    out.push_str("<section><h2>Needs a look</h2>\n<table><thead><tr><th>Machine</th><th>Status</th><th>Reason</th><th class=\"n\">For</th></tr></thead><tbody>\n");
+    out.push_str("<section><h2>Machines that need a look</h2>\n<table><thead><tr><th>Machine</th><th>Status</th><th>Reason</th><th class=\"n\">For</th></tr></thead><tbody>\n");
     for Stuck { machine, hostname, status, reason, remedy, seconds } in &fleet.named {
         let (shape, class) = if seconds.is_some() { ("▲", "stuck") } else { mark(status) };
         let remedy = if remedy.is_empty() {
@@ -144,7 +223,7 @@ fn stuck(out: &mut String, fleet: &Fleet) {
         };
         writeln!(
             out,
-            "<tr><td><a href=\"/inspect/v1/explain/{machine}\">{}</a></td><td><span class=\"badge {class}\">{shape} {}</span></td><td>{}{remedy}</td><td class=\"n\">{}</td></tr>",
+            "<tr><td><a href=\"/explain/{machine}\">{}</a></td><td><span class=\"badge {class}\">{shape} {}</span></td><td>{}{remedy}</td><td class=\"n\">{}</td></tr>",
             escaped(hostname),
             escaped(status),
             escaped(reason),
@@ -196,8 +275,25 @@ mod tests {
             remedy: "a & b".into(),
             seconds: None,
         });
-        let text = fleet(&shown, "ada<", Timestamp(0));
+        let found = Finding {
+            id: "rack.lost".into(),
+            severity: Severity::Critical,
+            subject: "a/b/<script>".into(),
+            since: Some(Timestamp::from_seconds(3_600)),
+            text: "rack <img> is lost".into(),
+            remedy: "a & b".into(),
+        };
+        let text = fleet(&shown, &[found], "ada<", Timestamp(0));
+        assert!(
+            text.contains("✕ rack.lost") && text.contains("rack &lt;img&gt; is lost") && text.contains(">01:00:00<"),
+            "{text}"
+        );
         assert!(!text.contains("<script>") && !text.contains("<img") && text.contains("a &amp; b"), "{text}");
         assert!(text.contains("✕ Failed commissioning") && text.contains("12 Stored"));
+        let told =
+            serde_json::json!({ "hostname": "<b>", "status": "Ready", "machine": "aaaaaa", "text": "one\n<two>" });
+        let page = explained(&told);
+        assert!(page.contains("<h1>&lt;b&gt;</h1>") && page.contains("one\n&lt;two&gt;\n</pre>"), "{page}");
+        assert!(!no_machine("<script>").contains("<script>"));
     }
 }

@@ -1,12 +1,21 @@
 //! What a look asks for, checked as a whole: each wrong parameter is named with its value, its bound and what to give instead.
 
-use crate::api::{
-    fault::{Fault, Faults},
-    params::Params,
+use actors::{inspection::KINDS, shell::Registry};
+
+use crate::{
+    api::{
+        fault::{Fault, Faults},
+        params::Params,
+    },
+    inspect::Node,
 };
 
 /// The longest text that is searched for.
 const LONGEST: usize = 200;
+/// Before the first page it is empty: who goes from page to page need not know which is the first.
+const CURSOR: &str = "cursor";
+/// What may be given several times.
+const LISTS: [&str; 1] = ["fields"];
 
 /// The parameters of one look, and what is wrong with them.
 pub(super) struct Asked<'a> {
@@ -23,6 +32,12 @@ impl<'a> Asked<'a> {
                 let use_one =
                     if known.is_empty() { "none is taken here".into() } else { format!("use {}", known.join(", ")) };
                 asked.faults.add(name, format!("\"{}\": there is no such parameter; {use_one}.", short(value)));
+            } else if value.trim().is_empty() && name != CURSOR {
+                // Most likely a variable that was not set: all would be shown instead of what is meant.
+                asked.faults.add(name, format!("\"\" is empty; give a value, or leave {name} away."));
+            } else if !LISTS.contains(&name) && again(params, name, value) {
+                let message = format!("\"{}\" is not its only value; give {name} once.", short(value));
+                asked.faults.add(name, message);
             }
         }
         asked
@@ -84,6 +99,17 @@ impl<'a> Asked<'a> {
         Some(text)
     }
 
+    /// A kind of actors, of whichever node.
+    pub(super) fn kind(&mut self, own: &Registry, nodes: &[Node]) -> Option<&'a str> {
+        let text = self.text("kind")?;
+        let known = is_kind(own, nodes, text);
+        if !known {
+            let message = format!("\"{}\" is no kind of actors; use one of {}.", short(text), KINDS.join(", "));
+            self.faults.add("kind", message);
+        }
+        known.then_some(text)
+    }
+
     /// A word of which one letter or more is checked by `valid`; `bound` says what it must be.
     pub(super) fn checked<T>(
         &mut self,
@@ -122,6 +148,18 @@ impl<'a> Asked<'a> {
     pub(super) fn done(self) -> Result<(), Fault> {
         self.faults.check()
     }
+}
+
+/// Whether a name comes several times, and this is its first value: it is said once.
+fn again(params: &Params, name: &str, value: &str) -> bool {
+    let all = params.all(name);
+    all.len() > 1 && all.first().is_some_and(|first| std::ptr::eq(*first, value))
+}
+
+/// Whether there are actors of that kind on some node.
+pub(super) fn is_kind(own: &Registry, nodes: &[Node], kind: &str) -> bool {
+    let shown = || nodes.iter().flat_map(|node| &node.rows).any(|row| row.kind == kind);
+    KINDS.contains(&kind) || own.kinds().iter().any(|tally| tally.kind == kind) || shown()
 }
 
 /// A value as messages repeat it.

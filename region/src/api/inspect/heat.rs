@@ -21,8 +21,10 @@ pub(super) const METRICS: &[&str] = &["queue", "wait", "handler", "rate", "age"]
 /// GET `/inspect/v1/heat?kind=&metric=`: a u32 (little endian) that counts, then a byte each.
 pub(super) async fn levels(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
+    let nodes = call.house.app.nodes().await;
     let mut asked = asked(&call, &["kind", "metric"]);
-    let (kind, metric) = (asked.text("kind"), asked.choice("metric", METRICS).unwrap_or("queue"));
+    let (kind, metric) =
+        (asked.kind(call.house.registry(), &nodes), asked.choice("metric", METRICS).unwrap_or("queue"));
     asked.done()?;
     let bytes = bytes(&call.house, kind, metric).await;
     Ok(HttpResponse::Ok().content_type("application/octet-stream").body(bytes))
@@ -31,10 +33,10 @@ pub(super) async fn levels(Own(call): Own) -> OwnAnswer {
 /// GET `/inspect/v1/heat/index?kind=`: the paths, in the order of the levels; with an ETag that changes when the order does.
 pub(super) async fn index(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
-    let mut asked = asked(&call, &["kind", "as"]);
-    let (kind, lines) = (asked.text("kind"), asked.lines());
-    asked.done()?;
     let nodes = call.house.app.nodes().await;
+    let mut asked = asked(&call, &["kind", "as"]);
+    let (kind, lines) = (asked.kind(call.house.registry(), &nodes), asked.lines());
+    asked.done()?;
     let paths: Vec<_> = ordered(&call, &nodes, kind).iter().map(Candidate::path).collect();
     let tag = Sha256::of(paths.join("\n").as_bytes()).to_string();
     let tag = format!("\"{}\"", tag.get(..16).unwrap_or(&tag));

@@ -15,11 +15,9 @@ use crate::{
         call::{Own, OwnAnswer},
         house::House,
     },
-    inspect::{Node, REGION},
+    inspect::{Node, REGION, most},
 };
 
-/// Actors on a page at most.
-const MOST: u64 = 1_000;
 const PARAMETERS: &[&str] = &[
     "kind",
     "node",
@@ -155,7 +153,7 @@ pub(super) async fn actors(Own(call): Own) -> OwnAnswer {
     let known = |name: &str| name == REGION || nodes.iter().any(|n| n.id.as_str() == name);
     let rules: Vec<_> = findings::RULES.iter().map(|(id, _)| *id).collect();
     let filter = Filter {
-        kind: asked.text("kind"),
+        kind: asked.kind(house.registry(), &nodes),
         node: asked
             .checked("node", "is no node; use region, or the system id of a rack", |n| known(n).then_some(()))
             .and(call.params.filled("node")),
@@ -168,12 +166,12 @@ pub(super) async fn actors(Own(call): Own) -> OwnAnswer {
         q: asked.text("q"),
         state: asked.text("state"),
         status: asked.choice("status", STATUSES),
-        min_queue: asked.number("min_queue", 0, 1_000_000).unwrap_or(0) as usize,
-        min_wait_us: asked.number("min_wait_ms", 0, 86_400_000).unwrap_or(0) * 1_000,
+        min_queue: asked.number("min_queue", 0, most::QUEUE).unwrap_or(0) as usize,
+        min_wait_us: asked.number("min_wait_ms", 0, most::WAIT_MS).unwrap_or(0) * 1_000,
         finding: asked.choice("finding", &rules),
     };
     let sort = asked.choice("sort", SORTS).unwrap_or("path");
-    let limit = asked.number("limit", 1, MOST).unwrap_or(100) as usize;
+    let limit = asked.number("limit", 1, most::ITEMS).unwrap_or(100) as usize;
     let bound = "is no cursor; use the value of \"next\" of the page before";
     let offset = asked.checked("cursor", bound, read_cursor).unwrap_or(0);
     let fields = asked.choices("fields", FIELDS);

@@ -12,23 +12,20 @@ use crate::{
         fault::Fault,
     },
     app::App,
-    inspect::REGION,
+    inspect::{REGION, most},
 };
-
-/// Entries of one answer at most.
-const MOST: u64 = 1_000;
 
 /// Actors that were loaded anew, panicked, were quarantined or released; services of racks that died and were started again.
 pub(super) async fn restarts(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
-    let wanted = Wanted::read(&call)?;
+    let wanted = Wanted::read(&call).await?;
     Ok(wanted.of(all_restarts(&call.house.app).await))
 }
 
 /// Messages that found their mailbox full.
 pub(super) async fn dead_letters(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
-    let wanted = Wanted::read(&call)?;
+    let wanted = Wanted::read(&call).await?;
     Ok(wanted.of(all_dead_letters(&call.house.app).await))
 }
 
@@ -101,14 +98,14 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(call: &Call) -> Result<Self, Fault> {
+    async fn read(call: &Call) -> Result<Self, Fault> {
         let mut asked = asked(call, &["node", "kind", "limit", "as"]);
-        let racks = call.house.app.catalogue_content();
+        let (racks, nodes) = (call.house.app.catalogue_content(), call.house.app.nodes().await);
         let known = |name: &str| name == REGION || name.parse::<RackId>().is_ok_and(|id| racks.racks.contains_key(&id));
         let bound = "is no node; use region, or the system id of a rack";
         let node = asked.checked("node", bound, |name| known(name).then(|| name.to_owned()));
-        let kind = asked.text("kind").map(str::to_owned);
-        let limit = asked.number("limit", 1, MOST).unwrap_or(100) as usize;
+        let kind = asked.kind(call.house.registry(), &nodes).map(str::to_owned);
+        let limit = asked.number("limit", 1, most::ITEMS).unwrap_or(100) as usize;
         let lines = asked.lines();
         asked.done()?;
         Ok(Self { node, kind, limit, lines })

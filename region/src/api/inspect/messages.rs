@@ -19,7 +19,7 @@ use crate::{
         fault::Fault,
         house::House,
     },
-    inspect::{REGION, Refused, Traced},
+    inspect::{REGION, Refused, Traced, most},
 };
 
 /// Without a message, a comment is sent that often.
@@ -43,8 +43,8 @@ pub(super) async fn begin(Own(call): Own) -> OwnAnswer {
         (!kind.is_empty() && !id.is_empty()).then(|| (rack, kind.to_owned(), id.to_owned()))
     });
     let count = |number: Option<u64>, most: u32| number.and_then(|n| u32::try_from(n).ok()).unwrap_or(most);
-    let messages = count(asked.number("messages", 1, tap::MESSAGES.into()), tap::MESSAGES);
-    let seconds = count(asked.number("seconds", 1, tap::SECONDS.into()), tap::SECONDS);
+    let messages = count(asked.number("messages", 1, most::TRACED), tap::MESSAGES);
+    let seconds = count(asked.number("seconds", 1, most::SECONDS), tap::SECONDS);
     let payload = match asked.choice("payload", &["none", "types", "redacted"]) {
         Some("types") => Payload::Types,
         Some("redacted") => Payload::Redacted,
@@ -119,7 +119,7 @@ pub(super) async fn read(call: Call) -> OwnAnswer {
     looked_inside(&call)?;
     let mut asked = asked(&call, &["as", "after"]);
     let form = asked.choice("as", &["ndjson", "sse", "json"]).unwrap_or("ndjson");
-    let after = asked.number("after", 0, tap::MESSAGES.into()).unwrap_or(0) as usize;
+    let after = asked.number("after", 0, most::TRACED).unwrap_or(0) as usize;
     asked.done()?;
     let traced = find(&call)?;
     let mut reading = Reading { house: call.house.clone(), traced, after, sse: form == "sse", over: false };

@@ -11,7 +11,7 @@ use crate::{
         fault::Fault,
     },
     app::App,
-    inspect::REGION,
+    inspect::{REGION, most},
 };
 
 const PARTS: [&str; 6] = ["state", "mailbox", "messages", "transitions", "timers", "links"];
@@ -54,7 +54,7 @@ pub(super) async fn actor(Own(call): Own) -> OwnAnswer {
     }
     let limited = matches!(at.part, Some("mailbox" | "messages" | "transitions"));
     let mut asked = asked(&call, if limited { &["limit", "as"] } else { &["as"] });
-    let limit = if limited { asked.number("limit", 1, 1_000) } else { None };
+    let limit = if limited { asked.number("limit", 1, most::ITEMS) } else { None };
     let lines = asked.lines();
     asked.done()?;
     let limit = limit.map_or(usize::MAX, |limit| limit as usize);

@@ -20,11 +20,10 @@ use crate::{
         fault::Fault,
         house::House,
     },
-    inspect::Node,
+    inspect::{Node, most},
 };
 
-/// Actors that are shown whole at most, and the bytes of all of them.
-const ACTORS: u64 = 100;
+/// The bytes of all actors that are shown whole.
 const ACTOR_BYTES: usize = 16 << 20;
 /// Bytes of one rack's log at most, and of all racks' logs.
 const RACK_LOG: usize = 256 << 10;
@@ -35,8 +34,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 pub(super) async fn make(Own(call): Own) -> OwnAnswer {
     let caller = looked_inside(&call)?;
     let mut asked = asked(&call, &["actors", "lines"]);
-    let actors = asked.number("actors", 0, ACTORS).unwrap_or(ACTORS) as usize;
-    let lines = asked.number("lines", 0, tail::LINES as u64).unwrap_or(2_000) as usize;
+    let actors = asked.number("actors", 0, most::ACTORS).unwrap_or(most::ACTORS) as usize;
+    let lines = asked.number("lines", 0, most::LINES).unwrap_or(2_000) as usize;
     asked.done()?;
     info!(target: "audit", user = caller.username, actors, lines, "made a debug bundle");
     let house = &call.house;

@@ -13,7 +13,7 @@ use actors::{clock, inspection};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::{asked, heat, looked, whole};
+use super::{asked, asked::is_kind, heat, looked, whole};
 use crate::{
     api::{
         call::{Own, OwnAnswer},
@@ -31,11 +31,17 @@ const STILL_HERE: Duration = Duration::from_secs(15);
 /// The stream.
 pub(super) async fn stream(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
+    let nodes = call.house.app.nodes().await;
     let mut asked = asked(&call, &["topics", "every_ms"]);
     let every = asked.number("every_ms", 250, 60_000).unwrap_or(1_000);
-    let bound = "has a topic that is none of summary, findings, flow, actor:KIND/ID, kind:KIND, heat:METRIC (queue, wait, handler, rate, age), \
-        or more than 16 of them";
-    let topics = asked.checked("topics", bound, topics).unwrap_or_else(|| vec!["summary".into(), "findings".into()]);
+    let bound = format!(
+        "has a topic that is none of summary, findings, flow, actor:KIND/ID, kind:KIND ({}), heat:METRIC ({}), or more than {TOPICS} of them; \
+         give some, as in topics=summary,findings",
+        inspection::KINDS.join(", "),
+        heat::METRICS.join(", ")
+    );
+    let read = |text: &str| topics(text, |kind| is_kind(call.house.registry(), &nodes, kind));
+    let topics = asked.checked("topics", &bound, read).unwrap_or_else(|| vec!["summary".into(), "findings".into()]);
     asked.done()?;
     let full = || Fault::unavailable(format!("{WATCHERS} watch already, which is the most."), "Close another watcher.");
     let watcher = call.house.app.watcher().ok_or_else(full)?;
@@ -59,12 +65,12 @@ pub(super) async fn stream(Own(call): Own) -> OwnAnswer {
         .streaming(events))
 }
 
-fn topics(text: &str) -> Option<Vec<String>> {
+fn topics(text: &str, is_kind: impl Fn(&str) -> bool) -> Option<Vec<String>> {
     let topics: Vec<_> = text.split(',').map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect();
     let fits = |topic: &String| match topic.split_once(':') {
         None => matches!(topic.as_str(), "summary" | "findings" | "flow"),
         Some(("actor", path)) => path.split('/').count() == 2 && path.len() <= 200,
-        Some(("kind", kind)) => !kind.is_empty() && kind.len() <= 64,
+        Some(("kind", kind)) => is_kind(kind),
         Some(("heat", metric)) => heat::METRICS.contains(&metric),
         Some(_) => false,
     };
@@ -163,10 +169,9 @@ fn actor(probe: &actors::shell::Probe) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn topics_are_few_and_known() {
+        let topics = |text: &str| super::topics(text, |kind| kind == "machine");
         assert_eq!(topics("summary, actor:machine/aaaaaa,heat:queue").map(|t| t.len()), Some(3));
         let many = ["flow"; 17].join(",");
         for wrong in ["", ",", "all", "actor:", "actor:machine", "heat:colour", "kind:", many.as_str()] {

@@ -21,7 +21,7 @@ use crate::{
         fault::Fault,
         house::House,
     },
-    inspect::{Node, REGION},
+    inspect::{Node, REGION, most},
 };
 
 /// The window of the rates that a summary shows.
@@ -135,7 +135,7 @@ pub(super) async fn tree(Own(call): Own) -> OwnAnswer {
         let (node, kind) = text.split_once('/').unwrap_or((text, ""));
         known(node).then(|| (node.to_owned(), kind.to_owned()))
     });
-    let depth = asked.number("depth", 1, 3).unwrap_or(3);
+    let depth = asked.number("depth", 1, most::DEPTH).unwrap_or(3);
     let fold = asked.choice("fold", &["kind", "none"]).unwrap_or("kind");
     let lines = asked.lines();
     asked.done()?;

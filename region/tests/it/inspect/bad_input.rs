@@ -27,6 +27,17 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     ("actors?kind=%00", "kind", "", "control characters; give a shorter one"),
     ("actors?q=%07", "q", "", "control characters; give a shorter one"),
     ("actors?state=%1b", "state", "", "control characters; give a shorter one"),
+    ("actors?kind=machines", "kind", "machines", "use one of agent, catalogue, errand"),
+    ("actors?kind=", "kind", "", "is empty; give a value, or leave kind away"),
+    ("actors?limit=%20", "limit", "", "is empty; give a value, or leave limit away"),
+    ("actors?fields=", "fields", "", "is empty; give a value, or leave fields away"),
+    ("actors?limit=1&limit=2", "limit", "1", "give limit once"),
+    ("actors?limit=99999999999999999999", "limit", "99999999999999999999", "from 1 to 1000; give one"),
+    ("heat?kind=machines", "kind", "machines", "use one of agent, catalogue, errand"),
+    ("restarts?kind=machines", "kind", "machines", "use one of agent, catalogue, errand"),
+    ("watch?topics=kind:machines", "topics", "kind:machines", "kind:KIND (agent, catalogue"),
+    ("watch?topics=", "topics", "", "is empty; give a value, or leave topics away"),
+    ("summary?as=", "as", "", "is empty; give a value, or leave as away"),
     ("actors?parent=region", "parent", "region", "use one that \"parent\" of an actor names"),
     ("actors?parent=nowhere/machine", "parent", "nowhere/machine", "use one that \"parent\" of an actor names"),
     ("actors?parent=region/a/b/c", "parent", "region/a/b/c", "use one that \"parent\" of an actor names"),
@@ -88,6 +99,9 @@ const POSTS: &[(&str, &str, &str, &str, &str)] = &[
     ("traces", "path=catalogue/catalogue&colour=red", "colour", "red", "use path, messages, seconds, payload"),
     ("snapshot", "actors=101", "actors", "101", "from 0 to 100; give one"),
     ("snapshot", "lines=5001", "lines", "5001", "from 0 to 5000; give one"),
+    ("snapshot", "actors=", "actors", "", "is empty; give a value, or leave actors away"),
+    ("snapshot", "lines=1&lines=1", "lines", "1", "give lines once"),
+    ("traces", "path=catalogue/catalogue&seconds=", "seconds", "", "is empty; give a value, or leave seconds away"),
     ("snapshot", "colour=red", "colour", "red", "use actors, lines"),
 ];
 
@@ -101,6 +115,7 @@ fn is_named(said: &Said, asked: &str, field: &str, value: &str, words: &str) {
     let repeated = if value.is_empty() { "\"".to_owned() } else { format!("\"{value}\"") };
     assert!(message.contains(&repeated) && message.contains(words), "{asked}: {message}");
     assert_eq!(problem["fields"].as_object().unwrap().len(), 1, "{asked}: only what is wrong is named");
+    assert_eq!(problem["fields"][field].as_array().unwrap().len(), 1, "{asked}: and once");
     assert!(!problem["remedy"].as_str().unwrap().is_empty());
 }
 

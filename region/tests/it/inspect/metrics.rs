@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use actors::metrics::{FAMILIES, names};
+use actors::metrics::{FAMILIES, labels, names};
 
 use crate::api::Region;
 
@@ -21,6 +21,10 @@ async fn the_page_has_every_documented_name_and_no_other() {
     assert!(said.text.contains("hostler_machines{status=\"New\"} 1\n"), "{}", said.text);
     assert!(said.text.contains("hostler_actor_handle_seconds_count{kind=\"machine\",message=\"Created\"} 1\n"));
     assert!(said.text.contains("route=\"/MAAS/api/2.0/machines/\",code=\"200\""));
+    for (name, labels) in labels(&said.text) {
+        let family = FAMILIES.iter().find(|family| family.name == name).unwrap();
+        assert_eq!(labels, family.labels, "{name}");
+    }
     for line in said.text.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').unwrap();
         assert!(value.parse::<f64>().is_ok(), "{line}");

@@ -78,7 +78,8 @@ async fn a_racks_actors_are_seen_through_the_region() {
         }
     });
     let rack = identity.rack;
-    let listed = until(&r, "/inspect/v1/actors?kind=stubborn", |a| a["matched"] == 1).await;
+    let listed = until(&r, &format!("/inspect/v1/actors?node={rack}"), |a| a["matched"] == 1).await;
+    assert_eq!(r.get("/inspect/v1/actors?kind=stubborn").await.json(200)["matched"], 1, "a kind that only a rack has");
     assert_eq!(listed["items"][0]["path"], format!("{rack}/stubborn/one"), "{listed}");
     let one = format!("/inspect/v1/actors/{rack}/stubborn/one");
     assert_eq!(r.get(&one).await.json(200)["state"]["view"], json!({ "held": true }));
@@ -196,6 +197,6 @@ async fn a_racks_actors_are_seen_through_the_region() {
     let found = r.get("/inspect/v1/findings").await.json(200);
     assert!(ids(&found).contains(&"rack.away"), "{found}");
     let none = Value::Array(Vec::new());
-    assert_eq!(r.get("/inspect/v1/actors?kind=stubborn").await.json(200)["items"], none);
+    assert_eq!(r.get(&format!("/inspect/v1/actors?node={rack}")).await.json(200)["items"], none);
     r.stop().await;
 }
