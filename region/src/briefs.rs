@@ -20,9 +20,11 @@ pub fn compose(
     options: Option<&CommissionOptions>,
 ) -> (Brief, Vec<Script>) {
     let dhcp = plans::dhcp_racks(c, spec.vlan);
+    let boot_racks: Vec<RackId> = boot_racks.iter().filter(|id| dhcp.contains(id)).copied().collect();
     let brief = Brief {
         bmc_racks,
-        boot_racks: boot_racks.iter().filter(|id| dhcp.contains(id)).copied().collect(),
+        unserved: unserved(c, spec).filter(|_| boot_racks.is_empty()),
+        boot_racks,
         boot_subnets: boot_subnets(c, spec),
         image: image(c, deb_arch(&spec.architecture)),
         kernel_opts: text_setting(c, "kernel_opts"),
@@ -30,6 +32,24 @@ pub fn compose(
         place: None,
     };
     (brief, options.map(|o| scripts(c, o)).unwrap_or_default())
+}
+
+/// Why no rack serves the VLAN where that machine boots, and what brings one.
+fn unserved(c: &Catalogue, spec: &MachineSpec) -> Option<(String, String)> {
+    let vlan = plans::serving(c, c.vlans.get(&spec.vlan?)?);
+    let (name, place) = (&vlan.name, format!("/MAAS/api/2.0/fabrics/{}/vlans/{}/", vlan.fabric, vlan.vid));
+    let racks: Vec<_> = [vlan.primary_rack, vlan.secondary_rack].into_iter().flatten().collect();
+    let all = racks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    Some(if racks.is_empty() {
+        let remedy =
+            format!("give it one: PUT {place} with primary_rack=ID and dhcp_on=true; `hostler rack` starts one");
+        (format!("its VLAN {name} has no rack"), remedy)
+    } else if !vlan.dhcp_on {
+        (format!("DHCP is off on its VLAN {name}"), format!("switch it on: PUT {place} with dhcp_on=true"))
+    } else {
+        let remedy = "start it, or look at its link and its disk: `hostler doctor` on it, and its log".to_owned();
+        (format!("its VLAN {name} is served by rack {all}, which is not connected or not fit for it"), remedy)
+    })
 }
 
 /// The brief with its scripts; result ids count up from `first`.

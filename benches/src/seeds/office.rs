@@ -12,6 +12,7 @@ use actors::{
     core::Core,
     machine::{Life, Machine},
     rack::{Duty, LinkState, Rack, RackEvent},
+    reach::Reached,
     session::Receiving,
     subnet::Subnet,
 };
@@ -41,6 +42,7 @@ mod copies;
 mod door;
 mod hands;
 mod names;
+mod ways;
 
 /// How often somebody who was refused asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -60,6 +62,8 @@ pub(super) struct Store {
     pub(super) hardware: BTreeSet<SystemId>,
     pub(super) bodies: BTreeMap<Sha256, Vec<u8>>,
     pub(super) last_result: i64,
+    /// What was learned of the ways to BMCs.
+    reach: BTreeMap<(String, RackId), Reached>,
     /// It does not answer before.
     pub(super) away_until: Timestamp,
     /// The runner, which every machine gets as its user-data.
@@ -80,6 +84,8 @@ pub(super) struct Conn {
     copies: copies::Copies,
     /// How many changes of names it was told.
     named: usize,
+    /// The machines that the rack was told to watch; `None`: nothing yet.
+    watched: Option<ways::Watched>,
 }
 
 /// The region.
@@ -98,6 +104,7 @@ pub(super) struct Region {
     pub(super) sessions: BTreeMap<usize, Receiving>,
     pub(super) conns: BTreeMap<usize, Conn>,
     names: names::Names,
+    ways: ways::Ways,
     /// Up to when each rack has told all its leases, by its own clock.
     through: BTreeMap<RackId, Timestamp>,
     pub(super) foreign: BTreeMap<RackId, Vec<ForeignDhcp>>,
@@ -120,6 +127,8 @@ pub(super) enum RegionEv {
         rack: usize,
     },
     Turn(SystemId),
+    /// Which rack watches what may be another.
+    Assign,
 }
 
 impl Region {
@@ -138,6 +147,7 @@ impl Region {
             sessions: BTreeMap::new(),
             conns: BTreeMap::new(),
             names: names::Names::default(),
+            ways: ways::Ways::default(),
             through: BTreeMap::new(),
             foreign: BTreeMap::new(),
             base: actors::clock::tick(),
@@ -166,6 +176,7 @@ impl World {
         match what {
             RegionEv::Commission(machine) => self.ask_to_commission(machine),
             RegionEv::Publish { machine, attempt, racks, expires } => self.publish(&machine, attempt, racks, expires),
+            RegionEv::Assign => self.assign(),
             RegionEv::Gather { rack } => self.gather(rack),
             RegionEv::Turn(machine) => {
                 if let Some(core) = self.machine_core(machine) {
@@ -218,6 +229,7 @@ impl World {
         let now = self.queue.now;
         let catalogue = self.region.store.catalogue.as_deref().and_then(read::<Catalogue>);
         self.region.catalogue = Some(Hosted::new(catalogue.unwrap_or_default()));
+        self.region.ways = ways::Ways::of(self.region.store.reach.values().cloned());
         let stored: Vec<(SystemId, Machine)> =
             self.region.store.machines.iter().filter_map(|(id, text)| Some((*id, read(text)?))).collect();
         self.laws.all_readable(stored.len(), self.region.store.machines.len());
@@ -293,9 +305,7 @@ impl World {
     fn brief(&mut self, machine: &Machine, options: Option<&CommissionOptions>) -> Brief {
         let connected: Vec<RackId> = self.connected();
         let fit = |duty| connected.iter().copied().filter(|id| self.region.fit(*id, duty)).collect::<Vec<_>>();
-        let (boot, mut power) = (fit(Duty::Boot), fit(Duty::Power));
-        let near = machine.spec.vlan.map(|vlan| plans::vlan_racks(self.region.content(), vlan)).unwrap_or_default();
-        power.sort_by_key(|id| (!near.contains(id), *id));
+        let (boot, power) = (fit(Duty::Boot), self.bmc_racks(machine.spec.power.address(), machine.spec.vlan));
         let (brief, scripts) = briefs::compose(self.region.content(), &boot, power, &machine.spec, options);
         let Some(_) = options else { return brief };
         let first = self.region.store.last_result + 1;

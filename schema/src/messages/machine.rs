@@ -168,6 +168,9 @@ pub struct Brief {
     pub bmc_racks: Vec<RackId>,
     /// Racks that serve DHCP on the boot VLAN and are connected.
     pub boot_racks: Vec<RackId>,
+    /// Why there are none, and what brings one, where the boot VLAN is known.
+    #[serde(default)]
+    pub unserved: Option<(String, String)>,
     /// Where the machine is expected to boot, when known.
     pub boot_subnets: Vec<SubnetId>,
     /// The ephemeral image; `None` when there is none for the architecture.
