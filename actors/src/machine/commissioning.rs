@@ -231,7 +231,9 @@ impl Machine {
         let same = attempt.ip == Some(ip) && attempt.boot_mac == Some(mac);
         // Firmware asks once in a boot. Again, after it has a loader, is another boot.
         let anew = method.is_some_and(|m| m != BootMethod::Ipxe) && attempt.is_done(CommissionStep::NextServer);
-        if anew && same && !attempt.is_done(CommissionStep::Metadata) {
+        // A loader's report that overtook the lease's is no other boot.
+        let booting = attempt.is_done(CommissionStep::DhcpLease) && !attempt.is_done(CommissionStep::Metadata);
+        if anew && same && booting {
             let text = format!("{mac} asks for an address by network boot once more: the machine started anew");
             return self.hindered(at, text, now);
         }
