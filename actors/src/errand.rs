@@ -44,6 +44,12 @@ pub struct Progress {
     /// The BMC has not answered the order under way.
     #[serde(default)]
     pub unanswered: bool,
+    /// What a person can do about what was seen last.
+    #[serde(default)]
+    pub remedy: Option<String>,
+    /// The BMC took the order to boot, and has not said "off" since: the machine may be booting.
+    #[serde(default)]
+    pub may_boot: bool,
 }
 
 /// Where the order under way stands.
@@ -61,6 +67,8 @@ pub enum Phase {
     Asking { try_number: u32, asked: u32, until: Timestamp },
     /// The try failed in a way that may pass; the next one begins at `until`.
     Pausing { try_number: u32, until: Timestamp },
+    /// The order's time ended while this rack was away: the BMC is asked once how the machine stands, until then at most.
+    Looking { until: Timestamp },
 }
 
 /// How an order of the attempt ended.
@@ -190,7 +198,8 @@ impl Errand {
     /// The driver run that is under way, if any.
     #[must_use]
     pub fn running(&self) -> Option<u32> {
-        matches!(self.progress.phase, Phase::Acting { .. } | Phase::Asking { .. }).then_some(self.progress.run)
+        let runs = matches!(self.progress.phase, Phase::Acting { .. } | Phase::Asking { .. } | Phase::Looking { .. });
+        runs.then_some(self.progress.run)
     }
 }
 
@@ -224,15 +233,20 @@ impl Core for Errand {
         }
     }
 
-    fn resume(&self, _now: Timestamp) -> Resume<Self> {
+    fn resume(&self, now: Timestamp) -> Resume<Self> {
         let Some(order) = &self.order else { return Resume::default() };
         let access = order.access.clone();
         let run = self.progress.run;
-        let mut timers = vec![TimerOp::Arm { timer: ErrandTimer::Deadline, at: order.deadline }];
+        let mut timers = vec![TimerOp::Arm { timer: ErrandTimer::Deadline, at: self.over_at(order) }];
         let mut effects = Vec::new();
         match self.progress.phase {
             Phase::Idle => return Resume::default(),
-            Phase::Acting { .. } => effects.push(ErrandEffect::RunPower { run, action: order.action, access }),
+            Phase::Looking { .. } => effects.push(ErrandEffect::RunPower { run, action: PowerAction::Query, access }),
+            // What its time is over for is not done any more; it is looked at first.
+            _ if order.deadline <= now => {}
+            Phase::Acting { .. } => {
+                effects.push(ErrandEffect::RunPower { run, action: self.action_now(order.action), access });
+            }
             Phase::Asking { .. } => effects.push(ErrandEffect::RunPower { run, action: PowerAction::Query, access }),
             Phase::Watching { next: at, .. } | Phase::Pausing { until: at, .. } => {
                 timers.push(TimerOp::Arm { timer: ErrandTimer::Next, at });
@@ -252,6 +266,7 @@ impl Core for Errand {
             Phase::Watching { .. } => "watching",
             Phase::Asking { .. } => "asking",
             Phase::Pausing { .. } => "pausing",
+            Phase::Looking { .. } => "looking",
         };
         View { state: state.into(), wait: self.progress.wait.clone(), detail: serde_json::Value::Null }
     }

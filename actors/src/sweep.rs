@@ -87,10 +87,11 @@ impl Sweep {
         .collect()
     }
 
-    /// That machine has an errand under way: its BMC is left alone for now.
+    /// That machine has an errand under way: its BMC is left alone for now. What was said of it before counts no more: the errand told the
+    /// region another state, and the next look is news whatever it sees.
     pub fn left_alone(&mut self, machine: SystemId, now: Timestamp) {
         if let Some(row) = self.rows.get_mut(&machine) {
-            (row.asking, row.next) = (false, now + LATER);
+            (row.asking, row.next, row.said) = (false, now + LATER, None);
         }
     }
 
@@ -190,6 +191,17 @@ mod tests {
         assert_eq!(swept(&mut sweep, &fault(FaultKind::Busy), 0, 4_200), None);
         let refused = swept(&mut sweep, &fault(FaultKind::Auth), 0, 6_000);
         assert_eq!(refused, Some(Fact::PowerSeen { state: PowerState::Error }));
+    }
+
+    #[test]
+    fn what_is_seen_after_an_errand_is_said_though_it_was_said_before_it() {
+        let mut sweep = Sweep::new(EVERY);
+        sweep.watch(machine(1), false, at(0), 0.0);
+        let off = Ok(PowerState::Off);
+        assert!(swept(&mut sweep, &off, 0, 0).is_some());
+        // Switched on meanwhile, which the errand reports; and gone off again by itself.
+        sweep.left_alone(machine(1), at(20));
+        assert_eq!(swept(&mut sweep, &off, 0, 30), Some(Fact::PowerSeen { state: PowerState::Off }));
     }
 
     #[test]

@@ -136,6 +136,7 @@ fn brief(rack: SystemId) -> Brief {
     };
     Brief {
         bmc_racks: vec![rack],
+        unserved: None,
         boot_racks: vec![rack],
         lame: Vec::new(),
         boot_subnets: vec![SubnetId(1)],

@@ -10,12 +10,14 @@ use region::api::explain;
 use schema::{
     boot::{BodyRef, Sha256},
     id::SystemId,
+    power::PowerType,
     status::NodeStatus,
     time::Timestamp,
 };
 use serde_json::Value;
 
 mod cell;
+mod controller;
 pub mod corpus;
 pub mod drawn;
 mod faults;
@@ -54,6 +56,10 @@ pub struct House {
     pub names: bool,
     /// No image for the machines' architecture.
     pub no_image: bool,
+    /// DHCP is off on the machines' VLANs.
+    pub no_dhcp: bool,
+    /// The machines' VLANs have no rack.
+    pub no_rack: bool,
     /// Boot files that the catalogue does not name.
     pub without: Vec<&'static str>,
     /// Bodies that the region does not have.
@@ -62,7 +68,16 @@ pub struct House {
 
 impl Default for House {
     fn default() -> Self {
-        Self { pool: 250, pairs: false, names: false, no_image: false, without: Vec::new(), lost: Vec::new() }
+        Self {
+            pool: 250,
+            pairs: false,
+            names: false,
+            no_image: false,
+            no_dhcp: false,
+            no_rack: false,
+            without: Vec::new(),
+            lost: Vec::new(),
+        }
     }
 }
 
@@ -122,6 +137,8 @@ pub struct Ended {
     /// What the machine itself waited for in vain, at its last boot.
     pub hung: Option<String>,
     pub boots: u32,
+    /// What its BMC speaks.
+    pub power: PowerType,
     pub is_on: bool,
     pub ills: Vec<Ill>,
 }
@@ -192,6 +209,7 @@ impl Yard {
             scenario,
             steps: 0,
             events: 0,
+            still: None,
         };
         world.open();
         Self(world)
@@ -217,7 +235,11 @@ impl Yard {
             // What is asked for at the end (power off) has its time too.
             let until = match (self.all_ended(), rest) {
                 (false, _) => None,
-                (true, None) => Some(now + Duration::from_secs(240)),
+                (true, None) => {
+                    // The last of it is told in peace.
+                    self.0.still = Some(now + Duration::from_secs(150));
+                    Some(now + Duration::from_secs(240))
+                }
                 (true, known) => known,
             };
             if rest.is_some_and(|until| until <= now) && until.is_some() {
@@ -282,6 +304,12 @@ impl Yard {
         self.0.metals.get(usize::try_from(index).ok()?)?.refused.as_deref()
     }
 
+    /// How often that machine was switched on.
+    #[must_use]
+    pub fn boots(&self, index: u32) -> u32 {
+        usize::try_from(index).ok().and_then(|index| self.0.metals.get(index)).map_or(0, |metal| metal.boots)
+    }
+
     /// The product's own explanation of that machine, now.
     #[must_use]
     pub fn explain(&self, index: u32) -> Value {
@@ -323,7 +351,8 @@ fn ended(world: &World, metal: &Metal) -> Ended {
         refused: metal.refused.clone(),
         hung: metal.hung.clone(),
         boots: metal.boots,
-        is_on: metal.chassis.is_on(),
+        power: metal.controller.power_type(),
+        is_on: metal.controller.chassis().is_on(),
         ills: metal.ills.clone(),
     }
 }

@@ -1,5 +1,6 @@
 //! Power drivers behind one door: one run at a time per BMC, a bounded number in all. When to run and when to stop is the errand's decision.
 
+pub mod dialogue;
 pub mod ipmi;
 pub mod manual;
 pub mod redfish;

@@ -22,7 +22,7 @@ use tokio::{sync::Notify, task::AbortHandle};
 use crate::{deputies::Deputies, power::Drivers, report::Reporter};
 
 /// Questions under way at once, so that orders always find a free driver.
-const AT_ONCE: usize = 16;
+pub const AT_ONCE: usize = 16;
 
 /// The sweep of this rack. Cloned freely.
 #[derive(Clone)]
@@ -143,7 +143,11 @@ impl Watching {
     }
 }
 
-fn state_of(ran: Result<Ran, PowerFault>) -> Result<PowerState, PowerFault> {
+/// What a question's run says of the power.
+///
+/// # Errors
+/// Why it says nothing.
+pub fn state_of(ran: Result<Ran, PowerFault>) -> Result<PowerState, PowerFault> {
     match ran? {
         Ran::State { state } => Ok(state),
         Ran::Accepted { .. } | Ran::ByHand => {

@@ -30,6 +30,7 @@ pub fn compose(
     }
     let brief = Brief {
         bmc_racks,
+        unserved: unserved(c, spec).filter(|_| boot_racks.is_empty() && lame.is_empty()),
         boot_racks,
         lame,
         boot_subnets: boot_subnets(c, spec),
@@ -39,6 +40,24 @@ pub fn compose(
         place: None,
     };
     (brief, options.map(|o| scripts(c, o)).unwrap_or_default())
+}
+
+/// Why no rack serves the VLAN where that machine boots, and what brings one.
+fn unserved(c: &Catalogue, spec: &MachineSpec) -> Option<(String, String)> {
+    let vlan = plans::serving(c, c.vlans.get(&spec.vlan?)?);
+    let (name, place) = (&vlan.name, format!("/MAAS/api/2.0/fabrics/{}/vlans/{}/", vlan.fabric, vlan.vid));
+    let racks: Vec<_> = [vlan.primary_rack, vlan.secondary_rack].into_iter().flatten().collect();
+    let all = racks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    Some(if racks.is_empty() {
+        let remedy =
+            format!("give it one: PUT {place} with primary_rack=ID and dhcp_on=true; `hostler rack` starts one");
+        (format!("its VLAN {name} has no rack"), remedy)
+    } else if !vlan.dhcp_on {
+        (format!("DHCP is off on its VLAN {name}"), format!("switch it on: PUT {place} with dhcp_on=true"))
+    } else {
+        let remedy = "start it, or look at its link and its disk: `hostler doctor` on it, and its log".to_owned();
+        (format!("its VLAN {name} is served by rack {all}, which is not connected or not fit for it"), remedy)
+    })
 }
 
 /// The brief with its scripts; result ids count up from `first`.

@@ -121,7 +121,7 @@ pub fn sections(c: &Catalogue, rack: RackId, interfaces: &[RackInterface]) -> Se
 }
 
 /// The VLAN whose racks serve that VLAN's DHCP: its own, or the one its requests are relayed to.
-fn serving<'a>(c: &'a Catalogue, vlan: &'a Vlan) -> &'a Vlan {
+pub(crate) fn serving<'a>(c: &'a Catalogue, vlan: &'a Vlan) -> &'a Vlan {
     vlan.relay_vlan.and_then(|id| c.vlans.get(&id)).unwrap_or(vlan)
 }
 

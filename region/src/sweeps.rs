@@ -13,6 +13,7 @@ use actors::{
     reach::{Candidate, Reach, Reached},
 };
 use schema::{
+    catalogue::Catalogue,
     id::{RackId, SystemId, VlanId},
     messages::{
         link::{Hello, SweepTarget, SweepUpdate, ToRack},
@@ -49,7 +50,7 @@ pub struct Ways {
 }
 
 /// The machines that each rack watches: how they are switched, and how often their secrets changed.
-type Assignment = HashMap<RackId, BTreeMap<SystemId, (PowerConfig, u64)>>;
+pub type Assignment = HashMap<RackId, BTreeMap<SystemId, (PowerConfig, u64)>>;
 
 impl Ways {
     /// Takes what the store kept.
@@ -75,7 +76,7 @@ impl Ways {
 impl App {
     /// What a report tells of the way to a BMC is kept. Nobody waits for it: what is lost with the region is learned again.
     pub(crate) fn learn(&self, rack: RackId, report: &Report) {
-        if !matches!(report.fact, Fact::PowerDone { .. } | Fact::PowerSeen { .. } | Fact::BmcUnreachable { .. }) {
+        if !tells(&report.fact) {
             return;
         }
         let Some(machine) = self.machines.awake(&report.machine).map(|actor| actor.snapshot()) else { return };
@@ -107,28 +108,48 @@ impl App {
         in_order(&self.ways.reach(), address, &boots, &self.fit_racks(Duty::Power), clock::now())
     }
 
-    /// Which rack is to watch which machine now: the first that would be given its work.
     fn assignment(&self) -> Assignment {
         let (c, racks, now) = (self.catalogue_content(), self.fit_racks(Duty::Power), clock::now());
         let (reach, secrets) = (self.ways.reach(), self.ways.secrets());
-        let mut boots: HashMap<Option<VlanId>, HashSet<RackId>> = HashMap::new();
-        let mut assigned = Assignment::new();
-        for (machine, power, vlan) in self.tickets.powers() {
-            if !power.power_type.queryable() || power.address().is_none() {
-                continue;
-            }
-            let boots = boots.entry(vlan).or_insert_with(|| plans::dhcp_racks(&c, vlan));
-            let order = in_order(&reach, power.address(), boots, &racks, now);
-            if let Some(rack) = order.first() {
-                let version = secrets.get(&machine).copied().unwrap_or_default();
-                assigned.entry(*rack).or_default().insert(machine, (power, version));
-            }
-        }
-        assigned
+        assigned(&c, self.tickets.powers(), &secrets, &racks, &reach, now)
     }
 }
 
-fn in_order(
+/// Whether a fact tells anything of the way to a BMC.
+#[must_use]
+pub fn tells(fact: &Fact) -> bool {
+    matches!(fact, Fact::PowerDone { .. } | Fact::PowerSeen { .. } | Fact::BmcUnreachable { .. })
+}
+
+/// Which rack is to watch which machine: the first that would be given its work. `secrets`: how often each machine's were changed.
+#[must_use]
+pub fn assigned(
+    c: &Catalogue,
+    machines: Vec<(SystemId, PowerConfig, Option<VlanId>)>,
+    secrets: &HashMap<SystemId, u64>,
+    racks: &[(RackId, Hello)],
+    reach: &Reach,
+    now: Timestamp,
+) -> Assignment {
+    let mut boots: HashMap<Option<VlanId>, HashSet<RackId>> = HashMap::new();
+    let mut assigned = Assignment::new();
+    for (machine, power, vlan) in machines {
+        if !power.power_type.queryable() || power.address().is_none() {
+            continue;
+        }
+        let boots = boots.entry(vlan).or_insert_with(|| plans::dhcp_racks(c, vlan));
+        let order = in_order(reach, power.address(), boots, racks, now);
+        if let Some(rack) = order.first() {
+            let version = secrets.get(&machine).copied().unwrap_or_default();
+            assigned.entry(*rack).or_default().insert(machine, (power, version));
+        }
+    }
+    assigned
+}
+
+/// The racks that may be given that BMC's work, in the order in which they are tried. `boots`: those that serve where the machine boots.
+#[must_use]
+pub fn in_order(
     reach: &Reach,
     address: Option<&str>,
     boots: &HashSet<RackId>,
@@ -205,7 +226,8 @@ async fn targets(app: &App, put: &[(&SystemId, &(PowerConfig, u64))]) -> Result<
 }
 
 /// In messages of a bounded size; none when nothing is another.
-fn updates(replace: bool, mut targets: Vec<SweepTarget>, remove: Vec<SystemId>) -> Vec<SweepUpdate> {
+#[must_use]
+pub fn updates(replace: bool, mut targets: Vec<SweepTarget>, remove: Vec<SystemId>) -> Vec<SweepUpdate> {
     let mut updates = Vec::new();
     if replace || !remove.is_empty() || !targets.is_empty() {
         let rest = targets.split_off(targets.len().min(BATCH));

@@ -17,6 +17,12 @@ use crate::core::Step;
 /// Between two questions after the state; doubled each time up to [`ASK_MOST`].
 const ASK_FIRST: Duration = Duration::from_secs(1);
 const ASK_MOST: Duration = Duration::from_secs(4);
+/// A deadline that is noticed so late passed while this rack was away.
+const LATE: Duration = Duration::from_secs(5);
+/// How long the look after such a deadline may take: a driver's longest run.
+const LOOK: Duration = Duration::from_secs(60);
+/// What to do about a BMC that takes orders and a machine that does not follow them.
+const STAYS: &str = "look at the machine's BMC log and its power supply: the BMC takes the order, and the machine does not stay as ordered";
 /// Sentences kept of an order under way.
 const SEEN_LIMIT: usize = 16;
 
@@ -113,16 +119,26 @@ impl Errand {
             return Step::ignored(format!("driver run {run} is over; run {running} is under way"));
         }
         let mut next = self.clone();
+        next.progress.remedy = result.as_ref().err().map(|fault| fault.remedy.clone());
         next.progress.unanswered &= matches!(result, Err(fault) if fault.kind == FaultKind::Unreachable);
         match (self.progress.phase, result) {
             (_, Ok(Ran::ByHand)) => next.conclude(Fact::PowerByHand { action: order.action }, now),
             (_, Ok(Ran::State { state })) if agrees(order.action, *state) => {
                 next.conclude(Fact::PowerDone { action: order.action, state: *state }, now)
             }
+            (Phase::Looking { .. }, Ok(Ran::State { state })) => {
+                next.saw(now, format!("the BMC says {}", state.label()));
+                next.expire(now)
+            }
+            (Phase::Looking { .. }, Err(fault)) => {
+                next.saw(now, fault.why.clone());
+                next.expire(now)
+            }
             (_, Err(fault)) if !fault.kind.may_pass() => next.fail(fault, now),
             (Phase::Acting { .. }, Ok(Ran::Accepted { notes })) => {
                 notes.iter().for_each(|note| next.saw(now, note.clone()));
                 if order.access.power_type.queryable() {
+                    next.progress.may_boot |= order.action == PowerAction::NetworkBoot;
                     next.saw(now, format!("the BMC accepted to {}", order.action.label()));
                     next.watch(now)
                 } else {
@@ -134,6 +150,8 @@ impl Errand {
                 next.watch(now)
             }
             (Phase::Asking { .. }, Ok(Ran::State { state })) => {
+                next.progress.may_boot &= *state != PowerState::Off;
+                next.progress.remedy = Some(STAYS.into());
                 next.saw(now, format!("the BMC says {}", state.label()));
                 next.watch(now)
             }
@@ -169,14 +187,7 @@ impl Errand {
     pub(super) fn elapsed_at(&self, timer: ErrandTimer, now: Timestamp) -> Step<Self> {
         let Some(order) = &self.order else { return Step::ignored("no order is under way") };
         if now >= order.deadline {
-            let mut next = self.clone();
-            let fault = PowerFault {
-                kind: if self.progress.unanswered { FaultKind::Unreachable } else { FaultKind::Other },
-                why: format!("no success before the deadline: {}", self.last_seen()),
-                remedy: "check that the BMC answers from this rack and that the machine can be switched".into(),
-            };
-            let stop = self.running().map(|run| ErrandEffect::StopPower { run });
-            return next.fail(&fault, now).before(stop);
+            return self.out_of_time(order, timer, now);
         }
         match (timer, self.progress.phase) {
             (ErrandTimer::Next, Phase::Watching { try_number, asked, next, until }) if now >= next => {
@@ -196,10 +207,50 @@ impl Errand {
         }
     }
 
+    /// The order's time is over. A rack that was away then asks how the machine stands before it speaks of failure.
+    fn out_of_time(&self, order: &Order, timer: ErrandTimer, now: Timestamp) -> Step<Self> {
+        let stop = self.running().map(|run| ErrandEffect::StopPower { run });
+        let mut next = self.clone();
+        match self.progress.phase {
+            Phase::Looking { until } if now < until => {
+                return Step::ignored("the look after the deadline is under way").arm(timer, until);
+            }
+            Phase::Looking { .. } => {}
+            _ if now.since(order.deadline) >= LATE && order.access.power_type.queryable() => {
+                next.progress.phase = Phase::Looking { until: now + LOOK };
+                return next.run(PowerAction::Query, now).before(stop);
+            }
+            _ => {}
+        }
+        next.expire(now).before(stop)
+    }
+
+    /// The order ends without success.
+    fn expire(&mut self, now: Timestamp) -> Step<Self> {
+        let fault = PowerFault {
+            kind: if self.progress.unanswered { FaultKind::Unreachable } else { FaultKind::Other },
+            why: format!("no success before the deadline: {}", self.last_seen()),
+            remedy: self.progress.remedy.clone().unwrap_or_else(|| {
+                "check that the BMC answers from this rack and that the machine can be switched".into()
+            }),
+        };
+        self.fail(&fault, now)
+    }
+
+    /// When the phase that stands is over at the latest.
+    pub(super) fn over_at(&self, order: &Order) -> Timestamp {
+        if let Phase::Looking { until } = self.progress.phase { until } else { order.deadline }
+    }
+
+    /// What a try does: a machine that may be booting is switched on where it is off, and not booted again.
+    pub(super) fn action_now(&self, action: PowerAction) -> PowerAction {
+        if self.progress.may_boot && action == PowerAction::NetworkBoot { PowerAction::On } else { action }
+    }
+
     /// Begins the try of that number.
     fn act(mut self, try_number: u32, now: Timestamp) -> Step<Self> {
         let Some(order) = &self.order else { return Step::moved(self) };
-        let (attempt, action) = (order.attempt, order.action);
+        let (attempt, action) = (order.attempt, self.action_now(order.action));
         self.progress.phase = Phase::Acting { try_number };
         self.run(action, now).before([report(attempt, now, Fact::PowerTry { action, try_number })])
     }
@@ -235,7 +286,7 @@ impl Errand {
                 "the machine never came to the state asked for ({action}) in {try_number} tries: {}",
                 self.last_seen()
             ),
-            remedy: "look at the machine's BMC log and its power supply".into(),
+            remedy: STAYS.into(),
         };
         self.fail(&fault, now)
     }
@@ -310,6 +361,9 @@ impl Errand {
             Phase::Idle => return Step::moved(self),
             Phase::Acting { try_number } => format!("the answer of BMC {address} to {action}, try {try_number}"),
             Phase::Asking { .. } => format!("the power state from BMC {address} after {action}"),
+            Phase::Looking { .. } => {
+                format!("the power state from BMC {address}: the time to {action} ended meanwhile")
+            }
             Phase::Watching { next, .. } => format!("the power state to settle after {action}; asked again at {next}"),
             Phase::Pausing { try_number, until } => {
                 format!("try {} to {action} at {until}", try_number.saturating_add(1))
@@ -319,12 +373,12 @@ impl Errand {
             what,
             owed_by: OwedBy::Bmc,
             since: now,
-            deadline: order.deadline,
+            deadline: self.over_at(order),
             evidence: self.progress.seen.clone(),
             on_timeout: "the rack gives up and reports the failure to the region".into(),
             remedy: format!("check the BMC at {address}: network, user, password; or switch the machine by hand"),
         };
-        let deadline = order.deadline;
+        let deadline = wait.deadline;
         self.progress.wait = Some(wait.clone());
         Step::waiting(self, wait).arm(ErrandTimer::Deadline, deadline)
     }

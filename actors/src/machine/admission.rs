@@ -191,6 +191,12 @@ impl Machine {
             return refuse(why, remedies.join("; or "));
         }
         if brief.boot_racks.is_empty() {
+            if let Some((why, remedy)) = &brief.unserved {
+                return refuse(
+                    format!("no connected rack serves DHCP where this machine boots: {why}"),
+                    remedy.clone(),
+                );
+            }
             return refuse(
                 "no connected rack serves DHCP on a subnet where this machine could boot".into(),
                 "add the subnet with `hostler subnet add CIDR --dynamic START-END`, and a rack with an address in it"

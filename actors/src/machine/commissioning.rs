@@ -229,10 +229,19 @@ impl Machine {
     ) -> Step<Self> {
         let Some(attempt) = self.open_attempt() else { return Step::ignored("no attempt is under way") };
         let same = attempt.ip == Some(ip) && attempt.boot_mac == Some(mac);
+        // Firmware asks once in a boot. Again, after it has a loader, is another boot.
+        let anew = method.is_some_and(|m| m != BootMethod::Ipxe) && attempt.is_done(CommissionStep::NextServer);
+        // A loader's report that overtook the lease's is no other boot.
+        let booting = attempt.is_done(CommissionStep::DhcpLease) && !attempt.is_done(CommissionStep::Metadata);
+        if anew && same && booting {
+            let text = format!("{mac} asks for an address by network boot once more: the machine started anew");
+            return self.hindered(at, text, now);
+        }
         if attempt.is_done(CommissionStep::DhcpLease) && same && (method.is_none() || method == self.boot_method) {
             return Step::ignored("the same address again");
         }
         let first = !attempt.is_done(CommissionStep::DhcpLease);
+        let cancel = attempt.order_elsewhere(rack, at).filter(|_| method.is_some());
         let mut next = self.with_attempt(|a| {
             a.ip = Some(ip);
             a.boot_mac = Some(mac);
@@ -251,12 +260,12 @@ impl Machine {
             (Some(method), _) => Some(method),
             (None, known) => known,
         };
-        if self.spec.power.power_type == PowerType::Manual {
+        if self.spec.power.power_type == PowerType::Manual || !attempt.is_done(CommissionStep::PowerOn) {
             next.power_state = PowerState::On;
         }
         let line = first
             .then(|| event(at, Level::Info, "NODE_DHCP_LEASE", format!("{mac} took {ip} from rack {rack}."), None));
-        next.expecting(now).with(line)
+        next.expecting(now).with(cancel).with(line)
     }
 
     fn file_fact(&self, rack: RackId, report: &Report, now: Timestamp) -> Step<Self> {
@@ -321,6 +330,9 @@ impl Machine {
             Fact::FileAborted { file, kind: FileKind::Kernel | FileKind::Initrd | FileKind::Squashfs, why, .. } => {
                 self.hindered(at, format!("{file} broke off: {why}"), now)
             }
+            Fact::FileAborted { file, kind: FileKind::Loader, why, .. } if why.contains(Fact::FELL_SILENT) => {
+                self.hindered(at, format!("{file} broke off: {why}"), now)
+            }
             _ => Step::ignored("firmware probes a size and breaks off; that is normal"),
         }
     }
@@ -383,7 +395,7 @@ impl Machine {
     }
 
     /// Something went wrong that may yet heal: evidence for the wait, and a line of history.
-    fn hindered(&self, at: Timestamp, text: String, now: Timestamp) -> Step<Self> {
+    pub(super) fn hindered(&self, at: Timestamp, text: String, now: Timestamp) -> Step<Self> {
         if self.open_attempt().is_some_and(|a| a.seen.last().is_some_and(|last| last.ends_with(&text))) {
             return Step::ignored("seen just before");
         }
@@ -531,6 +543,13 @@ impl Attempt {
     pub(super) fn order(&mut self, now: Timestamp) -> Option<MachineEffect> {
         self.ordered = Some(now);
         self.power_on_order()
+    }
+
+    /// The machine boots from that rack, as was ordered of another, which cannot know and might boot it once more: it need not any longer.
+    fn order_elsewhere(&self, boots: RackId, at: Timestamp) -> Option<MachineEffect> {
+        let rack = self.bmc_racks.get(self.bmc_rack).copied().filter(|rack| *rack != boots)?;
+        let out = self.ordered.is_some_and(|ordered| ordered <= at) && !self.is_done(CommissionStep::PowerOn);
+        out.then(|| MachineEffect::CancelOrder { rack, attempt: self.on_number() })
     }
 
     pub(super) fn power_on_order(&self) -> Option<MachineEffect> {

@@ -108,11 +108,24 @@ impl Machine {
 
     /// A sweep's look at the power, which may be just what step 12 waits for.
     pub(super) fn seen_power(&self, rack: RackId, state: PowerState, at: Timestamp, now: Timestamp) -> Step<Self> {
-        let ending = self.open_attempt().is_some_and(|a| a.off.is_some());
+        // What was seen before the machine was to go off, and was on its way for long, is no evidence that it did.
+        let since = |a: &Attempt| a.steps.get(CommissionStep::Stored as usize).and_then(|r| r.started);
+        let ending = self.open_attempt().is_some_and(|a| a.off.is_some() && since(a).is_none_or(|since| since <= at));
         if ending && state == PowerState::Off {
             return self.clone().complete(at.max(now), Some(rack), "all results are stored; the BMC says off", state);
         }
-        self.power_seen(state, now)
+        let Some(on) = self.open_attempt().and_then(|a| a.steps.get(CommissionStep::PowerOn as usize)?.ended) else {
+            return self.power_seen(state, now);
+        };
+        if at < on {
+            return Step::ignored("it was seen before the machine was switched on");
+        }
+        if state != PowerState::Off {
+            return self.power_seen(state, now);
+        }
+        // It was on, and nobody asked it to go off.
+        let text = format!("rack {rack}: the BMC says off: the machine went off by itself after it was switched on");
+        Self { power_state: state, power_asked: Some(now), ..self.clone() }.hindered(at, text, now)
     }
 
     /// Step 12 is done: Ready, or failed where a script failed.

@@ -108,6 +108,7 @@ impl Attempt {
         let all = self.boot_racks.iter().map(lame).collect::<Option<Vec<_>>>().unwrap_or_default();
         match (owed_by, all.first()) {
             (OwedBy::Machine, Some((rack, ailment))) => (OwedBy::Rack(*rack), ailment.remedy.clone()),
+            (OwedBy::AnyRack, Some((_, ailment))) => (OwedBy::AnyRack, ailment.remedy.clone()),
             (owed_by, _) => (owed_by, remedy),
         }
     }

@@ -8,6 +8,7 @@ use schema::{
     messages::machine::MachineTimer,
     power::PowerType,
     script::ResultStatus,
+    status::PowerState,
     time::Timestamp,
     wait::{OwedBy, Wait},
 };
@@ -83,6 +84,13 @@ impl Machine {
         }
         let (what, owed_by, remedy) = self.owed(attempt, step);
         let (owed_by, remedy) = attempt.owed_by_who_ails(owed_by, remedy);
+        let booting = (CommissionStep::DhcpLease..=CommissionStep::Scripts).contains(&step);
+        let remedy = match self.power_state {
+            PowerState::Off if booting => format!(
+                "the machine is off: look at its power supplies, its temperature and the BMC's own log (`ipmitool sel list`); {remedy}"
+            ),
+            _ => remedy,
+        };
         Some(Wait {
             what,
             owed_by,

@@ -84,7 +84,8 @@ impl Bench {
         let view = self.errand.view();
         assert_eq!(self.errand.order.is_some(), view.wait.is_some(), "an order waits, and nothing else does");
         if let (Some(order), Some(wait)) = (&self.errand.order, &view.wait) {
-            assert_eq!(wait.deadline, order.deadline);
+            let looks = matches!(self.errand.progress.phase, Phase::Looking { until } if until == wait.deadline);
+            assert!(looks || wait.deadline == order.deadline, "{wait:?}");
             assert!(self.timers.contains_key("deadline"), "an order under way without a deadline");
             assert!(!self.runs.is_empty() || self.timers.contains_key("next"), "an order that nothing moves");
         } else {
@@ -192,6 +193,73 @@ fn the_deadline_ends_the_run_and_reports_why() {
     bench.elapse();
     bench.elapse();
     assert!(matches!(bench.facts.last(), Some(Fact::PowerFailed { .. })), "{:?}", bench.facts);
+}
+
+/// The rack was away when the time was over: it asks the BMC once, and tells what is so.
+#[test]
+fn a_rack_that_is_back_after_the_deadline_looks_before_it_speaks_of_failure() {
+    for (action, says, done) in [
+        (PowerAction::Off, PowerState::Off, true),
+        (PowerAction::NetworkBoot, PowerState::On, true),
+        (PowerAction::Off, PowerState::On, false),
+    ] {
+        let mut bench = Bench::new();
+        bench.tell(ErrandEvent::Ordered { order: order(1, action, 150) });
+        // It is killed over its run, and comes back when the time is over: the run is not begun again.
+        bench.now = START + Duration::from_secs(400);
+        let resumed = bench.errand.resume(bench.now);
+        assert!(resumed.effects.is_empty(), "{:?}", resumed.effects);
+        bench.runs.clear();
+        bench.tell(ErrandEvent::Elapsed { timer: ErrandTimer::Deadline });
+        assert_eq!(bench.runs.iter().map(|(_, action)| *action).collect::<Vec<_>>(), [PowerAction::Query]);
+        assert!(bench.facts.iter().all(|f| !matches!(f, Fact::PowerFailed { .. } | Fact::BmcUnreachable { .. })));
+        bench.ends(state(says));
+        let told = bench.facts.last();
+        let truth = Fact::PowerDone { action, state: says };
+        assert_eq!(told == Some(&truth), done, "{told:?}");
+        assert!(done || matches!(told, Some(Fact::PowerFailed { why, .. }) if why.contains("the BMC says on")));
+        assert_eq!(bench.errand.order, None);
+    }
+}
+
+#[test]
+fn a_look_after_the_deadline_has_an_end_too() {
+    let mut bench = Bench::new();
+    bench.tell(ErrandEvent::Ordered { order: order(1, PowerAction::Off, 150) });
+    bench.now = START + Duration::from_secs(400);
+    bench.tell(ErrandEvent::Elapsed { timer: ErrandTimer::Deadline });
+    // A restart over the look asks again, and nothing else.
+    let resumed = bench.errand.resume(bench.now);
+    assert!(matches!(resumed.effects[..], [ErrandEffect::RunPower { action: PowerAction::Query, .. }]));
+    bench.elapse();
+    assert_eq!(bench.now, START + Duration::from_secs(460));
+    assert!(matches!(bench.facts.last(), Some(Fact::BmcUnreachable { .. })), "{:?}", bench.facts);
+    assert_eq!(bench.errand.order, None);
+}
+
+/// Another rack serves its boot: this one hears nothing of the machine. After a while without the BMC's word the machine may be booting.
+#[test]
+fn a_machine_that_may_be_booting_is_not_booted_again() {
+    let mut bench = Bench::new();
+    bench.tell(ErrandEvent::Ordered { order: order(1, PowerAction::NetworkBoot, 150) });
+    bench.ends(accepted());
+    while bench.runs.iter().all(|(_, action)| *action == PowerAction::Query) {
+        match bench.runs.is_empty() {
+            true => bench.elapse(),
+            false => bench.ends(Err(fault(FaultKind::Unreachable))),
+        };
+    }
+    assert_eq!(bench.runs[0].1, PowerAction::On, "switched on where it is off, and left alone where it boots");
+    bench.ends(accepted());
+    bench.elapse();
+    // It says off: now nothing boots, and the next try is a boot again.
+    while bench.runs.first().is_none_or(|(_, action)| *action == PowerAction::Query) {
+        match bench.runs.is_empty() {
+            true => bench.elapse(),
+            false => bench.ends(state(PowerState::Off)),
+        };
+    }
+    assert_eq!(bench.runs[0].1, PowerAction::NetworkBoot);
 }
 
 #[test]

@@ -251,6 +251,32 @@ fn a_rack_that_is_away_is_not_the_one_that_switches_off() {
     assert_eq!((to(&effects), ending.status), (Some(rack(2)), NodeStatus::Commissioning));
 }
 
+/// One rack drives the BMC, another serves the boot: the first need not, and must not, try any longer.
+#[test]
+fn a_machine_that_boots_from_another_rack_is_not_switched_on_again() {
+    let cancelled = |from: u8, method| {
+        // The order is accepted, and nothing more was heard of the BMC.
+        let (machine, _) = after(3);
+        let (_, effects) = run(machine, [fact(rack(from), 1, 30, leased(method))], 30);
+        effects.contains(&MachineEffect::CancelOrder { rack: rack(1), attempt: AttemptId(1) })
+    };
+    assert!(cancelled(2, Some(BootMethod::UefiAmd64Tftp)));
+    assert!(!cancelled(1, Some(BootMethod::UefiAmd64Tftp)), "that rack's errand hears it by itself");
+    assert!(!cancelled(2, None), "a system that runs still renews its lease");
+}
+
+/// A sweep's word that was on its way since before the machine was to go off does not make it Ready.
+#[test]
+fn an_old_look_at_the_power_is_no_evidence_that_the_machine_is_off() {
+    let (machine, _) = after(good_facts().len());
+    let seen = |when: i64| fact(rack(2), 0, when, Fact::PowerSeen { state: PowerState::Off });
+    // Step 12 began at 10 by the racks' clocks.
+    let (machine, _) = run(machine, [seen(2)], 60);
+    assert_eq!(machine.status, NodeStatus::Commissioning, "it was seen before it was switched on");
+    let (machine, _) = run(machine, [seen(61)], 62);
+    assert_eq!(machine.status, NodeStatus::Ready);
+}
+
 #[test]
 fn a_rack_that_died_with_the_order_is_followed_by_the_next() {
     let (machine, _) = after(3);

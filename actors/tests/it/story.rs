@@ -55,6 +55,7 @@ pub(crate) fn brief() -> Brief {
     };
     Brief {
         bmc_racks: vec![rack(1), rack(2)],
+        unserved: None,
         boot_racks: vec![rack(1), rack(2)],
         lame: Vec::new(),
         boot_subnets: vec![SubnetId(1)],

@@ -43,6 +43,10 @@ pub struct Faults {
     pub ignores_boot: bool,
     /// It answers that it is busy.
     pub busy: bool,
+    /// Its account is locked after wrong tries: the user counts as unknown.
+    pub locked: bool,
+    /// All its sessions are taken by others.
+    pub no_sessions: bool,
 }
 
 /// Power and boot flags of one machine.

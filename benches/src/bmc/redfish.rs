@@ -193,10 +193,13 @@ impl Bmc {
     fn log_in(&mut self, body: &[u8], random: u128, now: Timestamp) -> Response {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let (user, password) = (body["UserName"].as_str(), body["Password"].as_str());
+        if self.chassis.faults.locked {
+            return refuse(401, "Base.1.0.AccountLocked", "The account is locked.");
+        }
         if !self.knows(user.unwrap_or_default(), password.unwrap_or_default()) {
             return refuse(401, "Base.1.0.ResourceAtUriUnauthorized", "User name or password are wrong.");
         }
-        if self.sessions.len() >= MOST {
+        if self.sessions.len() >= MOST || self.chassis.faults.no_sessions {
             return refuse(503, "Base.1.0.SessionLimitExceeded", "There are too many sessions.");
         }
         self.given += 1;

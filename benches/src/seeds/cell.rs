@@ -9,7 +9,7 @@ use std::{
 
 use actors::{
     agent::Agent,
-    errand::{Errand, Progress as ErrandProgress, Ran},
+    errand::{Errand, Progress as ErrandProgress},
     leases::{Ask, ReplyTo, Row, SubnetLeases},
     session::Sending,
 };
@@ -29,7 +29,6 @@ use schema::{
         report::{Fact, FileKind, Report},
     },
     net::MacAddr,
-    power::PowerAction,
     time::Timestamp,
 };
 
@@ -47,7 +46,10 @@ mod link;
 mod names;
 mod outbox;
 mod partners;
+mod power;
 mod tftp;
+
+pub(super) use self::power::BmcEv;
 
 /// Reports sent and not acknowledged, as in `rack::outbox`.
 const WINDOW: usize = 4_096;
@@ -65,6 +67,8 @@ pub(super) struct Disk {
     pub(super) bodies: BTreeMap<Sha256, Vec<u8>>,
     /// Nothing can be written.
     pub(super) full: bool,
+    /// How it says so.
+    pub(super) refusal: &'static str,
 }
 
 impl Disk {
@@ -79,6 +83,7 @@ impl Disk {
             leases: BTreeMap::new(),
             bodies: BTreeMap::new(),
             full: false,
+            refusal: "",
         }
     }
 }
@@ -130,7 +135,7 @@ pub(super) struct Memory {
     /// Where the addresses of a name begin in its next answer.
     pub(super) turn: u32,
     transfers: BTreeMap<(usize, u64), tftp::Sender>,
-    pub(super) runs: BTreeMap<SystemId, u32>,
+    pub(super) power: power::Power,
     tickets: Vec<fetch::Missing>,
     pub(super) fetching: BTreeSet<Sha256>,
     pub(super) paused: BTreeMap<Sha256, Timestamp>,
@@ -152,6 +157,8 @@ pub(super) struct Rack {
     pub(super) skew_us: i64,
     /// Another DHCP server on its wire answers first.
     pub(super) foreign: Option<Ipv4Addr>,
+    /// Numbers of sockets, requests and waits: never used twice, whatever life it is.
+    numbers: u64,
     pub(super) disk: Disk,
     pub(super) memory: Memory,
 }
@@ -177,17 +184,10 @@ pub(super) enum RackEv {
     },
     /// Other racks' leases are tried again.
     Copies,
-    /// A driver's run reaches the BMC.
-    Bmc {
-        machine: SystemId,
-        run: u32,
-        action: PowerAction,
-    },
-    Ran {
-        machine: SystemId,
-        run: u32,
-        result: Result<Ran, actors::errand::PowerFault>,
-    },
+    /// A BMC answers a driver's run, or something about it is due.
+    Bmc(SystemId, power::BmcEv),
+    /// Somebody is to be asked by the sweep.
+    Sweep(u64),
     Dhcp {
         metal: usize,
         socket: u64,
@@ -230,7 +230,7 @@ pub(super) enum RackEv {
 impl Rack {
     pub(super) fn new(id: RackId, wire: usize, address: Ipv4Addr) -> Self {
         let (disk, memory) = (Disk::new(), Memory::default());
-        Self { id, wire, address, life: 0, up: false, skew_us: 0, foreign: None, disk, memory }
+        Self { id, wire, address, life: 0, up: false, skew_us: 0, foreign: None, numbers: 0, disk, memory }
     }
 }
 
@@ -246,8 +246,8 @@ impl World {
             RackEv::Probed { to, ip, user } => self.probed(rack, &to, ip, user),
             RackEv::Copies => self.copy_again(rack),
             RackEv::Room => self.look_for_room(rack),
-            RackEv::Bmc { machine, run, action } => self.run_bmc(rack, machine, run, action),
-            RackEv::Ran { machine, run, result } => self.ran(rack, machine, run, result),
+            RackEv::Bmc(machine, what) => self.bmc_event(rack, machine, what),
+            RackEv::Sweep(turn) => self.sweep_due(rack, turn),
             RackEv::Dhcp { metal, socket, bytes } => self.dhcp_packet(rack, metal, socket, &bytes),
             RackEv::Overheard { server } => self.overheard(rack, server),
             RackEv::Tftp { metal, socket, bytes } => self.tftp_packet(rack, metal, socket, &bytes),

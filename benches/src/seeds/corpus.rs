@@ -107,8 +107,8 @@ fn power() -> Vec<Row> {
             .does([Chaos::Cut(Way::Bmcs(0)), Chaos::Cut(Way::Bmcs(1))]),
         Row { step: None, ..row("one rack does not reach the BMC", Step::PowerOn, "", &[], Ends::Ready) }
             .does([Chaos::Cut(Way::Bmcs(0))]),
-        Row { step: None, ..row("BMC loses every second request", Step::PowerOn, "", &[], Ends::Ready) }
-            .ill(Ill::LossyBmc),
+        Row { step: None, ..row("BMC loses each fourth datagram", Step::PowerOn, "", &[], Ends::Ready) }
+            .ill(Ill::LossyBmc(4)),
         row("BMC says on for ever", Step::Stored, bmc, &["switched off", "10.78.0.1"], Ends::Failed)
             .at(Step::Scripts)
             .ill(Ill::SaysOn),
@@ -117,9 +117,70 @@ fn power() -> Vec<Row> {
     ]
 }
 
+/// BMCs as they are met, by their packets: the even machines' speak IPMI, the odd ones' Redfish.
+fn bmcs() -> Vec<Row> {
+    let (bmc, s) = ("the BMC", Duration::from_secs);
+    let fails = |name, owner, words| row(name, Step::PowerOn, owner, words, Ends::Failed);
+    let passes = |name| Row { step: None, ..row(name, Step::PowerOn, "", &[], Ends::Ready) };
+    vec![
+        fails("wrong password, Redfish", "", &["10.78.0.2", "user or password are wrong", "correct power_user"])
+            .watched(1)
+            .ill(Ill::WrongPassword),
+        fails("account of the BMC locked", "", &["does not know the user \"maas\"", "locked", "enable it"])
+            .ill(Ill::LockedBmc),
+        fails("account of the BMC locked, Redfish", "", &["The account is locked", "unlock the account"])
+            .watched(1)
+            .ill(Ill::LockedBmc),
+        fails("silent BMC, Redfish", bmc, &["10.78.0.2", "did not answer in time"]).watched(1).ill(Ill::SilentBmc),
+        fails("BMC is busy for ever, Redfish", bmc, &["The service is busy"]).watched(1).ill(Ill::BusyBmc),
+        fails("nobody listens at the BMC's HTTPS port", bmc, &["Connection refused", "TCP port 443", "enabled"])
+            .watched(1)
+            .ill(Ill::RefusesHttp),
+        fails("all sessions of the BMC are taken", bmc, &["insufficient resources", "end other sessions"])
+            .ill(Ill::FullBmc),
+        passes("all sessions of the BMC are taken, Redfish: basic authentication does").watched(1).ill(Ill::FullBmc),
+        passes("BMC takes 0.8 s for each answer").ill(Ill::SlowBmc(800)),
+        passes("BMC takes 4 s for each answer, Redfish").watched(1).ill(Ill::SlowBmc(4_000)),
+        fails("BMC takes 6 s for each answer", bmc, &["10.78.0.1", "did not"]).ill(Ill::SlowBmc(6_000)),
+        passes("BMC loses each fifth request, Redfish").watched(1).ill(Ill::LossyBmc(5)),
+        passes("each third answer of the BMC breaks off, Redfish").watched(1).ill(Ill::BreaksHttp(3)),
+        harmless("BMC starts anew over the order", Step::PowerOn, [Chaos::RestartBmc(0, s(15))]),
+        harmless("BMC starts anew over the order, Redfish", Step::PowerOn, [Chaos::RestartBmc(1, s(15))]).watched(1),
+        harmless(
+            "BMC forgets its sessions before it is asked to switch off",
+            Step::Scripts,
+            [Chaos::RestartBmc(0, s(0))],
+        ),
+    ]
+}
+
 fn network() -> Vec<Row> {
     let machine = "the machine";
     vec![
+        row(
+            "cabled into another network",
+            Step::DhcpLease,
+            machine,
+            &["a DHCP request from", "VLAN right"],
+            Ends::Failed,
+        )
+        .ill(Ill::WrongWire(1)),
+        Row {
+            step: None,
+            ..row(
+                "DHCP is off on the VLAN",
+                Step::Request,
+                "",
+                &["DHCP is off on its VLAN", "dhcp_on=true"],
+                Ends::Refused,
+            )
+        }
+        .house(|s| s.house.no_dhcp = true),
+        Row {
+            step: None,
+            ..row("VLAN without a rack", Step::Request, "", &["has no rack", "primary_rack"], Ends::Refused)
+        }
+        .house(|s| s.house.no_rack = true),
         row(
             "powers on and never asks DHCP",
             Step::DhcpLease,
@@ -159,9 +220,49 @@ fn network() -> Vec<Row> {
     ]
 }
 
+/// Machines whose power or firmware does what nobody asked for.
+fn power_of_their_own() -> Vec<Row> {
+    let machine = "the machine";
+    vec![
+        row(
+            "goes off by itself as soon as it is switched on",
+            Step::PowerOn,
+            "the BMC",
+            &["the BMC says off", "power supply"],
+            Ends::Failed,
+        )
+        .ill(Ill::Dies(900)),
+        row(
+            "goes off by itself before it asks for an address, Redfish",
+            Step::DhcpLease,
+            machine,
+            &["the BMC says off", "went off by itself", "power supplies"],
+            Ends::Failed,
+        )
+        .watched(1)
+        .ill(Ill::Dies(5_000)),
+        row(
+            "starts anew whenever the kernel is asked for",
+            Step::BootConfig,
+            machine,
+            &["the kernel to be asked for", "by network boot once more", "started anew"],
+            Ends::Failed,
+        )
+        .ill(Ill::Loops("boot-kernel")),
+    ]
+}
+
 fn boot() -> Vec<Row> {
     let machine = "the machine";
     vec![
+        row(
+            "large datagrams do not reach the machine",
+            Step::NextServer,
+            machine,
+            &["the boot loader to be fetched", "acknowledged none of the blocks of 1", "MTU"],
+            Ends::Failed,
+        )
+        .ill(Ill::Narrow(900)),
         row(
             "loader missing",
             Step::NextServer,
@@ -242,6 +343,14 @@ fn system() -> Vec<Row> {
         .ill(Ill::Loses("get_preseed")),
         row("clock off by a year", Step::Metadata, machine, &["its clock is 3153", "s behind", "NTP"], Ends::Failed)
             .ill(Ill::Clock(-31_536_000)),
+        row(
+            "cloud-init never begins the scripts",
+            Step::Scripts,
+            machine,
+            &["the runner's next signal", "console"],
+            Ends::Failed,
+        )
+        .ill(Ill::Loses("maas-scripts")),
         row("wrong OAuth key", Step::Metadata, machine, &["was refused", "key that is not its own"], Ends::Failed)
             .ill(Ill::WrongKey),
         row("script fails", Step::Stored, "", &["failed scripts: maas-support-info", "machine results"], Ends::Failed)
@@ -288,6 +397,14 @@ fn controllers() -> Vec<Row> {
         )
         .does([Chaos::DiskFull(0, true)]),
         row(
+            "the rack's disk is read only",
+            Step::RackChosen,
+            "a rack of the boot VLAN",
+            &["to hold the ticket", "Read-only file system", "written again"],
+            Ends::Failed,
+        )
+        .does([Chaos::DiskReadOnly(0)]),
+        row(
             "disk full on the rack while machines boot",
             Step::DhcpLease,
             "rack aaaa33",
@@ -322,7 +439,7 @@ fn controllers() -> Vec<Row> {
 /// All of them.
 #[must_use]
 pub fn rows() -> Vec<Row> {
-    [power(), network(), boot(), system(), controllers()].concat()
+    [power(), bmcs(), network(), power_of_their_own(), boot(), system(), controllers()].concat()
 }
 
 /// Tries one.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use region::builtin::INVENTORY;
-use schema::status::NodeStatus;
+use schema::{power::PowerType, status::NodeStatus};
 
 use super::{Chaos, Ended, Ill, Outcome, Scenario, Way, Weather};
 use crate::hardware::Draw;
@@ -22,11 +22,15 @@ const WITHIN: u64 = 240;
 const SCRIPT: &str = "maas-support-info";
 
 /// Every ill that a seed may draw, and what the machine's end must say: one of the words; none for an ill that it gets over.
-const ILLS: [(Ill, &[&str]); 18] = [
-    (Ill::WrongPassword, &["the password of the user"]),
+const ILLS: [(Ill, &[&str]); 22] = [
+    (Ill::WrongPassword, &["the password of the user", "user or password are wrong"]),
     (Ill::SilentBmc, &["did not answer"]),
     (Ill::BusyBmc, &["busy"]),
-    (Ill::LossyBmc, &[]),
+    (Ill::LossyBmc(5), &[]),
+    (Ill::SlowBmc(400), &[]),
+    (Ill::FullBmc, &["insufficient resources"]),
+    (Ill::RefusesHttp, &["Connection refused"]),
+    (Ill::BreaksHttp(3), &[]),
     (Ill::Powerless, &["never came to the state", "no success before the deadline"]),
     (Ill::DeafCard, &["a DHCP request from"]),
     (Ill::OtherCard, &["a DHCP request from"]),
@@ -114,8 +118,13 @@ impl Scenario {
             let (name, status, error) = (&m.hostname, m.status.label(), &m.error);
             Some(format!("{name} ({:?}, hung: {:?}) is {status}: {error}: {why}", m.ills, m.hung))
         };
-        let words: Vec<&[&str]> =
-            m.ills.iter().filter_map(|ill| ILLS.iter().find(|(known, _)| known == ill)).map(|(_, w)| *w).collect();
+        let words: Vec<&[&str]> = m
+            .ills
+            .iter()
+            .filter(|ill| concerns(ill, m.power))
+            .filter_map(|ill| ILLS.iter().find(|(known, _)| known == ill))
+            .map(|(_, w)| *w)
+            .collect();
         let said = words.iter().any(|words| words.iter().any(|word| m.error.contains(word)));
         let doomed = words.iter().any(|words| !words.is_empty());
         match m.status {
@@ -128,6 +137,16 @@ impl Scenario {
             NodeStatus::FailedCommissioning => wrong("nothing was done to it that would explain that"),
             _ => wrong("it has not ended"),
         }
+    }
+}
+
+/// Whether a machine whose BMC speaks that notices the ill at all.
+fn concerns(ill: &Ill, power: PowerType) -> bool {
+    match ill {
+        Ill::RefusesHttp | Ill::BreaksHttp(_) => power == PowerType::Redfish,
+        // Of Redfish services only some give sessions, and the driver does without.
+        Ill::FullBmc => power == PowerType::Ipmi,
+        _ => true,
     }
 }
 

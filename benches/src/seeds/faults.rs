@@ -20,8 +20,18 @@ pub enum Ill {
     SilentBmc,
     /// The BMC answers that it is busy.
     BusyBmc,
-    /// The BMC loses two of three requests.
-    LossyBmc,
+    /// The BMC loses each nth request.
+    LossyBmc(u32),
+    /// Each of its answers takes so many milliseconds.
+    SlowBmc(u64),
+    /// All its sessions are taken.
+    FullBmc,
+    /// Its account is locked.
+    LockedBmc,
+    /// Nobody listens at its HTTP port.
+    RefusesHttp,
+    /// Each nth of its HTTP answers breaks off.
+    BreaksHttp(u32),
     /// The BMC accepts orders and does nothing.
     Powerless,
     /// The BMC says on for ever.
@@ -30,6 +40,14 @@ pub enum Ill {
     DeafCard,
     /// It boots with another card than the one that is known.
     OtherCard,
+    /// Its card is cabled into the network of that number.
+    WrongWire(usize),
+    /// It goes off by itself so many milliseconds after it was switched on.
+    Dies(u64),
+    /// It starts anew from the network whenever it asks for something that holds this text.
+    Loops(&'static str),
+    /// Datagrams with more bytes do not reach it.
+    Narrow(usize),
     /// Requests that hold this text are lost.
     Loses(&'static str),
     /// Its clock, in seconds after ours.
@@ -60,6 +78,8 @@ pub(super) enum Fate {
     Freezes,
     /// The machine starts anew.
     Reboots,
+    /// The machine starts anew, and from the network.
+    Loops,
 }
 
 impl Ill {
@@ -71,6 +91,11 @@ impl Ill {
     /// Whether a datagram with this text is lost.
     pub(super) fn swallows(&self, text: &str) -> bool {
         matches!(self, Self::Loses(part) if text.contains(part))
+    }
+
+    /// Whether a datagram is too long for the way to the machine.
+    pub(super) fn is_too_long(&self, bytes: &[u8]) -> bool {
+        matches!(self, Self::Narrow(most) if bytes.len() > *most)
     }
 
     /// Has its way with a request of the machine.
@@ -85,6 +110,9 @@ impl Ill {
             let body = request.bytes.split_off(head_end);
             request.bytes = [wrong.into_bytes(), body].concat();
             return Fate::Goes;
+        }
+        if matches!(self, Self::Loops(text) if head.contains(text)) {
+            return Fate::Loops;
         }
         let body = request.bytes.get(head_end..).unwrap_or_default();
         let says = |what: &str| find(body, what.as_bytes()).is_some();
@@ -146,6 +174,8 @@ pub enum Chaos {
     Mend(Way),
     /// Nothing can be written on that rack's disk, or it can again.
     DiskFull(usize, bool),
+    /// That rack's disk is mounted to be read only.
+    DiskReadOnly(usize),
     /// The database does not answer for so long.
     StoreAway(Duration),
     /// Another DHCP server stands on that rack's wire, or not any more.
@@ -154,6 +184,8 @@ pub enum Chaos {
     Damage(usize, &'static str),
     /// A body on that rack's disk is gone.
     Lose(usize, &'static str),
+    /// A machine's BMC starts anew: its sessions are forgotten, and it answers nothing for so long.
+    RestartBmc(u32, Duration),
     /// A machine's ill begins, or ends.
     Falls(u32, Ill),
     Heals(u32),
@@ -180,7 +212,14 @@ impl World {
             Chaos::Mend(Way::Region(rack)) => self.cut_link(rack, false),
             Chaos::Cut(way) => self.cuts.set(way, true),
             Chaos::Mend(way) => self.cuts.set(way, false),
-            Chaos::DiskFull(rack, full) => self.racks[rack].disk.full = full,
+            Chaos::DiskFull(rack, full) => {
+                let disk = &mut self.racks[rack].disk;
+                (disk.full, disk.refusal) = (full, "No space left on device (os error 28)");
+            }
+            Chaos::DiskReadOnly(rack) => {
+                let disk = &mut self.racks[rack].disk;
+                (disk.full, disk.refusal) = (true, "Read-only file system (os error 30)");
+            }
             Chaos::StoreAway(time) => self.region.store.away_until = self.queue.now + time,
             Chaos::Foreign(rack, there) => {
                 self.racks[rack].foreign = there.then(|| Ipv4Addr::new(192, 168, 7, 1));
@@ -191,11 +230,18 @@ impl World {
                 }
             }
             Chaos::Lose(rack, name) => drop(self.racks[rack].disk.bodies.remove(&furniture::body(name).0)),
+            Chaos::RestartBmc(machine, time) => {
+                let back = self.queue.now + time;
+                if let Some(metal) = self.metals.get_mut(machine as usize) {
+                    metal.controller.restart();
+                    metal.bmc_away = back;
+                }
+            }
             Chaos::Falls(machine, ill) => self.falls(machine as usize, ill),
             Chaos::Heals(machine) => {
                 if let Some(metal) = self.metals.get_mut(machine as usize) {
                     metal.ills.clear();
-                    metal.chassis.faults = Default::default();
+                    metal.controller.chassis_mut().faults = Default::default();
                 }
             }
             Chaos::Skew(rack, us) => self.racks[rack].skew_us = us,
@@ -214,12 +260,15 @@ impl World {
     /// The machine is ill from now on.
     pub(super) fn falls(&mut self, index: usize, ill: Ill) {
         let Some(metal) = self.metals.get_mut(index) else { return };
-        let faults = &mut metal.chassis.faults;
+        let faults = &mut metal.controller.chassis_mut().faults;
         match ill {
             Ill::WrongPassword => faults.wrong_password = true,
             Ill::SilentBmc => faults.silent = true,
             Ill::BusyBmc => faults.busy = true,
-            Ill::LossyBmc => faults.drops_every = std::num::NonZeroU32::new(2),
+            Ill::LossyBmc(nth) => faults.drops_every = std::num::NonZeroU32::new(nth),
+            Ill::SlowBmc(ms) => faults.slow = Duration::from_millis(ms),
+            Ill::FullBmc => faults.no_sessions = true,
+            Ill::LockedBmc => faults.locked = true,
             Ill::Powerless => faults.powerless = true,
             Ill::SaysOn => faults.says = Some(true),
             _ => {}

@@ -9,7 +9,7 @@ use schema::{
     id::{FabricId, RackId, RangeId, SubnetId, SystemId, VlanId},
     messages::machine::MachineSpec,
     net::IpRange,
-    power::{PowerConfig, PowerType},
+    power::PowerConfig,
     script::ScriptType,
 };
 
@@ -73,7 +73,7 @@ pub(super) fn items(racks: usize, per: usize, house: &House) -> (Vec<CatalogueIt
     let (mut items, mut bodies) = (Vec::new(), Vec::new());
     items.extend((0..racks).map(rack_entry));
     for wire in 0..racks / per {
-        items.extend(network(wire, per, house.pool));
+        items.extend(network(wire, per, house));
     }
     if !house.no_image {
         let image = Image {
@@ -130,7 +130,7 @@ fn rack_entry(number: usize) -> CatalogueItem {
 }
 
 /// A network with the racks that serve it.
-fn network(wire: usize, per: usize, pool: u8) -> Vec<CatalogueItem> {
+fn network(wire: usize, per: usize, house: &House) -> Vec<CatalogueItem> {
     let index = i64::try_from(wire).unwrap_or(0);
     let first = wire * per;
     let [a, b, c, own] = rack_address(first, per).octets();
@@ -142,8 +142,8 @@ fn network(wire: usize, per: usize, pool: u8) -> Vec<CatalogueItem> {
         vid: u16::try_from(wire).unwrap_or(0),
         name: format!("yard-{wire}"),
         mtu: 1_500,
-        dhcp_on: true,
-        primary_rack: Some(rack_id(first)),
+        dhcp_on: !house.no_dhcp && !house.no_rack,
+        primary_rack: (!house.no_rack).then(|| rack_id(first)),
         secondary_rack: (per > 1).then(|| rack_id(first + 1)),
         relay_vlan: None,
     };
@@ -152,7 +152,7 @@ fn network(wire: usize, per: usize, pool: u8) -> Vec<CatalogueItem> {
         id: RangeId(index + 1),
         subnet: subnet.id,
         range_type: RangeType::Dynamic,
-        range: IpRange { start: [a, b, c, begin].into(), end: [a, b, c, begin - 1 + pool].into() },
+        range: IpRange { start: [a, b, c, begin].into(), end: [a, b, c, begin - 1 + house.pool].into() },
         comment: String::new(),
         user: None,
     };
@@ -169,7 +169,11 @@ pub(super) fn spec(metal: &Metal) -> MachineSpec {
         domain: "maas".into(),
         architecture: "amd64/generic".into(),
         macs: vec![metal.hardware.mac()],
-        power: PowerConfig { power_type: PowerType::Ipmi, params, secret_fields: vec!["power_pass".into()] },
+        power: PowerConfig {
+            power_type: metal.controller.power_type(),
+            params,
+            secret_fields: vec!["power_pass".into()],
+        },
         description: String::new(),
         zone: "default".into(),
         pool: "default".into(),

@@ -185,7 +185,7 @@ impl World {
         self.laws.hold(law, || format!("{name} became Ready without the stored results of {lost:?}"));
         let metal = &self.metals[index];
         let lies = metal.ills.iter().any(|ill| matches!(ill, Ill::SaysOn));
-        let off = after.power_state == PowerState::Off && (lies || !metal.chassis.is_on());
+        let off = after.power_state == PowerState::Off && (lies || !metal.controller.chassis().is_on());
         let ordered = before.open_attempt().is_some_and(|a| a.off.is_some());
         self.laws.hold(off && ordered, || format!("{name} became Ready and is on"));
     }
@@ -239,7 +239,7 @@ impl World {
         let uses = |given: &Given| {
             let metal = self.metals.iter().find(|metal| metal.hardware.mac() == given.mac);
             // What was given just now is on its way to its client.
-            metal.is_some_and(|m| m.chassis.is_on() && (m.ip == Some(ip) || given.at + ON_ITS_WAY > now))
+            metal.is_some_and(|m| m.controller.chassis().is_on() && (m.ip == Some(ip) || given.at + ON_ITS_WAY > now))
         };
         let used = other.filter(uses);
         self.laws.hold(used.is_none(), || format!("{ip} was given to {mac} at {now} while {used:?} has it"));

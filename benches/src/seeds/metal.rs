@@ -3,27 +3,18 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use actors::errand::{PowerFault, Ran};
-use rack::{
-    dhcp::packet::MessageType,
-    power::{
-        ipmi::fault_of,
-        rmcp::{
-            BootDevice, BootFlags, Completion, Control,
-            console::{Awaited, Failure},
-        },
-    },
-};
-use schema::{id::SystemId, power::PowerAction, status::PowerState};
+use rack::{dhcp::packet::MessageType, power::rmcp::BootDevice};
+use schema::{id::SystemId, time::Timestamp};
 
 use super::{
     cell::RackEv,
+    controller::Controller,
     faults::{Fate, Ill},
     weather::Way,
     world::{Ev, World},
 };
 use crate::{
-    bmc::chassis::{Chassis, PowerEvent},
+    bmc::chassis::{Boot, PowerEvent},
     hardware::Hardware,
     machine::{Action, Event, Machine, Request},
 };
@@ -37,11 +28,15 @@ pub(super) struct Metal {
     pub(super) wire: usize,
     pub(super) bmc: String,
     machine: Machine,
-    pub(super) chassis: Chassis,
+    pub(super) controller: Controller,
+    /// The BMC starts anew, until then.
+    pub(super) bmc_away: Timestamp,
     pub(super) ip: Option<Ipv4Addr>,
     /// Counts its sockets: what is meant for an old one is lost.
     socket: u64,
     wait: u64,
+    /// HTTP requests that its BMC answered.
+    pub(super) http: u32,
     requests: u64,
     request: Option<u64>,
     /// It does nothing any more, whatever happens, until its power goes.
@@ -77,6 +72,10 @@ pub(super) enum MetalEv {
     },
     Waited(u64),
     Power(PowerEvent),
+    /// Its power goes, if that boot is still the last.
+    Dies {
+        boots: u32,
+    },
 }
 
 impl Metal {
@@ -89,11 +88,13 @@ impl Metal {
             wire,
             bmc: format!("10.78.{hi}.{lo}"),
             machine: Machine::new(hardware.clone(), seed),
+            controller: Controller::of(hardware.index),
             hardware,
-            chassis: Chassis::default(),
+            bmc_away: Timestamp(0),
             ip: None,
             socket: 0,
             wait: 0,
+            http: 0,
             requests: 0,
             request: None,
             frozen: false,
@@ -113,11 +114,6 @@ impl Metal {
         self.machine.name_servers().to_vec()
     }
 
-    /// What a driver makes of silence.
-    pub(super) fn unanswered(&self) -> Result<Ran, PowerFault> {
-        Err(fault_of(&self.bmc, Failure::Silent { awaited: Awaited::Abilities, tries: 4 }))
-    }
-
     fn forget(&mut self) {
         self.socket += 1;
         self.wait += 1;
@@ -126,53 +122,23 @@ impl Metal {
 }
 
 impl World {
-    /// One run of the power driver, as a decision over the simulated BMC: its answer, and how long that takes.
-    pub(super) fn drive(&mut self, index: usize, action: PowerAction) -> (Result<Ran, PowerFault>, Duration) {
-        let quick = Duration::from_millis(40 + self.draw.below(200));
-        let metal = &mut self.metals[index];
-        let said = |failure| Err(fault_of(&metal.bmc, failure));
-        if metal.chassis.loses() {
-            return (metal.unanswered(), Duration::from_secs(7));
-        }
-        if metal.chassis.faults.wrong_password {
-            return (said(Failure::WrongPassword("maas".into())), quick);
-        }
-        if metal.chassis.faults.busy {
-            return (said(Failure::Command { command: "Chassis Control", completion: Completion::BUSY }), quick);
-        }
-        let on = metal.chassis.says_on();
-        let control = match action {
-            PowerAction::Query => {
-                let state = if on { PowerState::On } else { PowerState::Off };
-                return (Ok(Ran::State { state }), quick);
-            }
-            PowerAction::On => Control::On,
-            PowerAction::Off => Control::Off,
-            PowerAction::NetworkBoot => {
-                metal.chassis.set_boot(BootFlags::network_once(false));
-                if on { Control::Cycle } else { Control::On }
-            }
-        };
-        match metal.chassis.control(control) {
-            Ok(event) => {
-                if let Some(event) = event {
-                    self.queue.after(Duration::from_millis(5), Ev::Metal { index, what: MetalEv::Power(event) });
-                }
-                (Ok(Ran::Accepted { notes: Vec::new() }), quick)
-            }
-            Err(completion) => (said(Failure::Command { command: "Chassis Control", completion }), quick),
-        }
-    }
-
     pub(super) fn metal_event(&mut self, index: usize, what: MetalEv) {
         let clock = self.queue.now.seconds() + self.metals[index].ills.iter().map(Ill::skew_s).sum::<i64>();
         let metal = &mut self.metals[index];
-        if metal.frozen && !matches!(what, MetalEv::Power(_)) {
+        if metal.frozen && !matches!(what, MetalEv::Power(_) | MetalEv::Dies { .. }) {
             return;
         }
         let actions = match what {
             MetalEv::Power(event) => return self.power(index, event, clock),
+            MetalEv::Dies { boots } => {
+                if metal.boots == boots {
+                    metal.controller.chassis_mut().set_power(false);
+                    self.power(index, PowerEvent::Off, clock);
+                }
+                return;
+            }
             MetalEv::Connect { request, asked, addresses } => return self.connect(index, request, asked, addresses),
+            MetalEv::Datagram { bytes, .. } if metal.ills.iter().any(|ill| ill.is_too_long(&bytes)) => return,
             MetalEv::Datagram { socket, bytes } if socket == metal.socket => {
                 metal.machine.step(Event::Datagram(&bytes), clock)
             }
@@ -203,11 +169,17 @@ impl World {
         drop(metal.machine.step(Event::PowerOff, clock));
         metal.forget();
         if event == PowerEvent::SoftOff {
-            metal.chassis.set_power(false);
+            metal.controller.chassis_mut().set_power(false);
         }
         let Some(boot) = boot else { return self.say(&format!("m{index} is off")) };
         metal.boots += 1;
         metal.hung = None;
+        let dies = metal.ills.iter().find_map(|ill| if let Ill::Dies(ms) = ill { Some(*ms) } else { None });
+        if let Some(ms) = dies {
+            let what = MetalEv::Dies { boots: metal.boots };
+            self.queue.after(Duration::from_millis(ms), Ev::Metal { index, what });
+        }
+        let metal = &mut self.metals[index];
         let network = boot.device == BootDevice::Network && !metal.ills.contains(&Ill::DeafCard);
         let actions = metal.machine.step(Event::PowerOn { network }, clock);
         self.say(&format!("m{index} is on"));
@@ -236,7 +208,7 @@ impl World {
                     self.queue.after(time, Ev::Metal { index, what: MetalEv::Waited(number) });
                 }
                 Action::Off => {
-                    metal.chassis.set_power(false);
+                    metal.controller.chassis_mut().set_power(false);
                     metal.forget();
                     self.say(&format!("m{index} goes off"));
                 }
@@ -251,7 +223,12 @@ impl World {
 
     fn say_dhcp(&mut self, index: usize, mut bytes: Vec<u8>) {
         let metal = &self.metals[index];
-        let (wire, socket) = (metal.wire, metal.socket);
+        let (mut wire, socket) = (metal.wire, metal.socket);
+        for ill in &metal.ills {
+            if let Ill::WrongWire(other) = ill {
+                wire = *other;
+            }
+        }
         if metal.ills.contains(&Ill::OtherCard)
             && let Some(last) = bytes.get_mut(33)
         {
@@ -330,10 +307,9 @@ impl World {
                     metal.frozen = true;
                     return self.say(&format!("m{index} freezes"));
                 }
-                Fate::Reboots => {
-                    let boot = crate::bmc::chassis::Boot::default();
-                    let what = MetalEv::Power(PowerEvent::Restart(boot));
-                    return self.queue.after(Duration::from_millis(300), Ev::Metal { index, what });
+                Fate::Reboots => return self.starts_anew(index, Boot::default()),
+                Fate::Loops => {
+                    return self.starts_anew(index, Boot { device: BootDevice::Network, ..Boot::default() });
                 }
             }
         }
@@ -350,6 +326,11 @@ impl World {
             return self.queue.after(way, Ev::Metal { index, what: MetalEv::Failed { request } });
         }
         self.ask_rack(index, request, rack, way, Box::new(asked));
+    }
+
+    fn starts_anew(&mut self, index: usize, boot: Boot) {
+        let what = MetalEv::Power(PowerEvent::Restart(boot));
+        self.queue.after(Duration::from_millis(300), Ev::Metal { index, what });
     }
 
     pub(super) fn ask_rack(&mut self, index: usize, request: u64, rack: usize, way: Duration, asked: Box<Request>) {

@@ -12,6 +12,7 @@ use actors::{
     core::Core,
     machine::{Life, Machine},
     rack::{Duty, LinkState, Rack, RackEvent, Unfit},
+    reach::Reached,
     session::Receiving,
     subnet::Subnet,
 };
@@ -46,6 +47,7 @@ mod copies;
 mod door;
 mod hands;
 mod names;
+mod ways;
 
 /// How often somebody who was refused asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -65,6 +67,8 @@ pub(super) struct Store {
     pub(super) hardware: BTreeSet<SystemId>,
     pub(super) bodies: BTreeMap<Sha256, Vec<u8>>,
     pub(super) last_result: i64,
+    /// What was learned of the ways to BMCs.
+    reach: BTreeMap<(String, RackId), Reached>,
     /// It does not answer before.
     pub(super) away_until: Timestamp,
     /// The runner, which every machine gets as its user-data.
@@ -85,6 +89,8 @@ pub(super) struct Conn {
     copies: copies::Copies,
     /// How many changes of names it was told.
     named: usize,
+    /// The machines that the rack was told to watch; `None`: nothing yet.
+    watched: Option<ways::Watched>,
 }
 
 /// The region.
@@ -107,6 +113,7 @@ pub(super) struct Region {
     /// When reports came whose steps are not durable yet, by rack and number.
     came: BTreeMap<(usize, ReportSeq), Timestamp>,
     names: names::Names,
+    ways: ways::Ways,
     /// Up to when each rack has told all its leases, by its own clock.
     through: BTreeMap<RackId, Timestamp>,
     pub(super) foreign: BTreeMap<RackId, Vec<ForeignDhcp>>,
@@ -131,6 +138,8 @@ pub(super) enum RegionEv {
     /// Somebody looks whose turn it is.
     Turns,
     Turn(SystemId),
+    /// Which rack watches what may be another.
+    Assign,
 }
 
 impl Region {
@@ -151,6 +160,7 @@ impl Region {
             conns: BTreeMap::new(),
             came: BTreeMap::new(),
             names: names::Names::default(),
+            ways: ways::Ways::default(),
             through: BTreeMap::new(),
             foreign: BTreeMap::new(),
             base: actors::clock::tick(),
@@ -179,6 +189,7 @@ impl World {
         match what {
             RegionEv::Commission(machine) => self.ask_to_commission(machine),
             RegionEv::Publish { machine, attempt, racks, expires } => self.publish(&machine, attempt, racks, expires),
+            RegionEv::Assign => self.assign(),
             RegionEv::Gather { rack } => self.gather(rack),
             RegionEv::Turns => {
                 self.region.turns_looked_for = false;
@@ -246,6 +257,7 @@ impl World {
         let now = self.queue.now;
         let catalogue = self.region.store.catalogue.as_deref().and_then(read::<Catalogue>);
         self.region.catalogue = Some(Hosted::new(catalogue.unwrap_or_default()));
+        self.region.ways = ways::Ways::of(self.region.store.reach.values().cloned());
         let stored: Vec<(SystemId, Machine)> =
             self.region.store.machines.iter().filter_map(|(id, text)| Some((*id, read(text)?))).collect();
         self.laws.all_readable(stored.len(), self.region.store.machines.len());
@@ -321,11 +333,9 @@ impl World {
     /// What a decision about that machine needs, as `region::app` looks it up.
     fn brief(&mut self, machine: &Machine, options: Option<&CommissionOptions>) -> Brief {
         let connected: Vec<RackId> = self.connected();
-        let unfit = |id: RackId, duty| self.region.fit(id, duty).err();
-        let mut power: Vec<_> = connected.iter().copied().filter(|id| unfit(*id, Duty::Power).is_none()).collect();
-        let boot = connected.into_iter().map(|id| (id, unfit(id, Duty::Boot).map(Ailment::from))).collect();
-        let near = machine.spec.vlan.map(|vlan| plans::vlan_racks(self.region.content(), vlan)).unwrap_or_default();
-        power.sort_by_key(|id| (!near.contains(id), *id));
+        let boot =
+            connected.into_iter().map(|id| (id, self.region.fit(id, Duty::Boot).err().map(Ailment::from))).collect();
+        let power = self.bmc_racks(machine.spec.power.address(), machine.spec.vlan);
         let (brief, scripts) = briefs::compose(self.region.content(), boot, power, &machine.spec, options);
         let Some(_) = options else { return brief };
         let first = self.region.store.last_result + 1;

@@ -14,6 +14,7 @@ use schema::{
 use super::{
     Scenario,
     cell::{Rack, RackEv},
+    controller::{Asked, Caller},
     faults::Chaos,
     hosted::{self, Later, Who},
     laws::Laws,
@@ -47,6 +48,12 @@ pub(super) enum Ev {
     Metal {
         index: usize,
         what: MetalEv,
+    },
+    /// Something reaches a machine's BMC.
+    Bmc {
+        index: usize,
+        from: Caller,
+        what: Asked,
     },
     /// The rack tries to connect.
     Dial {
@@ -93,6 +100,8 @@ pub(super) struct World {
     pub(super) scenario: Scenario,
     pub(super) steps: u64,
     pub(super) events: u64,
+    /// No sweep asks after that.
+    pub(super) still: Option<Timestamp>,
 }
 
 impl World {
@@ -117,6 +126,7 @@ impl World {
                 }
             }
             Ev::Metal { index, what } => self.metal_event(index, what),
+            Ev::Bmc { index, from, what } => self.bmc_hears(index, from, what),
             Ev::Dial { rack, life } => self.dial(rack, life),
             Ev::Idle { rack, number, cut } => self.idle(rack, number, cut),
             Ev::Welcome { rack, number } => self.welcome(rack, number),

@@ -118,3 +118,53 @@ fn a_link_that_flaps_for_a_while_costs_nothing() {
     assert_eq!(outcome.broken, Vec::<String>::new());
     assert_eq!(outcome.count(NodeStatus::Ready), 10, "{:#?}", outcome.machines);
 }
+
+/// The rack dies with the order to switch off in its hands, and comes back when its time is over, as does the region: the rack asks the BMC
+/// before it speaks of failure.
+#[test]
+fn a_rack_that_is_back_after_its_orders_deadline_tells_how_the_machine_stands() {
+    let mut looked = 0;
+    for after in (0..60_u32).step_by(3) {
+        let mut scenario = Scenario::fair(90 + u64::from(after), 2);
+        scenario.trace = true;
+        let (mut yard, mut seen) = (Yard::new(scenario), 0);
+        while seen <= after && yard.happen() {
+            seen += u32::from(step(&yard) == Some(CommissionStep::Stored));
+            if seen > 0 && step(&yard).is_none() {
+                break;
+            }
+        }
+        yard.inject(Chaos::KillRack(0));
+        yard.inject(Chaos::KillRegion);
+        yard.later(Duration::from_secs(400), Chaos::StartRack(0));
+        yard.later(Duration::from_secs(402), Chaos::StartRegion);
+        yard.run();
+        let outcome = yard.end();
+        assert_eq!(outcome.broken, Vec::<String>::new(), "{after} events in");
+        let others: Vec<_> = outcome.machines.iter().filter(|m| m.status != NodeStatus::Ready).collect();
+        assert!(others.is_empty(), "{after} events in: {others:#?}");
+        looked += outcome.lines.iter().filter(|line| line.contains("errand m0") && line.contains("-> looking")).count();
+    }
+    assert!(looked > 0, "no order was ever under way when the rack died");
+}
+
+/// One rack drives the BMC, another serves the boot. The first loses the way to the BMC when the machine goes on, and finds it again while
+/// the machine boots, of which it hears nothing.
+#[test]
+fn a_machine_that_boots_from_another_rack_than_the_one_that_drives_its_bmc_is_booted_once() {
+    for (seed, away) in [(1, 11), (2, 12), (3, 13), (4, 14), (5, 16), (6, 20)] {
+        let mut scenario = Scenario::fair(seed, 1);
+        scenario.house.pairs = true;
+        // The first rack serves DHCP, and does not reach BMCs.
+        scenario.chaos = vec![(Duration::from_millis(100), Chaos::Cut(Way::Bmcs(0)))];
+        let mut yard = Yard::new(scenario);
+        while yard.boots(0) == 0 && yard.happen() {}
+        yard.later(Duration::from_millis(300), Chaos::Cut(Way::Bmcs(1)));
+        yard.later(Duration::from_secs(away), Chaos::Mend(Way::Bmcs(1)));
+        yard.run();
+        let outcome = yard.end();
+        assert_eq!(outcome.broken, Vec::<String>::new());
+        let machine = &outcome.machines[0];
+        assert_eq!((machine.status, machine.boots), (NodeStatus::Ready, 1), "away for {away} s: {machine:#?}");
+    }
+}

@@ -1,8 +1,11 @@
 //! The IPMI driver: natively over RMCP+, or by `ipmitool` where that is set, or where the BMC speaks nothing that the native way knows.
 
 mod native;
+pub mod session;
 pub mod target;
 pub mod tool;
+
+use std::time::Duration;
 
 use actors::errand::{FaultKind, PowerFault};
 use schema::power::{PowerAccess, PowerAction};
@@ -82,6 +85,15 @@ pub fn fault_of(host: &str, failure: Failure) -> PowerFault {
         Trouble::OneAndHalf(fault) | Trouble::Suites(fault) | Trouble::Fault(fault) => fault,
     }
 }
+
+/// What it means that a run took longer than `limit`.
+#[must_use]
+pub fn late(host: &str, limit: Duration) -> PowerFault {
+    native::late(host, limit)
+}
+
+/// A session without work is kept so long.
+pub const KEPT: Duration = native::IDLE;
 
 impl Ipmi {
     /// The driver with those settings. `meter` counts what BMCs send and nobody waits for.

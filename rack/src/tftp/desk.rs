@@ -393,11 +393,10 @@ impl Desk {
                 self.counters.bytes.fetch_add(len, Ordering::Relaxed);
                 return live.receipt.fetched(len, self.now.saturating_duration_since(live.begun));
             }
-            Ok(End::Probe) => return,
-            Ok(End::Refused { code, message }) => {
-                format!("the machine broke off with ERROR {}: {message}", code.number())
-            }
-            Ok(End::Silent { acknowledged }) => format!("the machine fell silent after block {acknowledged}"),
+            Ok(end) => match end.why(live.transfer.block()) {
+                Some(why) => why,
+                None => return,
+            },
             Err(error) => format!("the network refused: {error}"),
         };
         count(&self.counters.aborted);

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use schema::messages::report::Fact;
+
 use super::packet::{Code, Options, Packet};
 
 /// Largest window that is granted. Firmware is known to acknowledge larger ones wrongly.
@@ -62,6 +64,24 @@ pub enum End {
     Silent { acknowledged: u64 },
 }
 
+impl End {
+    /// Why no file arrived; `None` where one did, or where none was meant to. `block`: bytes in each.
+    #[must_use]
+    pub fn why(&self, block: usize) -> Option<String> {
+        match self {
+            Self::Complete | Self::Probe => None,
+            Self::Refused { code, message } => {
+                Some(format!("the machine broke off with ERROR {}: {message}", code.number()))
+            }
+            Self::Silent { acknowledged: 0 } => Some(format!(
+                "{} and acknowledged none of the blocks of {block} bytes: do datagrams of that size reach it (MTU, fragments, firewall)?",
+                Fact::FELL_SILENT
+            )),
+            Self::Silent { acknowledged } => Some(format!("{} after block {acknowledged}", Fact::FELL_SILENT)),
+        }
+    }
+}
+
 /// A decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
@@ -88,6 +108,12 @@ pub struct Transfer {
 }
 
 impl Transfer {
+    /// Bytes of a block.
+    #[must_use]
+    pub fn block(&self) -> usize {
+        self.block.into()
+    }
+
     /// A transfer of `len` bytes to a client that asked for `asked`; `max_block` in bytes, `max_window` in blocks.
     #[must_use]
     pub fn new(len: u64, asked: &Options, max_block: u16, max_window: u16) -> Self {

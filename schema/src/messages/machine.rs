@@ -171,6 +171,9 @@ pub struct Brief {
     /// Those that are connected and not fit for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lame: Vec<(RackId, Ailment)>,
+    /// Why there are none, and what brings one, where the boot VLAN is known.
+    #[serde(default)]
+    pub unserved: Option<(String, String)>,
     /// Where the machine is expected to boot, when known.
     pub boot_subnets: Vec<SubnetId>,
     /// The ephemeral image; `None` when there is none for the architecture.

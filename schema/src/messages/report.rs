@@ -95,6 +95,11 @@ pub enum Fact {
     BmcUnreachable { action: PowerAction, why: String, remedy: String },
 }
 
+impl Fact {
+    /// How [`Fact::FileAborted`] says that nothing more came of the machine, where it said nothing of its own.
+    pub const FELL_SILENT: &str = "the machine fell silent";
+}
+
 /// What a boot file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -42,6 +42,9 @@ impl Bmc {
         let Some(suite) = self.setup.suites.iter().copied().find(|s| s.algorithms() == asked.algorithms) else {
             return OpenResponse { status: Status::NO_SUITE, ..said };
         };
+        if self.chassis.faults.no_sessions {
+            return OpenResponse { status: Status::NO_RESOURCES, ..said };
+        }
         if self.sessions.len() >= SESSIONS {
             // Whoever began and went away makes room.
             let idle = self.sessions.iter().position(|s| !matches!(s.stage, Stage::Active { .. }));
@@ -75,6 +78,7 @@ impl Bmc {
         (exchange.role, exchange.user) = (asked.role, asked.user.clone());
         let status = match Privilege::from_bits(asked.role) {
             None => Status::INVALID_ROLE,
+            Some(_) if self.chassis.faults.locked => Status::UNAUTHORIZED_NAME,
             Some(_) if asked.user != self.setup.user.as_bytes() => Status::UNAUTHORIZED_NAME,
             Some(level) if level > self.setup.limit => Status::UNAUTHORIZED_ROLE,
             Some(_) => Status::OK,

@@ -5,20 +5,16 @@ use std::time::Duration;
 use actors::{
     agent::{Agent, AgentEffect, AgentEvent},
     core::Verdict,
-    errand::{Errand, ErrandEffect, ErrandEvent, PowerFault, Ran},
+    errand::{Errand, ErrandEffect, ErrandEvent},
     leases::{LeaseEffect, LeaseEvent, Outcome, SubnetLeases},
 };
-use schema::{id::SystemId, messages::link::FromRack, power::PowerAction};
+use schema::messages::link::FromRack;
 
-use super::{Fresh, RackEv, dhcp};
+use super::{Fresh, dhcp, power::Whose};
 use crate::seeds::{
     hosted::{Hosted, Kind, Pending, Tag, Takes, Who, tell},
-    weather::Way,
     world::World,
 };
-
-/// What a driver says of a BMC that does not answer, after so long.
-const SILENT: Duration = Duration::from_secs(7);
 
 impl Kind for Agent {
     fn of<'w>(w: &'w mut World, who: &Who) -> Option<&'w mut Hosted<Self>> {
@@ -82,18 +78,11 @@ impl Kind for Errand {
     fn perform(w: &mut World, who: &Who, effect: ErrandEffect) {
         let Who::Errand(rack, machine) = who else { return };
         match effect {
-            ErrandEffect::RunPower { run, action, .. } => {
+            ErrandEffect::RunPower { run, action, access } => {
                 w.laws.a_run_has_a_cause(&w.racks[*rack].disk.errands, *machine, run);
-                w.racks[*rack].memory.runs.insert(*machine, run);
-                let way = w.weather.stream(&mut w.draw) + Duration::from_millis(5);
-                w.for_rack(way, *rack, RackEv::Bmc { machine: *machine, run, action });
+                w.drive(*rack, *machine, Whose::Errand(run), action, &access);
             }
-            ErrandEffect::StopPower { run } => {
-                let runs = &mut w.racks[*rack].memory.runs;
-                if runs.get(machine) == Some(&run) {
-                    runs.remove(machine);
-                }
-            }
+            ErrandEffect::StopPower { run } => w.stop_run(*rack, *machine, run),
             ErrandEffect::Report { .. } => {} // Written with the record.
         }
     }
@@ -114,31 +103,6 @@ impl Kind for Errand {
             other => format!("{other:?}"),
         };
         (said, String::new())
-    }
-}
-
-impl World {
-    /// A driver's run reaches the BMC, unless it was stopped meanwhile.
-    pub(super) fn run_bmc(&mut self, rack: usize, machine: SystemId, run: u32, action: PowerAction) {
-        if self.racks[rack].memory.runs.get(&machine) != Some(&run) {
-            return;
-        }
-        let Some(index) = self.by_id.get(&machine).copied() else { return };
-        let (result, takes) = if self.cuts.has(Way::Bmcs(rack)) {
-            (self.metals[index].unanswered(), SILENT)
-        } else {
-            self.drive(index, action)
-        };
-        let back = takes + self.weather.stream(&mut self.draw);
-        self.for_rack(back, rack, RackEv::Ran { machine, run, result });
-    }
-
-    pub(super) fn ran(&mut self, rack: usize, machine: SystemId, run: u32, result: Result<Ran, PowerFault>) {
-        let runs = &mut self.racks[rack].memory.runs;
-        if runs.get(&machine) == Some(&run) {
-            runs.remove(&machine);
-            tell::<Errand>(self, Who::Errand(rack, machine), ErrandEvent::Ran { run, result }, Tag::Nobody);
-        }
     }
 }
 

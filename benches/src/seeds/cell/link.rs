@@ -94,11 +94,11 @@ impl World {
 
     /// Whether the disk refuses a write now. The process learns it by this, and says so: its words need no disk.
     pub(super) fn refuses(&mut self, rack: usize) -> bool {
-        let (full, now) = (self.racks[rack].disk.full, self.rack_now(rack));
+        let (full, refusal, now) = (self.racks[rack].disk.full, self.racks[rack].disk.refusal, self.rack_now(rack));
         let standing = &self.racks[rack].memory.standing;
         let before = standing.trouble().is_some();
         if full {
-            standing.refused("No space left on device (os error 28)", now);
+            standing.refused(refusal, now);
         } else {
             standing.took();
         }
@@ -156,6 +156,7 @@ impl World {
                 ToRack::Order(order) => {
                     self.laws.an_order_has_a_cause(&self.region.store.machines, order.machine, order.attempt);
                     let machine = order.machine;
+                    self.stand_aside(rack, machine);
                     self.tell_errand(rack, machine, ErrandEvent::Ordered { order: Box::new(order) });
                 }
                 ToRack::CancelOrder { machine, attempt } => {
@@ -164,6 +165,7 @@ impl World {
                 ToRack::Ack { through } => self.acked(rack, through),
                 ToRack::Leases(leases) => self.hear_leases(rack, leases),
                 ToRack::LeasesThrough { rack: of, through } => self.hear_through(rack, of, through),
+                ToRack::Sweep(update) => self.watch_power(rack, *update),
                 ToRack::SendHello => {
                     let address = REGION.to_owned();
                     tell::<Agent>(self, Who::Agent(rack), AgentEvent::HelloAsked { address }, Tag::Nobody);

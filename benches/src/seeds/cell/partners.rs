@@ -198,7 +198,8 @@ impl World {
     /// Who answers for an address on that rack's wire.
     fn user_of(&self, rack: usize, ip: Ipv4Addr) -> Option<MacAddr> {
         let wire = self.racks[rack].wire;
-        let uses = |m: &&crate::seeds::metal::Metal| m.wire == wire && m.ip == Some(ip) && m.chassis.is_on();
+        let uses =
+            |m: &&crate::seeds::metal::Metal| m.wire == wire && m.ip == Some(ip) && m.controller.chassis().is_on();
         let user = self.metals.iter().find(uses).map(|metal| metal.hardware.mac());
         user.filter(|_| !self.cuts.has(Way::Machines(rack)))
     }

@@ -171,20 +171,15 @@ impl World {
         let Some(sender) = self.racks[rack].memory.transfers.remove(&key) else { return };
         let Some((machine, attempt)) = sender.whose else { return };
         let (file, kind, service) = (sender.file, sender.kind, "tftp".to_owned());
-        let why = match end {
-            End::Probe => return,
-            End::Complete => {
-                let bytes = sender.bytes.len() as u64;
-                let took_ms = u32::try_from(now.since(sender.begun).as_millis()).unwrap_or(u32::MAX);
-                let fact = Fact::FileFetched { file, kind, service, bytes, took_ms };
-                return self.report(rack, machine, attempt, fact);
-            }
-            End::Refused { code, message } => {
-                format!("the machine broke off with ERROR {}: {message}", code.number())
-            }
-            End::Silent { acknowledged } => format!("the machine fell silent after block {acknowledged}"),
-        };
-        self.report(rack, machine, attempt, Fact::FileAborted { file, kind, service, why });
+        if end == End::Complete {
+            let bytes = sender.bytes.len() as u64;
+            let took_ms = u32::try_from(now.since(sender.begun).as_millis()).unwrap_or(u32::MAX);
+            let fact = Fact::FileFetched { file, kind, service, bytes, took_ms };
+            return self.report(rack, machine, attempt, fact);
+        }
+        if let Some(why) = end.why(sender.transfer.block()) {
+            self.report(rack, machine, attempt, Fact::FileAborted { file, kind, service, why });
+        }
     }
 }
 

@@ -51,6 +51,7 @@ impl World {
             asking: false,
             copies: Default::default(),
             named: 0,
+            watched: None,
         };
         self.region.conns.insert(rack, conn);
         last
@@ -64,6 +65,7 @@ impl World {
         let last_report = self.region.sessions.get(&rack).map(Receiving::last_report).unwrap_or_default();
         let event = RackEvent::Disconnected { why: why.into(), last_report };
         tell::<Rack>(self, Who::Rack(self.racks[rack].id), event, Tag::Nobody);
+        self.ways_changed();
     }
 
     pub(in crate::seeds) fn region_hears(&mut self, rack: usize, message: FromRack) {
@@ -106,6 +108,7 @@ impl World {
         }
         tell::<Rack>(self, Who::Rack(id), RackEvent::Connected { facts, plan, last_report, anew }, Tag::Nobody);
         self.gather_soon(rack);
+        self.ways_changed();
     }
 
     fn take_leases(&mut self, rack: usize, leases: Vec<Lease>) {
@@ -142,6 +145,7 @@ impl World {
         if !self.wake_machine(machine) {
             return self.report_durable(rack, seq);
         }
+        self.learn(rack, &report);
         let event = MachineEvent::Reported { rack: self.racks[rack].id, report, derived };
         tell::<Machine>(self, Who::Machine(machine), event, Tag::Report(rack, seq));
     }

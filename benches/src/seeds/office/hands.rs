@@ -15,12 +15,10 @@ use schema::{
         link::{Order, ToRack},
         machine::MachineEvent,
     },
-    power::PowerAccess,
     projection::Projection,
-    secret::Secret,
 };
 
-use super::RegionEv;
+use super::{RegionEv, ways};
 use crate::seeds::{
     hosted::{Hosted, Kind, Pending, Tag, Who, tell},
     world::World,
@@ -83,12 +81,7 @@ impl Kind for Machine {
         match effect {
             MachineEffect::SendOrder { rack, attempt, action, deadline } => {
                 let (Some(core), Some(rack)) = (w.machine_core(*id), w.by_rack.get(&rack).copied()) else { return };
-                let power = &core.spec.power;
-                let access = PowerAccess {
-                    power_type: power.power_type,
-                    params: power.params.clone(),
-                    secrets: [("power_pass".to_owned(), Secret::new("yard".to_owned()))].into(),
-                };
+                let access = ways::access(&core.spec.power);
                 let hostname = core.spec.hostname.clone();
                 let order = Order { machine: *id, attempt, hostname, action, access, deadline };
                 w.say_to_rack(rack, ToRack::Order(order));
@@ -159,7 +152,10 @@ impl Kind for Rack {
                 }
                 w.gather_soon(rack);
             }
-            RackEffect::HealthChanged => w.mark_sections(),
+            RackEffect::HealthChanged => {
+                w.mark_sections();
+                w.ways_changed();
+            }
             RackEffect::TellMachines { up } => w.tell_machines(*id, &MachineEvent::RackLink { rack: *id, up }),
             RackEffect::TellBegan => w.tell_machines(*id, &MachineEvent::RackBegan { rack: *id }),
             RackEffect::TellAilment => {

@@ -15,15 +15,18 @@ use actors::{
     clock,
     errand::{FaultKind, PowerFault, Ran},
 };
-use schema::{power::PowerAction, secret::Secret, status::PowerState, time::Timestamp};
+use schema::{power::PowerAction, time::Timestamp};
 use tokio::net::UdpSocket;
 
-use super::target::Target;
+use super::{
+    session::{Session, Then},
+    target::Target,
+};
 use crate::power::{
     fault,
     rmcp::{
-        BootFlags, Command, Completion, Console, Control, Event, Login, PORT, Reply, Suite,
-        console::{Awaited, Failure, Then},
+        Completion, Event, Login, PORT,
+        console::{Awaited, Failure},
         packet::LONGEST,
         setup::Status,
     },
@@ -32,7 +35,7 @@ use crate::power::{
 use crate::service::Meter;
 
 /// A session without work is kept so long. BMCs end theirs after 60 s, and have few.
-const IDLE: Duration = Duration::from_secs(20);
+pub(super) const IDLE: Duration = Duration::from_secs(20);
 const SWEEP: Duration = Duration::from_secs(5);
 /// Sessions kept at once; one more is closed after use.
 const KEPT: usize = 1_024;
@@ -71,10 +74,7 @@ impl Native {
         let host = &target.host;
         match tokio::time::timeout(self.timeout, self.act(action, target)).await {
             Ok(ended) => ended.map_err(|failure| trouble(host, failure)),
-            Err(_) => {
-                let why = format!("the BMC at {host} did not do it in {} s", self.timeout.as_secs());
-                Err(Trouble::Fault(fault(FaultKind::Unreachable, why, unreachable(host))))
-            }
+            Err(_) => Err(Trouble::Fault(late(host, self.timeout))),
         }
     }
 
@@ -82,10 +82,10 @@ impl Native {
         let bmc = resolve(target).await?;
         let mut talk = match self.take(bmc, target) {
             Some(talk) => talk,
-            None => Talk::begin(bmc, Arc::new(login(target)), self.meter.clone()).await.map_err(Stop::Local)?,
+            None => Talk::begin(bmc, Arc::new(target.login()), self.meter.clone()).await.map_err(Stop::Local)?,
         };
-        let ran = carry_out(&mut talk, action, target.efi).await;
-        if talk.console.is_open() {
+        let ran = talk.carry_out(action, target.efi).await;
+        if talk.session.is_open() {
             self.keep(bmc, talk);
         }
         ran
@@ -94,7 +94,7 @@ impl Native {
     /// The kept session with that BMC, if it is of the same login.
     fn take(&self, bmc: SocketAddr, target: &Target<'_>) -> Option<Talk> {
         let (talk, _) = lock(&self.kept).sessions.remove(&bmc)?;
-        (**talk.console.login() == login(target)).then_some(talk)
+        (*talk.session.login() == target.login()).then_some(talk)
     }
 
     fn keep(&self, bmc: SocketAddr, talk: Talk) {
@@ -128,18 +128,6 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn login(target: &Target<'_>) -> Login {
-    let suites = Suite::ALL.into_iter().filter(|suite| target.suite.is_none_or(|id| id == suite.id()));
-    Login {
-        user: target.user.into(),
-        password: Secret::new(target.password.as_bytes().to_vec()),
-        kg: target.kg.clone().map(Secret::new),
-        privilege: target.privilege,
-        suites: suites.collect(),
-        quirks: target.quirks,
-    }
-}
-
 async fn resolve(target: &Target<'_>) -> Result<SocketAddr, Stop> {
     let port = target.port.unwrap_or(PORT);
     if let Ok(ip) = target.host.parse() {
@@ -158,76 +146,17 @@ enum Stop {
     Failed(Failure),
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-/// One action as commands.
-async fn carry_out(talk: &mut Talk, action: PowerAction, efi: bool) -> Result<Ran, Stop> {
-    let mut notes = Vec::new();
-    match action {
-        PowerAction::Query => {
-            let state = if is_on(talk).await? { PowerState::On } else { PowerState::Off };
-            return Ok(Ran::State { state });
-        }
-        PowerAction::On => switch(talk, Control::On).await?,
-        PowerAction::Off => switch(talk, Control::Off).await?,
-        PowerAction::NetworkBoot => {
-            match talk.ask(Command::set_boot(BootFlags::network_once(efi))).await {
-                Ok(_) => {}
-                // A machine whose own order begins with the network boots all the same.
-                Err(Stop::Failed(Failure::Command { completion, .. }))
-                    if completion != Completion::INSUFFICIENT_PRIVILEGE =>
-                {
-                    notes.push(format!("the BMC did not take the boot device (network): {completion}"));
-                }
-                Err(stop) => return Err(stop),
-            }
-            let to = if is_on(talk).await? { Control::Cycle } else { Control::On };
-            switch(talk, to).await?;
-        }
-    }
-    Ok(Ran::Accepted { notes })
-}
-
-async fn is_on(talk: &mut Talk) -> Result<bool, Stop> {
-    Ok(matches!(talk.ask(Command::ChassisStatus).await?, Reply::Chassis { on: true }))
-}
-
-/// Switches. A BMC that refuses what is so already is content; one that cannot cycle resets (only that is mandatory, section 28.3).
-async fn switch(talk: &mut Talk, to: Control) -> Result<(), Stop> {
-    let failed = match talk.ask(Command::ChassisControl(to)).await {
-        Ok(_) => return Ok(()),
-        Err(stop) => stop,
-    };
-    let Stop::Failed(Failure::Command { completion, .. }) = &failed else { return Err(failed) };
-    match (to, *completion) {
-        (Control::Cycle, Completion::INVALID_FIELD) => {
-            talk.ask(Command::ChassisControl(Control::Reset)).await.map(drop)
-        }
-        (Control::Cycle, Completion::NOT_IN_PRESENT_STATE) if !is_on(talk).await? => {
-            talk.ask(Command::ChassisControl(Control::On)).await.map(drop)
-        }
-        (Control::On | Control::Off, Completion::NOT_IN_PRESENT_STATE) if is_on(talk).await? == (to == Control::On) => {
-            Ok(())
-        }
-        _ => Err(failed),
-    }
-}
-
-/// A socket and a console. Dropping it closes the session.
+/// A socket and a session. Dropping it closes the session.
 #[derive(Debug)]
 struct Talk {
     meter: Meter,
     socket: UdpSocket,
-    console: Console,
+    session: Session,
 }
 
 impl Drop for Talk {
     fn drop(&mut self) {
-        if let Some(bytes) = self.console.step(&Event::Close, rand::random(), clock::now()).send {
+        if let Some(bytes) = self.session.close(rand::random(), clock::now()) {
             // A BMC that does not hear it ends the session by itself.
             self.socket.try_send(&bytes).ok();
         }
@@ -239,16 +168,15 @@ impl Talk {
         let any: SocketAddr = if bmc.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
         let socket = UdpSocket::bind(any).await?;
         socket.connect(bmc).await?;
-        Ok(Self { meter, socket, console: Console::new(login) })
+        Ok(Self { meter, socket, session: Session::new(login) })
     }
 
-    /// Carries one command out, with everything that it takes.
-    async fn ask(&mut self, command: Command) -> Result<Reply, Stop> {
+    /// Carries one action out, with everything that it takes.
+    async fn carry_out(&mut self, action: PowerAction, efi: bool) -> Result<Ran, Stop> {
         let (mut buffer, mut until) = ([0; LONGEST], clock::now());
-        let mut step = self.console.step(&Event::Ask(command), rand::random(), until);
+        let mut next = self.session.begin(action, efi, rand::random, until);
         loop {
-            self.console = step.next;
-            if let Some(bytes) = step.send {
+            for bytes in next.send {
                 match self.socket.send(&bytes).await {
                     // ECONNREFUSED is the answer to an earlier packet; the next receive says it again if it is still so.
                     Ok(_) => {}
@@ -256,12 +184,11 @@ impl Talk {
                     Err(e) => return Err(Stop::Local(e)),
                 }
             }
-            match step.then {
+            match next.then {
                 Then::Wait(wait) => until = wait.until,
                 // Malformed, forged, or late: what is waited for may still come.
                 Then::Ignored(_) => self.meter.count("ignored"),
                 Then::Ended(result) => return result.map_err(Stop::Failed),
-                Then::Closed => return Err(Stop::Failed(Failure::Confused)),
             }
             let patience = until.since(clock::now());
             let heard = tokio::time::timeout(patience, self.socket.recv(&mut buffer)).await;
@@ -271,7 +198,7 @@ impl Talk {
                 Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => Event::Refused,
                 Ok(Err(e)) => return Err(Stop::Local(io::Error::new(e.kind(), e.to_string()))),
             };
-            step = self.console.step(&event, rand::random(), clock::now());
+            next = self.session.step(&event, rand::random, clock::now());
         }
     }
 }
@@ -292,6 +219,12 @@ fn trouble(host: &str, stop: Stop) -> Trouble {
     of_failure(host, failure)
 }
 
+/// A run that took longer than it may.
+pub(super) fn late(host: &str, limit: Duration) -> PowerFault {
+    let why = format!("the BMC at {host} did not do it in {} s", limit.as_secs());
+    fault(FaultKind::Unreachable, why, unreachable(host))
+}
+
 /// What a BMC's answer, or its silence, means to the operator.
 pub(super) fn of_failure(host: &str, failure: Failure) -> Trouble {
     let why = format!("the BMC at {host}: {failure}");
@@ -310,7 +243,10 @@ pub(super) fn of_failure(host: &str, failure: Failure) -> Trouble {
             why,
             "allow suite 17 or 3 on the BMC, or set cipher_suite_id to one that it allows",
         )),
-        Failure::WrongUser(_) => said(FaultKind::Auth, "correct power_user, or make that user on the BMC"),
+        Failure::WrongUser(_) => said(
+            FaultKind::Auth,
+            "correct power_user, or make that user on the BMC; one that is disabled, or locked after wrong tries, is unknown too: enable it there",
+        ),
         Failure::WrongPassword(_) => {
             said(FaultKind::Auth, "correct power_pass; several wrong tries may lock the account")
         }
@@ -326,13 +262,8 @@ pub(super) fn of_failure(host: &str, failure: Failure) -> Trouble {
             said(FaultKind::Other, "look at the BMC's log; `[power] ipmi = \"ipmitool\"` is another way to it")
         }
         Failure::Command { completion, .. } => match completion {
-            Completion::BUSY
-            | Completion::TIMEOUT
-            | Completion::OUT_OF_SPACE
-            | Completion::CANNOT_RESPOND
-            | Completion::IN_UPDATE
-            | Completion::IN_INITIALISATION
-            | Completion::NOT_IN_PRESENT_STATE => said(FaultKind::Busy, BUSY),
+            Completion::NOT_IN_PRESENT_STATE => said(FaultKind::Busy, BUSY),
+            passing if passing.may_pass() => said(FaultKind::Busy, BUSY),
             Completion::INSUFFICIENT_PRIVILEGE => {
                 said(FaultKind::Auth, "give the BMC's user the privilege OPERATOR, or set privilege_level")
             }

@@ -1,11 +1,11 @@
 //! MAAS's parameters of an IPMI BMC, checked once for both ways of speaking to it.
 
 use actors::errand::{FaultKind, PowerFault};
-use schema::power::PowerAccess;
+use schema::{power::PowerAccess, secret::Secret};
 
 use crate::power::{
     fault,
-    rmcp::{Privilege, console::Quirks, console::USER_BYTES, crypto::KEY_BYTES},
+    rmcp::{Login, Privilege, Suite, console::Quirks, console::USER_BYTES, crypto::KEY_BYTES},
     split_address,
 };
 
@@ -82,6 +82,20 @@ impl<'a> Target<'a> {
         // A key of zeros is none (section 22.33).
         let kg = kg.filter(|key| !key.is_empty());
         Ok(Self { host, port, user, password, kg, privilege, suite, efi, one_and_half, quirks })
+    }
+
+    /// How the native way logs in.
+    #[must_use]
+    pub fn login(&self) -> Login {
+        let suites = Suite::ALL.into_iter().filter(|suite| self.suite.is_none_or(|id| id == suite.id()));
+        Login {
+            user: self.user.into(),
+            password: Secret::new(self.password.as_bytes().to_vec()),
+            kg: self.kg.clone().map(Secret::new),
+            privilege: self.privilege,
+            suites: suites.collect(),
+            quirks: self.quirks,
+        }
     }
 }
 

@@ -1,17 +1,88 @@
-//! HTTP with one Redfish service: session or basic authentication, redirects, bounded answers. What to ask stands in `model`.
+//! HTTP with one Redfish service: session or basic authentication, redirects. What to ask stands in `model`; who carries a request is not
+//! known here.
 
 use std::time::Duration;
 
-use reqwest::{Client, Method, StatusCode, Url, header};
+use reqwest::{Method, StatusCode, Url};
 use schema::secret::Secret;
 use serde_json::{Value, json};
 
 use super::model::{self, ROOT, error_text, path_of};
+use crate::power::dialogue::Asker;
 
-/// No resource that power reads is near it.
-const BODY: usize = 1 << 20;
 /// Redirects that are followed: a slash at the end, and HTTP to HTTPS.
 const HOPS: usize = 3;
+
+/// A request, as it is to be sent.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub method: Method,
+    pub url: Url,
+    pub pass: Pass,
+    pub if_match: Option<String>,
+    pub body: Option<Value>,
+}
+
+/// How a request says who asks.
+#[derive(Debug, Clone)]
+pub enum Pass {
+    None,
+    /// `X-Auth-Token`.
+    Token(Secret<String>),
+    Basic {
+        user: String,
+        password: Secret<String>,
+    },
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub etag: Option<String>,
+    pub location: Option<String>,
+    /// `X-Auth-Token`.
+    pub token: Option<String>,
+    pub body: Value,
+}
+
+impl Reply {
+    /// That status, without a body. `None`: it is none of HTTP's.
+    #[must_use]
+    pub fn of(status: u16) -> Option<Self> {
+        let status = StatusCode::from_u16(status).ok()?;
+        Some(Self { status, etag: None, location: None, token: None, body: Value::Null })
+    }
+}
+
+/// Why nothing came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broken {
+    /// No connection, or none that lasted.
+    Lost(String),
+    /// The BMC has another certificate than before.
+    Certificate,
+    /// Nothing in time.
+    Late,
+    /// More than so many bytes.
+    Long(usize),
+}
+
+/// What a conversation asks of its hands.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// To be sent, and answered by [`Told::Reply`].
+    Call(Box<Call>),
+    /// Nothing for so long; then [`Told::Rested`].
+    Pause(Duration),
+}
+
+/// What its hands tell a conversation.
+#[derive(Debug, Clone)]
+pub enum Told {
+    Reply(Result<Reply, Broken>),
+    Rested,
+}
 
 /// Who speaks with whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +95,8 @@ pub(super) struct Login {
 
 /// A service that was logged in to, or not yet.
 #[derive(Debug)]
-pub(super) struct Talk {
-    http: Client,
+pub struct Talk {
+    pub(super) desk: Asker<Ask, Told>,
     pub(super) login: Login,
     entry: Entry,
     /// The path of the system, once it was found.
@@ -53,16 +124,16 @@ pub(super) struct Answer {
 }
 
 /// Why a conversation stopped.
-#[derive(Debug)]
-pub(super) enum Stop {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
     /// No connection, or none that lasted.
-    Transport(reqwest::Error),
+    Transport(String),
     /// The BMC has another certificate than before.
     Certificate,
     /// Nothing in time.
     Late,
-    /// User or password are wrong.
-    Login,
+    /// User or password are wrong, or count no more; with the BMC's word.
+    Login(Option<String>),
     /// The user may not.
     Privilege(String),
     /// Too many requests or sessions, or starting up.
@@ -89,8 +160,13 @@ impl Answer {
 }
 
 impl Talk {
-    pub(super) fn new(http: Client, login: Login) -> Self {
-        Self { http, login, entry: Entry::Unknown, system: None }
+    pub(super) fn new(login: Login) -> Self {
+        Self { desk: Asker::default(), login, entry: Entry::Unknown, system: None }
+    }
+
+    /// Does nothing for so long.
+    pub(super) async fn pause(&self, time: Duration) {
+        self.desk.ask(Ask::Pause(time)).await;
     }
 
     pub(super) async fn get(&mut self, path: &str) -> Result<Answer, Stop> {
@@ -114,11 +190,14 @@ impl Talk {
             return Ok(answer);
         }
         if fresh || matches!(self.entry, Entry::Basic) {
-            return Err(Stop::Login);
+            return Err(Stop::Login(error_text(&answer.body)));
         }
         self.log_in().await?;
         let answer = self.send(&method, path, body, if_match).await?;
-        if answer.status == StatusCode::UNAUTHORIZED { Err(Stop::Login) } else { Ok(answer) }
+        match answer.status {
+            StatusCode::UNAUTHORIZED => Err(Stop::Login(error_text(&answer.body))),
+            _ => Ok(answer),
+        }
     }
 
     /// A session where the service offers them. One that offers none, or shows not even its root to strangers (which it must, DSP0266
@@ -135,15 +214,13 @@ impl Talk {
         };
         let (user, password) = (&self.login.user, self.login.password.expose());
         let body = json!({ "UserName": user, "Password": password });
-        let response = self.exchange(&Method::POST, &sessions, Some(&body), None).await?;
-        let status = response.status();
-        let head = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
-        self.entry = match head("x-auth-token") {
-            Some(token) if status.is_success() => {
-                let path = head("location").map(path_of);
-                Entry::Session { token: Secret::new(token.into()), path }
+        let reply = self.exchange(&Method::POST, &sessions, Some(&body), None).await?;
+        self.entry = match reply.token {
+            Some(token) if reply.status.is_success() => {
+                let path = reply.location.as_deref().map(path_of);
+                Entry::Session { token: Secret::new(token), path }
             }
-            _ if status == StatusCode::UNAUTHORIZED => return Err(Stop::Login),
+            _ if reply.status == StatusCode::UNAUTHORIZED => return Err(Stop::Login(error_text(&reply.body))),
             // No session is left, or none can be made.
             _ => Entry::Basic,
         };
@@ -151,7 +228,7 @@ impl Talk {
     }
 
     /// Ends the session, if there is one. No answer matters.
-    pub(super) async fn log_out(self) {
+    pub(super) async fn log_out(&self) {
         if let Entry::Session { path: Some(path), .. } = &self.entry {
             self.exchange(&Method::DELETE, path, None, None).await.ok();
         }
@@ -164,19 +241,8 @@ impl Talk {
         body: Option<&Value>,
         if_match: Option<&str>,
     ) -> Result<Answer, Stop> {
-        let mut response = self.exchange(method, path, body, if_match).await?;
-        let etag = response.headers().get(header::ETAG).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(stop)? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > BODY {
-                let why = format!("its answer to {method} {path} is longer than {BODY} bytes");
-                return Err(Stop::Unfit { why, remedy: "check that power_address is the BMC's" });
-            }
-        }
-        // Some answers have no body, some have a page of HTML.
-        let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        Ok(Answer { status: response.status(), etag, body })
+        let reply = self.exchange(method, path, body, if_match).await?;
+        Ok(Answer { status: reply.status, etag: reply.etag, body: reply.body })
     }
 
     /// Sends a request as it is, and follows redirects within the BMC: the method stays, and the password goes to no other host.
@@ -186,28 +252,26 @@ impl Talk {
         path: &str,
         body: Option<&Value>,
         if_match: Option<&str>,
-    ) -> Result<reqwest::Response, Stop> {
+    ) -> Result<Reply, Stop> {
         let mut url = self.login.base.clone();
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         url.set_path(path);
         url.set_query(query);
         for _ in 0..=HOPS {
-            let mut request = self.http.request(method.clone(), url.clone()).header(header::ACCEPT, "application/json");
-            request = match &self.entry {
-                Entry::Unknown => request,
-                Entry::Session { token, .. } => request.header("X-Auth-Token", token.expose()),
-                Entry::Basic => request.basic_auth(&self.login.user, Some(self.login.password.expose())),
+            let pass = match &self.entry {
+                Entry::Unknown => Pass::None,
+                Entry::Session { token, .. } => Pass::Token(token.clone()),
+                Entry::Basic => Pass::Basic { user: self.login.user.clone(), password: self.login.password.clone() },
             };
-            if let Some(tag) = if_match {
-                request = request.header(header::IF_MATCH, tag);
-            }
-            if let Some(body) = body {
-                request = request.json(body);
-            }
-            let response = request.send().await.map_err(stop)?;
-            let moved = response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED;
-            let to = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
-            let Some(to) = to.filter(|_| moved).and_then(|to| url.join(to).ok()) else { return Ok(response) };
+            let (method, if_match, body) = (method.clone(), if_match.map(str::to_owned), body.cloned());
+            let call = Box::new(Call { method: method.clone(), url: url.clone(), pass, if_match, body });
+            let reply = match self.desk.ask(Ask::Call(call)).await {
+                Told::Reply(reply) => reply.map_err(|broken| stop(broken, &method, path))?,
+                Told::Rested => return Err(Stop::Transport("a request was answered by a pause".into())),
+            };
+            let moved = reply.status.is_redirection() && reply.status != StatusCode::NOT_MODIFIED;
+            let to = reply.location.as_deref().filter(|_| moved).and_then(|to| url.join(to).ok());
+            let Some(to) = to else { return Ok(reply) };
             let down = url.scheme() == "https" && to.scheme() != "https";
             if to.host_str() != url.host_str() || down {
                 let why = format!("it redirects {path} to {}", to.origin().ascii_serialization());
@@ -223,32 +287,15 @@ impl Talk {
     }
 }
 
-/// What an error of the client means.
-fn stop(error: reqwest::Error) -> Stop {
-    let refused = rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure);
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(present) = cause {
-        if present.to_string().contains(&refused.to_string()) {
-            return Stop::Certificate;
+/// What a broken exchange means.
+fn stop(broken: Broken, method: &Method, path: &str) -> Stop {
+    match broken {
+        Broken::Lost(cause) => Stop::Transport(cause),
+        Broken::Certificate => Stop::Certificate,
+        Broken::Late => Stop::Late,
+        Broken::Long(most) => {
+            let why = format!("its answer to {method} {path} is longer than {most} bytes");
+            Stop::Unfit { why, remedy: "check that power_address is the BMC's" }
         }
-        cause = present.source();
-    }
-    if error.is_timeout() { Stop::Late } else { Stop::Transport(error) }
-}
-
-/// A client for all BMCs. `timeout` bounds each request.
-pub(super) fn client(tls: Option<rustls::ClientConfig>, timeout: Duration) -> Result<Client, reqwest::Error> {
-    // The client takes the process's provider where it is given no configuration of its own.
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let builder = Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .timeout(timeout)
-        .connect_timeout(timeout)
-        .pool_idle_timeout(Duration::from_secs(15))
-        .pool_max_idle_per_host(1);
-    match tls {
-        Some(tls) => builder.tls_backend_preconfigured(tls).build(),
-        None => builder.build(),
     }
 }

@@ -347,6 +347,20 @@ impl Completion {
     pub const IN_UPDATE: Self = Self(0xd1);
     pub const IN_INITIALISATION: Self = Self(0xd2);
     pub const INSUFFICIENT_PRIVILEGE: Self = Self(0xd4);
+
+    /// Whether it may do the same a little later.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        let passing = [
+            Self::BUSY,
+            Self::TIMEOUT,
+            Self::OUT_OF_SPACE,
+            Self::CANNOT_RESPOND,
+            Self::IN_UPDATE,
+            Self::IN_INITIALISATION,
+        ];
+        passing.contains(&self)
+    }
     pub const NOT_IN_PRESENT_STATE: Self = Self(0xd5);
 }
 

@@ -212,20 +212,23 @@ impl Console {
         now: Timestamp,
     ) -> Result<Step, Malformed> {
         let wanted = self.login.privilege;
-        let said = match answer {
+        let failure = |said| Failure::Privilege { wanted, said };
+        let failed = match answer {
             Ok(Reply::Privilege(level)) if level >= wanted => {
                 self.tries = 0;
                 self.next_message();
                 return Ok(self.command(link, false, random, now));
             }
-            Ok(Reply::Privilege(level)) => format!("it gives {level}"),
-            Ok(_) => "it gives none".into(),
-            Err(completion) => completion.to_string(),
+            Ok(Reply::Privilege(level)) => failure(format!("it gives {level}")),
+            Ok(_) => failure("it gives none".into()),
+            // That says nothing of the user.
+            Err(completion) if completion.may_pass() => Failure::Command { command: self.raise().name(), completion },
+            Err(completion) => failure(completion.to_string()),
         };
         // The session is of no use; it ends with a word, so that its slot is free.
         self.phase = Phase::Open { link };
         let closed = self.close(random);
-        let step = closed.next.end(Err(Failure::Privilege { wanted, said }));
+        let step = closed.next.end(Err(failed));
         Ok(Step { send: closed.send, ..step })
     }
 
