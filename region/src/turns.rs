@@ -85,7 +85,10 @@ impl Turns {
         let (id, mut inner) = (machine.spec.system_id, self.inner());
         match machine.open_attempt() {
             Some(attempt) if attempt.place.is_some() => {
-                if !inner.under_way.contains(&id) && !inner.waiting.contains(&id) {
+                // One that was told while it did not wait yet is told again; twice does no harm.
+                if inner.under_way.remove(&id) {
+                    inner.waiting.push_front(id);
+                } else if !inner.waiting.contains(&id) {
                     inner.waiting.push_back(id);
                 }
             }

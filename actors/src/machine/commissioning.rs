@@ -230,8 +230,9 @@ impl Machine {
         let Some(attempt) = self.open_attempt() else { return Step::ignored("no attempt is under way") };
         let same = attempt.ip == Some(ip) && attempt.boot_mac == Some(mac);
         // Firmware asks once in a boot. Again, after it has a loader, is another boot.
-        let anew = method.is_some_and(|m| m != BootMethod::Ipxe) && attempt.is_done(CommissionStep::NextServer);
-        // A loader's report that overtook the lease's is no other boot.
+        let loaded = attempt.steps.get(CommissionStep::NextServer as usize).and_then(|record| record.ended);
+        let anew = method.is_some_and(|m| m != BootMethod::Ipxe) && loaded.is_some_and(|loaded| loaded < at);
+        // A loader's report that overtook the lease's is no other boot, nor is a report that came before.
         let booting = attempt.is_done(CommissionStep::DhcpLease) && !attempt.is_done(CommissionStep::Metadata);
         if anew && same && booting {
             let text = format!("{mac} asks for an address by network boot once more: the machine started anew");

@@ -441,10 +441,14 @@ fn a_script_that_outlives_its_time_out_fails_the_attempt_by_name() {
 }
 
 #[test]
-fn a_lost_link_before_acceptance_moves_the_order_and_after_it_changes_nothing() {
+fn a_lost_link_moves_no_order_before_its_time_is_over_for_it_may_be_carried_out() {
     let (machine, _) = after(2);
-    let (_, effects) = run(machine, [MachineEvent::RackLink { rack: rack(1), up: false }], 20);
-    assert_eq!(orders(&effects), [(1, PowerAction::NetworkBoot)]);
+    let (machine, effects) = run(machine, [MachineEvent::RackLink { rack: rack(1), up: false }], 20);
+    assert_eq!(orders(&effects), []);
+    let deadline = machine.wait.as_ref().unwrap().deadline;
+    assert!(deadline <= at(50), "{deadline}");
+    let late = machine.step(&MachineEvent::Elapsed { timer: MachineTimer::Deadline }, deadline);
+    assert_eq!(orders(&late.effects), [(1, PowerAction::NetworkBoot)]);
     let (machine, _) = after(3);
     let (machine, effects) = run(machine, [MachineEvent::RackLink { rack: rack(1), up: false }], 20);
     assert_eq!((orders(&effects), machine.status), (vec![], NodeStatus::Commissioning));

@@ -114,10 +114,10 @@ impl World {
     pub(in crate::seeds) fn acked(&mut self, rack: usize, through: ReportSeq) {
         let node = &mut self.racks[rack];
         node.memory.acked = node.memory.acked.max(through);
-        if let Some(through) = node.memory.sending.as_mut().and_then(|sending| sending.acked(through)) {
-            if node.memory.forgets.replace(through).is_none() {
-                self.for_rack(ACKED_LATEST, rack, RackEv::Forget);
-            }
+        if let Some(through) = node.memory.sending.as_mut().and_then(|sending| sending.acked(through))
+            && node.memory.forgets.replace(through).is_none()
+        {
+            self.for_rack(ACKED_LATEST, rack, RackEv::Forget);
         }
         self.drain(rack);
     }

@@ -49,13 +49,12 @@ impl Kind for Machine {
     fn keep(w: &mut World, who: &Who, step: &Pending<Self>) {
         let Who::Machine(id) = who else { return };
         w.machine_moves(step);
-        if let MachineEvent::Reported { rack, .. } = &step.event {
-            if let Some(rack) = w.by_rack.get(rack).copied()
-                && let Some(session) = w.region.sessions.get(&rack)
-                && session.last_report().0 > 0
-            {
-                w.region.store.seen.insert(rack, session.last_report());
-            }
+        if let MachineEvent::Reported { rack, .. } = &step.event
+            && let Some(rack) = w.by_rack.get(rack).copied()
+            && let Some(session) = w.region.sessions.get(&rack)
+            && session.last_report().0 > 0
+        {
+            w.region.store.seen.insert(rack, session.last_report());
         }
         let store = &mut w.region.store;
         if let Ok(text) = serde_json::to_string(&*step.after) {
