@@ -301,7 +301,11 @@ impl Errand {
         }
         let until = now + self.wait_after(try_number);
         self.progress.phase = Phase::Pausing { try_number, until };
-        self.wait_on(now).arm(ErrandTimer::Next, until)
+        let failed = self.order.as_ref().map(|order| {
+            let fact = Fact::PowerTryFailed { action: order.action, try_number, why: fault.why.clone() };
+            report(order.attempt, now, fact)
+        });
+        self.wait_on(now).arm(ErrandTimer::Next, until).before(failed)
     }
 
     fn tries_left(&self, try_number: u32) -> bool {

@@ -72,6 +72,7 @@ impl Machine {
             Fact::OrderAccepted
             | Fact::OrderRefused { .. }
             | Fact::PowerTry { .. }
+            | Fact::PowerTryFailed { .. }
             | Fact::PowerDone { .. }
             | Fact::PowerFailed { .. }
             | Fact::BmcUnreachable { .. }
@@ -163,6 +164,15 @@ impl Machine {
                     event(report.at, Level::Info, "NODE_POWER_ON_STARTING", format!("Rack {rack}: {text}."), None);
                 let line = (*try_number == 1).then_some(line);
                 self.with_attempt(|a| a.see(report.at, text)).expecting(now).with(line)
+            }
+            // One line of evidence for each try: how it ended takes the place of how it began.
+            Fact::PowerTryFailed { action, try_number, why } => {
+                let begun = format!("try {try_number} to {}", action.label());
+                self.with_attempt(|a| {
+                    a.seen.retain(|line| !line.ends_with(&begun));
+                    a.see(report.at, format!("{begun} failed: {why}"));
+                })
+                .expecting(now)
             }
             Fact::PowerDone { .. } if attempt.is_done(CommissionStep::PowerOn) => Step::ignored("known to be on"),
             Fact::PowerDone { state: PowerState::On, .. } => {

@@ -101,6 +101,7 @@ impl Machine {
         Some(match fact {
             Fact::OrderAccepted => Step::ignored("the rack accepted the order; its result is awaited"),
             Fact::PowerTry { .. } => Step::ignored("a try at the BMC; its result is awaited"),
+            Fact::PowerTryFailed { .. } => Step::ignored("a try at the BMC failed; the next one follows"),
             Fact::PowerByHand { action } => {
                 // A person does it and nobody reports it: the errand ends with what can be known.
                 let text = format!("A person must do it: {}.", action.label());

@@ -168,7 +168,7 @@ fn by_outage(m: &Ended) -> Option<&'static str> {
 fn within(hung: &str) -> std::ops::RangeInclusive<u8> {
     const PLACES: [(&str, std::ops::RangeInclusive<u8>); 12] = [
         ("answers Initramfs", 9..=9),
-        ("answers System", 10..=10),
+        ("answers System", 10..=11),
         ("no DHCP server answers", 5..=8),
         ("given an address and nothing to boot", 5..=10),
         ("squashfs", 9..=9),

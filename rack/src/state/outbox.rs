@@ -34,6 +34,7 @@ fn class(fact: &Fact) -> Class {
     match fact {
         Fact::Heartbeat | Fact::CloudInit { .. } => Class::Chatter,
         Fact::PowerTry { .. }
+        | Fact::PowerTryFailed { .. }
         | Fact::PowerSeen { .. }
         | Fact::Offered { .. }
         | Fact::NoAddress { .. }

@@ -93,6 +93,8 @@ pub enum Fact {
     Finished { status: SignalStatus, error: String },
     /// Nothing answered at the BMC's address: another rack may reach it. Of a sweep, attempt 0 and action query.
     BmcUnreachable { action: PowerAction, why: String, remedy: String },
+    /// A try at the BMC failed in a way that may pass; the next one follows.
+    PowerTryFailed { action: PowerAction, try_number: u32, why: String },
 }
 
 impl Fact {

@@ -353,6 +353,7 @@ pub(crate) fn facts() -> Vec<Fact> {
         Fact::Heartbeat,
         Fact::Finished { status: SignalStatus::Failed, error: text("20-lldp failed") },
         Fact::BmcUnreachable { action: PowerAction::Query, why: text("no answer"), remedy: text("check the route") },
+        Fact::PowerTryFailed { action: PowerAction::NetworkBoot, try_number: 6, why: text("no answer") },
     ]
 }
 
