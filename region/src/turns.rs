@@ -2,8 +2,8 @@
 //! also ends: machines under way go on, new ones wait for their turn, in the order they were asked for. Overload never becomes a time-out.
 //!
 //! The number adapts by itself. Its measure is how long a rack's report takes here from its arrival until its step is durable: while that
-//! is short more may begin, and when it grows fewer do (multiplicative both ways, with a quiet zone between). Turns are given out evenly in time: machines that
-//! begin together also end together, and the fleet would come back in waves.
+//! is short more may begin, and when it grows fewer do (multiplicative both ways, with a quiet zone between). Turns are given out evenly
+//! in time: machines that begin together also end together, and the fleet would come back in waves.
 
 use std::{
     collections::{HashSet, VecDeque},

@@ -128,7 +128,7 @@ impl Writer {
         }
     }
 
-    /// What is queued, nothing of it when only acknowledgements are to be written; `None` when every sender is gone.
+    /// What is queued; `None` when every sender is gone. Acknowledgements that waited long enough are written meanwhile.
     fn next(&mut self, jobs: &mpsc::Receiver<Job>) -> Option<Vec<Job>> {
         loop {
             let patience = if self.acked.is_some() { ACKED_LATEST } else { LOOK_AGAIN };
