@@ -70,14 +70,20 @@ impl House {
     }
 }
 
-#[test]
-fn a_killed_rack_is_gone_within_ten_seconds_and_a_drain_holds() {
+/// A house whose region is up and whose operator is signed in; the operator's API key, and where racks dial in.
+fn at_home() -> (House, String, String) {
     let mut h = House::new();
     let key = h.init()["api_key"].as_str().unwrap().to_owned();
     let url = h.start();
     assert_eq!(h.run(&["login", "lab", &url, &key]).code, 0);
     let ready: Value = serde_json::from_str(&std::fs::read_to_string(h.path("ready")).unwrap()).unwrap();
     let region = ready["link"].as_str().unwrap().to_owned();
+    (h, key, region)
+}
+
+#[test]
+fn a_killed_rack_is_gone_within_ten_seconds_and_a_drain_holds() {
+    let (h, _, region) = at_home();
     let config = h.rack_config(&region, "r1", "127.77.88.2");
     let id = h.enrol(&region, &config);
     let rack = h.rack(&config);
@@ -141,13 +147,9 @@ fn bundle(h: &House, id: &str) -> (String, String) {
 
 #[test]
 fn a_bundle_holds_the_log_of_a_linked_rack_and_no_secret_that_the_rack_was_told() {
-    let mut h = House::new();
-    let key = h.init()["api_key"].as_str().unwrap().to_owned();
-    let url = h.start();
-    assert_eq!(h.run(&["login", "lab", &url, &key]).code, 0);
-    let ready: Value = serde_json::from_str(&std::fs::read_to_string(h.path("ready")).unwrap()).unwrap();
-    let config = h.rack_config(ready["link"].as_str().unwrap(), "r1", "127.77.88.3");
-    let id = h.enrol(ready["link"].as_str().unwrap(), &config);
+    let (h, key, region) = at_home();
+    let config = h.rack_config(&region, "r1", "127.77.88.3");
+    let id = h.enrol(&region, &config);
     // Everything that our own code may say; the libraries' bytes would push it out.
     let rack = h.rack_that_logs(&config, "info,rack=trace,actors=trace,schema=trace,hostler=trace");
     h.until_healthy(&id);
