@@ -31,9 +31,40 @@ async fn dig(server: SocketAddr, args: &[&str]) -> String {
     said("dig", &[&fixed[..], args].concat()).await
 }
 
-/// Unbound with a zone of its own, on a free port of loopback.
+/// Unbound with a zone of its own, on a port of loopback. Unbound cannot choose one itself, and one that was free a moment
+/// ago may be taken meanwhile, by UDP or by TCP: then it ends, and is started on another.
 async fn unbound(dir: &Path) -> (Child, SocketAddr) {
-    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut said = String::new();
+    for _ in 0..10 {
+        let port = free_port();
+        let mut child = unbound_at(dir, port);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        for _ in 0..200 {
+            if dig(address, &["+time=1", "www.example.test"]).await.contains("192.0.2.80") {
+                return (child, address);
+            }
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        said = std::fs::read_to_string(dir.join("unbound.log")).unwrap_or_default();
+    }
+    panic!("unbound never answered; it said: {said}");
+}
+
+/// A port that neither UDP nor TCP has in use.
+fn free_port() -> u16 {
+    loop {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        if std::net::UdpSocket::bind(address).is_ok() {
+            return address.port();
+        }
+    }
+}
+
+fn unbound_at(dir: &Path, port: u16) -> Child {
     let text = format!(
         "server:\n interface: 127.0.0.1@{port}\n do-daemonize: no\n chroot: \"\"\n username: \"\"\n pidfile: \"\"\n use-syslog: no\n \
          directory: \"{}\"\n module-config: \"iterator\"\n do-not-query-localhost: no\n \
@@ -46,17 +77,10 @@ async fn unbound(dir: &Path) -> (Child, SocketAddr) {
     );
     let file = dir.join("unbound.conf");
     std::fs::write(&file, text).unwrap();
+    let log = std::fs::File::create(dir.join("unbound.log")).unwrap();
     let mut command = Command::new("/usr/sbin/unbound");
-    command.args(["-d", "-c"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.kill_on_drop(true).spawn().unwrap();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    for _ in 0..200 {
-        if dig(address, &["+time=1", "www.example.test"]).await.contains("192.0.2.80") {
-            return (child, address);
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("unbound did not answer within 20 s and more");
+    command.args(["-d", "-c"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.kill_on_drop(true).spawn().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
