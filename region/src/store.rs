@@ -20,6 +20,7 @@ use schema::{
 mod backend;
 mod projections;
 pub mod queries;
+mod statement;
 mod steps;
 mod writer;
 

@@ -4,6 +4,7 @@
 
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
+pub mod columns;
 mod rows;
 
 pub use rows::*;
@@ -14,12 +15,13 @@ pub const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/
 pub const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 diesel::table! {
-    /// One row per actor: its state now. The generation counts its writes.
+    /// One row per actor, as it is now. The generation counts its writes. Its state stands in the journal, at that generation;
+    /// here only where that row of the journal has been dropped.
     actors (kind, id) {
         kind -> Text,
         id -> Text,
         generation -> BigInt,
-        state -> Text,
+        state -> Nullable<Text>,
         deadline -> Nullable<BigInt>,
         updated -> BigInt,
     }
@@ -245,3 +247,4 @@ diesel::joinable!(interfaces -> machines (system_id));
 diesel::joinable!(script_results -> script_sets (script_set));
 diesel::allow_tables_to_appear_in_same_query!(machines, hardware, interfaces, events);
 diesel::allow_tables_to_appear_in_same_query!(script_sets, script_results);
+diesel::allow_tables_to_appear_in_same_query!(actors, journal);

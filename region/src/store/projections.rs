@@ -1,29 +1,23 @@
 //! The read model: how a step's projections become rows. Reading them back is in the queries.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use ::actors::{core::TraceId, machine::Machine, reach::Reached};
 use diesel::{QueryResult, prelude::*, upsert::excluded};
 use schema::{
-    id::{AttemptId, RackId, ReportSeq, ResultId, SystemId},
-    messages::machine::BriefScript,
+    id::{RackId, ReportSeq, SubnetId, SystemId},
     plan::Lease,
     projection::{EventLine, Projection},
-    script::{Content, ResultStatus, ScriptOutput, ScriptType},
     tables::*,
     time::Timestamp,
 };
 use serde::Serialize;
 
-use super::{Change, Db, backend::each, ids, steps::allot};
+use super::{Change, Db, backend::each, statement::Statement};
 
 mod hardware;
 mod reach;
-
-/// Script sets of a machine that are kept, counted in attempts (MAAS keeps ten).
-const KEPT_ATTEMPTS: i64 = 10;
-/// Rows of one PostgreSQL statement; it admits 65,535 values.
-const ROWS: usize = 500;
+mod scripts;
 
 /// The changes of one commit, with those gathered that many steps have in common.
 #[derive(Default)]
@@ -31,6 +25,9 @@ pub(super) struct Gathered<'a> {
     machines: BTreeMap<SystemId, MachineRow>,
     /// In order, after the machines' rows.
     others: Vec<Other<'a>>,
+    /// After the others: a result's row is made when its script is chosen.
+    results: Vec<scripts::Move<'a>>,
+    leases: BTreeMap<(SubnetId, Ipv4Addr), &'a Lease>,
     events: Vec<NewEventRow>,
     seen: BTreeMap<RackId, ReportSeq>,
 }
@@ -40,7 +37,6 @@ enum Other<'a> {
     Born(&'a Machine),
     Deleted(SystemId),
     Of(SystemId, &'a Projection),
-    Lease(&'a Lease),
     Secret(SecretRow),
     Reached(&'a Reached),
     Unreached(&'a Reached),
@@ -63,9 +59,17 @@ impl<'a> Gathered<'a> {
                 }
                 Change::MachineDeleted(id) => self.others.push(Other::Deleted(*id)),
                 Change::Of(id, Projection::Event(line)) => self.events.push(event_row(Some(*id), line, trace)),
-                Change::Of(id, projection) => self.others.push(Other::Of(*id, projection)),
+                Change::Of(id, projection) => match scripts::Move::of(projection) {
+                    Some(of) => self.results.push(of),
+                    None => self.others.push(Other::Of(*id, projection)),
+                },
                 Change::Event(id, line) => self.events.push(event_row(*id, line, trace)),
-                Change::Lease(lease) => self.others.push(Other::Lease(lease)),
+                Change::Lease(lease) => {
+                    let newest = self.leases.entry((lease.subnet, lease.ip)).or_insert(lease);
+                    if lease.granted >= newest.granted {
+                        *newest = lease;
+                    }
+                }
                 Change::ReportSeen { rack, seq } => {
                     let seen = self.seen.entry(*rack).or_default();
                     *seen = (*seen).max(*seq);
@@ -90,31 +94,32 @@ impl<'a> Gathered<'a> {
                 Other::Born(machine) => hardware::introduce(db, machine)?,
                 Other::Deleted(id) => delete_machine(db, id)?,
                 Other::Of(id, projection) => put_projection(db, id, projection)?,
-                Other::Lease(lease) => put_lease(db, lease)?,
                 Other::Secret(row) => put_secret(db, &row)?,
                 Other::Reached(learned) => reach::put(db, learned)?,
                 Other::Unreached(learned) => reach::forget(db, learned)?,
                 Other::SecretsGone { owner, prefix } => drop_secrets(db, owner, prefix)?,
             }
         }
-        insert!(db, events::table, &self.events);
-        self.seen.into_iter().try_for_each(|(rack, seq)| put_seen(db, rack, seq))
+        scripts::write(db, &self.results)?;
+        put_leases(db, &self.leases.into_values().map(lease_row).collect::<Vec<_>>())?;
+        insert!(db, events::table, self.events);
+        let seen = self.seen.into_iter().map(|(rack, seq)| SeenRow { rack: rack.to_string(), seq: number(seq.0) });
+        put_seen(db, &seen.collect::<Vec<_>>())
     }
 }
 
-/// Inserts all rows: in one statement where that saves round trips, with a prepared one where it is a call.
+/// Inserts all rows: in one statement where that saves round trips, one by one where a statement is a call.
 macro_rules! insert {
     ($db:expr, $table:expr, $rows:expr) => {
-        match $db {
-            $crate::store::Db::Sqlite(conn) => {
-                for row in $rows {
+        match (&mut *$db, &$rows[..]) {
+            ($crate::store::Db::Sqlite(conn), rows) => {
+                for row in rows {
                     diesel::insert_into($table).values(row).execute(conn)?;
                 }
             }
-            $crate::store::Db::Postgres(conn) => {
-                for rows in $rows.chunks($crate::store::projections::ROWS) {
-                    diesel::insert_into($table).values(rows).execute(conn)?;
-                }
+            (_, []) => {}
+            ($crate::store::Db::Postgres(conn), rows) => {
+                $crate::store::statement::Statement::insert(rows, "").execute(conn)?;
             }
         }
     };
@@ -169,46 +174,39 @@ fn machine_row(machine: &Machine, at: Timestamp) -> MachineRow {
 
 /// Writes machines' rows; `created` stays as it was first.
 fn put_machines(db: &mut Db, rows: &[MachineRow]) -> QueryResult<()> {
-    macro_rules! upsert {
-        ($conn:expr, $values:expr) => {
-            diesel::insert_into(machines::table)
-                .values($values)
-                .on_conflict(machines::system_id)
-                .do_update()
-                .set((
-                    machines::hostname.eq(excluded(machines::hostname)),
-                    machines::domain.eq(excluded(machines::domain)),
-                    machines::architecture.eq(excluded(machines::architecture)),
-                    machines::description.eq(excluded(machines::description)),
-                    machines::zone.eq(excluded(machines::zone)),
-                    machines::pool.eq(excluded(machines::pool)),
-                    machines::macs.eq(excluded(machines::macs)),
-                    machines::status.eq(excluded(machines::status)),
-                    machines::previous_status.eq(excluded(machines::previous_status)),
-                    machines::error.eq(excluded(machines::error)),
-                    machines::power_state.eq(excluded(machines::power_state)),
-                    machines::power_type.eq(excluded(machines::power_type)),
-                    machines::power_address.eq(excluded(machines::power_address)),
-                    machines::boot_method.eq(excluded(machines::boot_method)),
-                    machines::attempt.eq(excluded(machines::attempt)),
-                    machines::step.eq(excluded(machines::step)),
-                    machines::wait.eq(excluded(machines::wait)),
-                    machines::updated.eq(excluded(machines::updated)),
-                ))
-                .execute($conn)?
-        };
-    }
-    match db {
-        Db::Sqlite(conn) => {
-            for row in rows {
-                upsert!(conn, row);
-            }
-        }
+    let conn = match db {
+        Db::Postgres(_) if rows.is_empty() => return Ok(()),
         Db::Postgres(conn) => {
-            for rows in rows.chunks(ROWS) {
-                upsert!(conn, rows);
-            }
+            return Statement::upsert(rows, &["system_id"], &["created"]).execute(conn).map(drop);
         }
+        Db::Sqlite(conn) => conn,
+    };
+    for row in rows {
+        diesel::insert_into(machines::table)
+            .values(row)
+            .on_conflict(machines::system_id)
+            .do_update()
+            .set((
+                machines::hostname.eq(excluded(machines::hostname)),
+                machines::domain.eq(excluded(machines::domain)),
+                machines::architecture.eq(excluded(machines::architecture)),
+                machines::description.eq(excluded(machines::description)),
+                machines::zone.eq(excluded(machines::zone)),
+                machines::pool.eq(excluded(machines::pool)),
+                machines::macs.eq(excluded(machines::macs)),
+                machines::status.eq(excluded(machines::status)),
+                machines::previous_status.eq(excluded(machines::previous_status)),
+                machines::error.eq(excluded(machines::error)),
+                machines::power_state.eq(excluded(machines::power_state)),
+                machines::power_type.eq(excluded(machines::power_type)),
+                machines::power_address.eq(excluded(machines::power_address)),
+                machines::boot_method.eq(excluded(machines::boot_method)),
+                machines::attempt.eq(excluded(machines::attempt)),
+                machines::step.eq(excluded(machines::step)),
+                machines::wait.eq(excluded(machines::wait)),
+                machines::updated.eq(excluded(machines::updated)),
+            ))
+            .execute(conn)?;
     }
     Ok(())
 }
@@ -234,136 +232,42 @@ fn event_row(id: Option<SystemId>, line: &EventLine, trace: TraceId) -> NewEvent
 fn put_projection(db: &mut Db, id: SystemId, projection: &Projection) -> QueryResult<()> {
     match projection {
         // Gathered before.
-        Projection::Event(_) => Ok(()),
-        Projection::ScriptsChosen { attempt, at, scripts } => put_scripts(db, id, *attempt, *at, scripts),
-        Projection::ScriptResult { result, status, at, exit_status, runtime_ms, output } => {
-            put_result(db, *result, *status, *at, *exit_status, *runtime_ms)?;
-            output.as_ref().map_or(Ok(()), |output| put_outputs(db, *result, output))
-        }
+        Projection::Event(_) | Projection::ScriptResult { .. } => Ok(()),
+        Projection::ScriptsChosen { attempt, at, scripts } => scripts::choose(db, id, *attempt, *at, scripts),
         Projection::Hardware(report) => hardware::put(db, id, report),
         Projection::Neighbours(neighbours) => hardware::put_neighbours(db, id, neighbours),
     }
 }
 
-/// A script set for each type of script of the attempt; sets of attempts long gone make room.
-fn put_scripts(
-    db: &mut Db,
-    id: SystemId,
-    attempt: AttemptId,
-    at: Timestamp,
-    scripts: &[BriefScript],
-) -> QueryResult<()> {
-    for script_type in [ScriptType::Commissioning, ScriptType::Testing] {
-        let chosen: Vec<&BriefScript> = scripts.iter().filter(|s| s.script_type == script_type).collect();
-        if chosen.is_empty() {
-            continue;
-        }
-        let set = ScriptSetRow {
-            id: allot(db, ids::SCRIPT_SET, 1)?,
-            system_id: id.to_string(),
-            attempt: attempt.0.into(),
-            script_type: word(&script_type),
-            at: at.0,
-        };
-        diesel::insert_into(script_sets::table).values(&set).execute(db)?;
-        let rows: Vec<_> = chosen.into_iter().map(|script| pending(set.id, script)).collect();
-        insert!(db, script_results::table, &rows);
-    }
-    let old = i64::from(attempt.0) - KEPT_ATTEMPTS;
-    let sets = script_sets::table.filter(script_sets::system_id.eq(id.as_str())).filter(script_sets::attempt.le(old));
-    diesel::delete(sets).execute(db)?;
-    Ok(())
-}
-
-fn pending(script_set: i64, script: &BriefScript) -> ScriptResultRow {
-    ScriptResultRow {
-        id: script.result.0,
-        script_set,
-        name: text(&script.name),
-        timeout_s: script.timeout_s.into(),
-        may_reboot: script.may_reboot,
-        status: ResultStatus::Pending.number(),
-        started: None,
-        ended: None,
-        exit_status: None,
-        runtime_ms: None,
-    }
-}
-
-/// Moves a result's row. A missing start is the end less the run time, as in MAAS.
-fn put_result(
-    db: &mut Db,
-    result: ResultId,
-    status: ResultStatus,
-    at: Timestamp,
-    exit_status: Option<i32>,
-    runtime_ms: Option<u64>,
-) -> QueryResult<()> {
-    let row: Option<ScriptResultRow> = script_results::table.find(result.0).first(db).optional()?;
-    let Some(mut row) = row else {
-        tracing::warn!("A result for script run {result}, which is not in the database, was dropped");
-        return Ok(());
-    };
-    row.status = status.number();
-    row.exit_status = exit_status.map(i64::from).or(row.exit_status);
-    row.runtime_ms = runtime_ms.map(number).or(row.runtime_ms);
-    if status.ended() {
-        row.ended = Some(at.0);
-        row.started = row.started.or(row.runtime_ms.map(|ms| at.0.saturating_sub(ms.saturating_mul(1_000))));
-    } else if status != ResultStatus::Pending {
-        row.started = row.started.or(Some(at.0));
-    }
-    diesel::update(script_results::table.find(result.0)).set(&row).execute(db)?;
-    Ok(())
-}
-
-fn put_outputs(db: &mut Db, result: ResultId, output: &ScriptOutput) -> QueryResult<()> {
-    let streams = [
-        ("combined", &output.combined),
-        ("stdout", &output.stdout),
-        ("stderr", &output.stderr),
-        ("result", &output.result),
-    ];
-    let known: i64 = script_results::table.filter(script_results::id.eq(result.0)).count().get_result(db)?;
-    let rows: Vec<_> = streams
-        .into_iter()
-        .filter_map(|(stream, content)| Some(output_row(result, stream, content.as_ref()?)))
-        .filter(|_| known > 0)
-        .collect();
-    diesel::delete(script_outputs::table.filter(script_outputs::result.eq(result.0))).execute(db)?;
-    insert!(db, script_outputs::table, &rows);
-    Ok(())
-}
-
-fn output_row(result: ResultId, stream: &str, content: &Content) -> ScriptOutputRow {
-    ScriptOutputRow {
-        result: result.0,
-        stream: stream.into(),
-        sha256: content.body.sha256.to_string(),
-        len: number(content.body.len),
-        content: content.inline.clone(),
-    }
-}
-
-/// The lease that was granted last stands, whichever rack's report comes first.
-fn put_lease(db: &mut Db, lease: &Lease) -> QueryResult<()> {
-    let row = LeaseRow {
+fn lease_row(lease: &Lease) -> LeaseRow {
+    LeaseRow {
         subnet: lease.subnet.0,
         ip: lease.ip.to_string(),
         mac: lease.mac.to_string(),
         hostname: lease.hostname.as_deref().map(text),
         granted: lease.granted.0,
         expires: lease.expires.0,
+    }
+}
+
+/// The lease that was granted last stands, whichever rack's report comes first.
+fn put_leases(db: &mut Db, rows: &[LeaseRow]) -> QueryResult<()> {
+    use diesel::query_dsl::methods::FilterDsl;
+    let conn = match db {
+        Db::Postgres(_) if rows.is_empty() => return Ok(()),
+        Db::Postgres(conn) => {
+            let upsert = Statement::upsert(rows, &["subnet", "ip"], &[]).only("excluded.granted >= leases.granted");
+            return upsert.execute(conn).map(drop);
+        }
+        Db::Sqlite(conn) => conn,
     };
-    let stored: Option<i64> = leases::table.find((row.subnet, &row.ip)).select(leases::granted).first(db).optional()?;
-    match stored {
-        Some(granted) if granted > row.granted => {}
-        Some(_) => {
-            diesel::update(leases::table.find((row.subnet, &row.ip))).set(&row).execute(db)?;
-        }
-        None => {
-            diesel::insert_into(leases::table).values(&row).execute(db)?;
-        }
+    for row in rows {
+        let upsert = diesel::insert_into(leases::table)
+            .values(row)
+            .on_conflict((leases::subnet, leases::ip))
+            .do_update()
+            .set(row);
+        FilterDsl::filter(upsert, excluded(leases::granted).ge(leases::granted)).execute(conn)?;
     }
     Ok(())
 }
@@ -385,15 +289,24 @@ fn drop_secrets(db: &mut Db, owner: &str, prefix: &str) -> QueryResult<()> {
     Ok(())
 }
 
-fn put_seen(db: &mut Db, rack: RackId, seq: ReportSeq) -> QueryResult<()> {
+/// The numbers only rise.
+fn put_seen(db: &mut Db, rows: &[SeenRow]) -> QueryResult<()> {
     use diesel::query_dsl::methods::FilterDsl;
-    each!(db, conn => {
+    let conn = match db {
+        Db::Postgres(_) if rows.is_empty() => return Ok(()),
+        Db::Postgres(conn) => {
+            let upsert = Statement::upsert(rows, &["rack"], &[]).only("excluded.seq > rack_reports.seq");
+            return upsert.execute(conn).map(drop);
+        }
+        Db::Sqlite(conn) => conn,
+    };
+    for row in rows {
         let upsert = diesel::insert_into(rack_reports::table)
-            .values((rack_reports::rack.eq(rack.as_str()), rack_reports::seq.eq(number(seq.0))))
+            .values(row)
             .on_conflict(rack_reports::rack)
             .do_update()
             .set(rack_reports::seq.eq(excluded(rack_reports::seq)));
         FilterDsl::filter(upsert, excluded(rack_reports::seq).gt(rack_reports::seq)).execute(conn)?;
-    });
+    }
     Ok(())
 }

@@ -27,9 +27,17 @@ pub use results::*;
 /// # Errors
 /// When the database does not answer; so with every query here.
 pub fn load_actor(db: &mut Db, kind: &str, id: &str) -> QueryResult<Option<(String, Generation)>> {
-    let row: Option<(String, i64)> =
-        actors::table.find((kind, id)).select((actors::state, actors::generation)).first(db).optional()?;
-    Ok(row.map(|(state, generation)| (state, Generation(unsigned(generation)))))
+    let last =
+        journal::kind.eq(actors::kind).and(journal::id.eq(actors::id)).and(journal::generation.eq(actors::generation));
+    let row: Option<(Option<String>, Option<String>, i64)> = actors::table
+        .left_join(journal::table.on(last))
+        .filter(actors::kind.eq(kind))
+        .filter(actors::id.eq(id))
+        .select((actors::state, journal::state.nullable(), actors::generation))
+        .first(db)
+        .optional()?;
+    let Some((kept, told, generation)) = row else { return Ok(None) };
+    Ok(kept.or(told).map(|state| (state, Generation(unsigned(generation)))))
 }
 
 /// The ids of all actors of a kind, in order.

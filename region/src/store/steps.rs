@@ -1,17 +1,18 @@
 //! The statements of one commit: generation checks, journal rows, projections, counters. When to commit is the writer's business.
 
 use ::actors::{clock, core::TraceId};
-use diesel::{
-    QueryResult,
-    pg::{Pg, PgConnection},
-    prelude::*,
-    query_builder::{AstPass, Query, QueryFragment, QueryId},
-    sql_types::{Array, BigInt, Nullable, Text},
+use diesel::{QueryResult, pg::PgConnection, prelude::*};
+use schema::tables::{
+    ActorRow, NewJournalRow, actors,
+    columns::{Column, Row},
+    counters, journal,
 };
-use schema::tables::{ActorRow, NewJournalRow, actors, journal};
 
 use super::{
-    Db, Write, projections,
+    Db, Write,
+    backend::each,
+    projections,
+    statement::Statement,
     writer::{Outcome, Refusal, Work},
 };
 
@@ -76,7 +77,7 @@ fn advance_one(conn: &mut SqliteConnection, write: &Write) -> QueryResult<bool> 
         )
         .set((
             actors::generation.eq(row.generation),
-            actors::state.eq(&row.state),
+            actors::state.eq(None::<String>),
             actors::deadline.eq(row.deadline),
             actors::updated.eq(row.updated),
         ))
@@ -93,7 +94,7 @@ fn actor_row(write: &Write) -> ActorRow {
         kind: write.kind.into(),
         id: write.id.clone(),
         generation: after(write),
-        state: write.state.clone(),
+        state: None,
         deadline: write.deadline.map(|at| at.0),
         updated: write.at.0,
     }
@@ -117,92 +118,35 @@ fn after(write: &Write) -> i64 {
 }
 
 /// PostgreSQL's cost is the round trip of a statement: one for all of them.
+/// In the order of their keys, so that two regions never lock crosswise.
 fn advance_all(conn: &mut PgConnection, writes: &[&Write]) -> QueryResult<Vec<bool>> {
-    let all = AdvanceAll {
-        n: (0_i64..).take(writes.len()).collect(),
-        kind: writes.iter().map(|w| w.kind).collect(),
-        id: writes.iter().map(|w| w.id.as_str()).collect(),
-        after: writes.iter().map(|w| after(w)).collect(),
-        state: writes.iter().map(|w| w.state.as_str()).collect(),
-        deadline: writes.iter().map(|w| w.deadline.map(|at| at.0)).collect(),
-        at: writes.iter().map(|w| w.at.0).collect(),
-        event: writes.iter().map(|w| w.event.as_str()).collect(),
-        verdict: writes.iter().map(|w| w.verdict.as_str()).collect(),
-        trace: writes.iter().map(|w| w.trace.to_string()).collect(),
-    };
+    let rows: Vec<NewJournalRow> = writes.iter().map(|write| journal_row(write)).collect();
+    let mut columns = NewJournalRow::columns(&rows);
+    columns.push(Column::Numbers(writes.iter().map(|write| write.deadline.map(|at| at.0)).collect()));
+    columns.push(Column::Numbers((0..).take(writes.len()).map(Some).collect()));
+    let advance = Statement::new(
+        "WITH step AS MATERIALIZED (SELECT * FROM ",
+        columns,
+        " AS s (kind, id, generation, event, state, verdict, trace, at, deadline, n) ORDER BY kind, id), \
+         born AS (INSERT INTO actors (kind, id, generation, deadline, updated) \
+           SELECT kind, id, generation, deadline, at FROM step WHERE generation = 1 \
+           ON CONFLICT DO NOTHING RETURNING kind, id), \
+         moved AS (UPDATE actors SET generation = step.generation, state = NULL, deadline = step.deadline, \
+           updated = step.at FROM step WHERE step.generation > 1 AND actors.kind = step.kind AND actors.id = step.id \
+           AND actors.generation = step.generation - 1 RETURNING actors.kind, actors.id), \
+         done AS (SELECT step.* FROM step JOIN (SELECT * FROM born UNION ALL SELECT * FROM moved) AS m \
+           ON m.kind = step.kind AND m.id = step.id), \
+         told AS (INSERT INTO journal (kind, id, generation, event, state, verdict, trace, at) \
+           SELECT kind, id, generation, event, state, verdict, trace, at FROM done ORDER BY n) \
+         SELECT n FROM done",
+    );
     let mut moved = vec![false; writes.len()];
-    for n in all.load::<i64>(conn)? {
+    for n in advance.load::<i64>(conn)? {
         if let Some(moved) = usize::try_from(n).ok().and_then(|n| moved.get_mut(n)) {
             *moved = true;
         }
     }
     Ok(moved)
-}
-
-/// Steps as columns: what `unnest` makes rows of. In the order of their keys, so that two regions never lock crosswise.
-struct AdvanceAll<'a> {
-    n: Vec<i64>,
-    kind: Vec<&'a str>,
-    id: Vec<&'a str>,
-    after: Vec<i64>,
-    state: Vec<&'a str>,
-    deadline: Vec<Option<i64>>,
-    at: Vec<i64>,
-    event: Vec<&'a str>,
-    verdict: Vec<&'a str>,
-    trace: Vec<String>,
-}
-
-impl QueryId for AdvanceAll<'_> {
-    type QueryId = AdvanceAll<'static>;
-
-    const HAS_STATIC_QUERY_ID: bool = true;
-}
-
-impl Query for AdvanceAll<'_> {
-    type SqlType = BigInt;
-}
-
-impl RunQueryDsl<PgConnection> for AdvanceAll<'_> {}
-
-impl QueryFragment<Pg> for AdvanceAll<'_> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("WITH step AS MATERIALIZED (SELECT * FROM unnest(");
-        out.push_bind_param::<Array<BigInt>, _>(&self.n)?;
-        out.push_sql(",");
-        out.push_bind_param::<Array<Text>, _>(&self.kind)?;
-        out.push_sql(",");
-        out.push_bind_param::<Array<Text>, _>(&self.id)?;
-        out.push_sql(",");
-        out.push_bind_param::<Array<BigInt>, _>(&self.after)?;
-        out.push_sql(",");
-        out.push_bind_param::<Array<Text>, _>(&self.state)?;
-        out.push_sql(",");
-        out.push_bind_param::<Array<Nullable<BigInt>>, _>(&self.deadline)?;
-        out.push_sql(",");
-        out.push_bind_param::<Array<BigInt>, _>(&self.at)?;
-        out.push_sql(",");
-        out.push_bind_param::<Array<Text>, _>(&self.event)?;
-        out.push_sql(",");
-        out.push_bind_param::<Array<Text>, _>(&self.verdict)?;
-        out.push_sql(",");
-        out.push_bind_param::<Array<Text>, _>(&self.trace)?;
-        out.push_sql(
-            ") AS s (n, kind, id, after, state, deadline, at, event, verdict, trace) ORDER BY kind, id), \
-             born AS (INSERT INTO actors (kind, id, generation, state, deadline, updated) \
-               SELECT kind, id, after, state, deadline, at FROM step WHERE after = 1 \
-               ON CONFLICT DO NOTHING RETURNING kind, id), \
-             moved AS (UPDATE actors SET generation = step.after, state = step.state, deadline = step.deadline, \
-               updated = step.at FROM step WHERE step.after > 1 AND actors.kind = step.kind AND actors.id = step.id \
-               AND actors.generation = step.after - 1 RETURNING actors.kind, actors.id), \
-             done AS (SELECT step.* FROM step JOIN (SELECT * FROM born UNION ALL SELECT * FROM moved) AS m \
-               ON m.kind = step.kind AND m.id = step.id), \
-             told AS (INSERT INTO journal (kind, id, generation, event, state, verdict, trace, at) \
-               SELECT kind, id, after, event, state, verdict, trace, at FROM done ORDER BY n) \
-             SELECT n FROM done",
-        );
-        Ok(())
-    }
 }
 
 /// Whether exactly this step is in the journal: its commit came through although the answer was lost.
@@ -220,27 +164,33 @@ fn is_written(db: &mut Db, write: &Write) -> QueryResult<bool> {
 
 /// Takes `count` ids and returns the first.
 pub(super) fn allot(db: &mut Db, name: &str, count: i64) -> QueryResult<i64> {
-    #[derive(QueryableByName)]
-    struct Next {
-        #[diesel(sql_type = BigInt)]
-        next: i64,
-    }
-    // SQLite numbers placeholders by first appearance, so each stands once.
-    let next: Next = diesel::sql_query(
-        "INSERT INTO counters (name, next) VALUES ($1, 1 + $2) \
-         ON CONFLICT (name) DO UPDATE SET next = counters.next + excluded.next - 1 RETURNING next",
-    )
-    .bind::<Text, _>(name)
-    .bind::<BigInt, _>(count)
-    .get_result(db)?;
-    Ok(next.next - count)
+    let next: i64 = each!(db, conn => diesel::insert_into(counters::table)
+        .values((counters::name.eq(name), counters::next.eq(1 + count)))
+        .on_conflict(counters::name)
+        .do_update()
+        .set(counters::next.eq(counters::next + count))
+        .returning(counters::next)
+        .get_result(conn)?);
+    Ok(next - count)
 }
 
+/// Drops old steps. An actor's last one leaves its state behind, in the actor's row.
 fn prune(db: &mut Db, before: i64) -> QueryResult<i64> {
+    let last = actors::table.filter(
+        actors::kind.eq(journal::kind).and(actors::id.eq(journal::id)).and(actors::generation.eq(journal::generation)),
+    );
     // The numbers follow the times, near enough: only the oldest rows are looked at, without an index on times.
     let oldest: Vec<(i64, i64)> =
         journal::table.select((journal::seq, journal::at)).order(journal::seq).limit(PRUNE).load(db)?;
     let old: Vec<i64> = oldest.into_iter().filter(|(_, at)| *at < before).map(|(seq, _)| seq).collect();
+    let kept: Vec<(String, String, String)> = journal::table
+        .filter(journal::seq.eq_any(&old))
+        .filter(diesel::dsl::exists(last))
+        .select((journal::kind, journal::id, journal::state))
+        .load(db)?;
+    for (kind, id, state) in kept {
+        diesel::update(actors::table.find((kind, id))).set(actors::state.eq(Some(state))).execute(db)?;
+    }
     let gone = diesel::delete(journal::table.filter(journal::seq.eq_any(&old))).execute(db)?;
     Ok(i64::try_from(gone).unwrap_or(0))
 }

@@ -2,7 +2,10 @@
 
 use diesel::prelude::*;
 
-use super::*;
+use super::{
+    columns::{Column, Field, Row},
+    *,
+};
 
 macro_rules! rows {
     ($($(#[$doc:meta])* $name:ident of $table:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -13,6 +16,15 @@ macro_rules! rows {
         pub struct $name {
             $(pub $field: $type),*
         }
+
+        impl Row for $name {
+            const TABLE: &'static str = stringify!($table);
+            const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
+
+            fn columns(rows: &[Self]) -> Vec<Column<'_>> {
+                vec![$(Field::column(rows.iter().map(|row| &row.$field))),*]
+            }
+        }
     )*};
 }
 
@@ -22,9 +34,38 @@ rows! {
         kind: String,
         id: String,
         generation: i64,
-        state: String,
+        state: Option<String>,
         deadline: Option<i64>,
         updated: i64,
+    }
+
+    /// A step of the journal, before the database numbers it.
+    NewJournalRow of journal {
+        kind: String,
+        id: String,
+        generation: i64,
+        event: String,
+        state: String,
+        verdict: String,
+        trace: String,
+        at: i64,
+    }
+
+    /// A line of history, before the database numbers it.
+    NewEventRow of events {
+        system_id: Option<String>,
+        at: i64,
+        level: i64,
+        event_type: String,
+        description: String,
+        username: Option<String>,
+        trace: Option<String>,
+    }
+
+    /// The last report of a rack that is durable.
+    SeenRow of rack_reports {
+        rack: String,
+        seq: i64,
     }
 
     /// What was learned last of the way from a rack to a BMC.
@@ -184,21 +225,6 @@ rows! {
     }
 }
 
-/// A step of the journal, before the database numbers it.
-#[derive(Debug, Clone, PartialEq, Eq, Insertable)]
-#[diesel(table_name = journal)]
-#[allow(missing_docs, reason = "a column says what it is")]
-pub struct NewJournalRow {
-    pub kind: String,
-    pub id: String,
-    pub generation: i64,
-    pub event: String,
-    pub state: String,
-    pub verdict: String,
-    pub trace: String,
-    pub at: i64,
-}
-
 /// A step of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]
 #[allow(missing_docs, reason = "a column says what it is")]
@@ -212,20 +238,6 @@ pub struct JournalRow {
     pub verdict: String,
     pub trace: String,
     pub at: i64,
-}
-
-/// A line of history, before the database numbers it.
-#[derive(Debug, Clone, PartialEq, Eq, Insertable)]
-#[diesel(table_name = events, treat_none_as_default_value = false)]
-#[allow(missing_docs, reason = "a column says what it is")]
-pub struct NewEventRow {
-    pub system_id: Option<String>,
-    pub at: i64,
-    pub level: i64,
-    pub event_type: String,
-    pub description: String,
-    pub username: Option<String>,
-    pub trace: Option<String>,
 }
 
 /// A line of history.

@@ -48,7 +48,7 @@ pub(super) fn put(db: &mut Db, id: SystemId, report: &HardwareReport) -> QueryRe
         cores: json(&node.cores),
         memory: number(node.memory),
     });
-    insert!(db, numa_nodes::table, &nodes.collect::<Vec<_>>());
+    insert!(db, numa_nodes::table, nodes.collect::<Vec<_>>());
 
     put_interfaces(db, id, &report.interfaces)?;
     put_disks(db, id, &report.disks)
@@ -70,7 +70,7 @@ pub(super) fn put_neighbours(db: &mut Db, id: SystemId, neighbours: &[LldpNeighb
         port_description: text(&neighbour.port_description),
         vlan_ids: json(&neighbour.vlan_ids),
     });
-    insert!(db, lldp_neighbours::table, &rows.collect::<Vec<_>>());
+    insert!(db, lldp_neighbours::table, rows.collect::<Vec<_>>());
     Ok(())
 }
 
@@ -99,7 +99,7 @@ fn put_interfaces(db: &mut Db, id: SystemId, interfaces: &[HardwareInterface]) -
             pci_address: text(&interface.pci_address),
             addresses: json(&interface.addresses),
         });
-    insert!(db, interfaces::table, &rows.collect::<Vec<_>>());
+    insert!(db, interfaces::table, rows.collect::<Vec<_>>());
     Ok(())
 }
 
@@ -125,7 +125,7 @@ fn put_disks(db: &mut Db, id: SystemId, disks: &[HardwareDisk]) -> QueryResult<(
         numa_node: disk.numa_node.into(),
         kind: text(&disk.kind),
     });
-    insert!(db, disks::table, &rows.collect::<Vec<_>>());
+    insert!(db, disks::table, rows.collect::<Vec<_>>());
     Ok(())
 }
 

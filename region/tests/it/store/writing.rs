@@ -2,6 +2,7 @@
 
 use actors::machine::{Life, Machine};
 use diesel::{Connection, PgConnection, QueryDsl, RunQueryDsl, SqliteConnection, connection::SimpleConnection};
+use diesel_migrations::MigrationHarness;
 use futures_util::future::join_all;
 use region::store::{Change, Db, StoreError, ids, queries, revert_migrations};
 use schema::{
@@ -141,7 +142,17 @@ pub(crate) async fn the_journal_is_pruned_by_age_and_the_actors_stay(empty: Empt
     let steps = store.read(|db| queries::journal_of(db, "test", "a", None, 1_000)).await.unwrap();
     assert_eq!(steps.last().map(|s| s.generation), Some(Generation(61)));
     assert_eq!(steps.len(), 40);
-    assert!(store.read(|db| queries::load_actor(db, "test", "a")).await.unwrap().is_some());
+    let state = async |id| store.read(move |db| queries::load_actor(db, "test", id)).await.unwrap();
+    assert_eq!(state("a").await, Some((r#"{"steps":100}"#.into(), Generation(100))));
+
+    // One that sleeps for longer than the journal is kept goes on from where it was.
+    let later = Timestamp::from_seconds(1_900_000_000);
+    assert_eq!(store.prune_journal(later).await.unwrap(), 40);
+    assert_eq!(state("a").await, Some((r#"{"steps":100}"#.into(), Generation(100))));
+    store.commit(step("a", 100, vec![])).await.unwrap();
+    assert_eq!(state("a").await, Some((r#"{"steps":101}"#.into(), Generation(101))));
+    assert_eq!(store.prune_journal(later).await.unwrap(), 1);
+    assert_eq!(state("a").await, Some((r#"{"steps":101}"#.into(), Generation(101))));
 }
 
 pub(crate) async fn a_deleted_machine_takes_its_rows_and_secrets_along(empty: Empty<'_>) {
@@ -196,6 +207,35 @@ pub(crate) async fn migrations_go_down_and_up_again(empty: Empty<'_>) {
         assert!(tables::actors::table.count().get_result::<i64>(&mut db).is_err());
         assert!(tables::machines::table.count().get_result::<i64>(&mut db).is_err());
     }
+}
+
+/// Before the newest migration states stood in the actors' rows, and were never dropped from there.
+pub(crate) async fn states_survive_the_newest_migration(empty: Empty<'_>) {
+    let store = empty.open();
+    store.commit(step("b", 0, vec![])).await.unwrap();
+    assert_eq!(store.prune_journal(Timestamp::from_seconds(1_900_000_000)).await.unwrap(), 1);
+    store.commit(step("a", 0, vec![])).await.unwrap();
+    store.commit(step("a", 1, vec![])).await.unwrap();
+    drop(store);
+
+    let mut db = bare(&empty.url);
+    match &mut db {
+        Db::Sqlite(conn) => conn.revert_last_migration(tables::SQLITE_MIGRATIONS).map(drop),
+        Db::Postgres(conn) => conn.revert_last_migration(tables::POSTGRES_MIGRATIONS).map(drop),
+    }
+    .unwrap();
+    let states = tables::actors::table.order(tables::actors::id).select(tables::actors::state);
+    let (first, second) = (r#"{"steps":2}"#.to_owned(), r#"{"steps":1}"#.to_owned());
+    assert_eq!(states.load::<Option<String>>(&mut db).unwrap(), [Some(first.clone()), Some(second)]);
+    drop(db);
+
+    let store = empty.open();
+    store.commit(step("b", 1, vec![])).await.unwrap();
+    let (a, b) = store
+        .read(|db| Ok((queries::load_actor(db, "test", "a")?, queries::load_actor(db, "test", "b")?)))
+        .await
+        .unwrap();
+    assert_eq!((a, b), (Some((first.clone(), Generation(2))), Some((first, Generation(2)))));
 }
 
 pub(crate) async fn a_newer_database_is_left_alone(empty: Empty<'_>) {
