@@ -83,9 +83,11 @@ impl Address {
             Self::Sqlite(path) => {
                 make_private(path).map_err(|err| self.unopened(err))?;
                 let mut conn = self.sqlite(path)?;
+                // A larger cache is slower: nearly each commit walks all of it (a balanced page passes through the highest number
+                // there is, and what lies behind the file's end is sought everywhere).
                 conn.batch_execute(
                     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
-                     PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536;",
+                     PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192;",
                 )
                 .map_err(|err| self.unopened(err))?;
                 Ok(Db::Sqlite(conn))
