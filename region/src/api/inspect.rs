@@ -1,6 +1,8 @@
 //! `/inspect/v1/…`: every actor as it shows itself, the region's and the racks', straight from what they publish and never through a mailbox.
 //! Reads only, but for message traces, which keep copies of what an actor hears. Each look is checked for its caller, its parameters are checked as a whole, and who looked is put down in the log.
 
+use std::time::Duration;
+
 use actix_web::{
     HttpResponse,
     web::{ServiceConfig, delete, get, post},
@@ -12,6 +14,7 @@ use super::{
     call::{Call, Own, OwnAnswer, json},
     fault::Fault,
 };
+use crate::inspect::Node;
 
 mod asked;
 mod heat;
@@ -20,6 +23,7 @@ mod losses;
 mod messages;
 mod one;
 mod snapshot;
+mod topics;
 mod traces;
 mod watch;
 mod whole;
@@ -106,6 +110,15 @@ fn listed_as(name: &str, lines: bool, mut head: Value, items: Vec<Value>) -> Htt
     head["at"] = actors::clock::now().to_string().into();
     head[name] = Value::Array(items);
     json(&head)
+}
+
+/// How old the oldest rows are that racks gave, in milliseconds; nothing of a rack is as young as can be.
+fn oldest(nodes: &[Node]) -> u64 {
+    nodes.iter().filter_map(Node::age).max().map_or(0, millis)
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn asked<'a>(call: &'a Call, known: &'static [&'static str]) -> Asked<'a> {
