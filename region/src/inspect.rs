@@ -55,6 +55,8 @@ pub mod most {
 
     /// Items of one answer.
     pub const ITEMS: u64 = 1_000;
+    /// The number of a message.
+    pub const SEQ: u64 = u32::MAX as u64;
     /// Messages in a mailbox, to be listed only from there on; and milliseconds that the oldest of them waited.
     pub const QUEUE: u64 = 1_000_000;
     pub const WAIT_MS: u64 = 86_400_000;

@@ -1,5 +1,5 @@
 //! `/inspect/v1/…`: every actor as it shows itself, the region's and the racks', straight from what they publish and never through a mailbox.
-//! Reads only, but for message traces, which keep copies of what an actor hears. Each look is checked for its caller, its parameters are checked as a whole, and who looked is put down in the log.
+//! Reads only, but for message traces, which keep copies of what an actor hears, and for what `inspect.control` lets administrators do. Each look is checked for its caller, its parameters are checked as a whole, and who looked is put down in the log.
 
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::{
 use crate::inspect::Node;
 
 mod asked;
+mod control;
 mod heat;
 mod list;
 mod losses;
@@ -30,7 +31,7 @@ mod whole;
 
 use asked::Asked;
 
-/// The routes below `/inspect/v1/`, `explain` left out.
+/// The routes below `/inspect/v1/`.
 pub fn routes(config: &mut ServiceConfig) {
     config
         .route("/inspect/v1", get().to(contents))
@@ -52,7 +53,9 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/inspect/v1/snapshot", post().to(snapshot::make))
         .route("/inspect/v1/watch", get().to(watch::stream))
         .route("/inspect/v1/actors", get().to(list::actors))
-        .route("/inspect/v1/actors/{path:.*}", get().to(one::actor));
+        .route("/inspect/v1/actors/{path:.*}", get().to(one::actor))
+        .route("/inspect/v1/actors/{path:.*}", post().to(control::control))
+        .route("/inspect/v1/explain/{system_id}", get().to(super::explain::show));
 }
 
 /// What there is to look at.
@@ -68,6 +71,7 @@ async fn contents(Own(call): Own) -> OwnAnswer {
         "snapshot": "/inspect/v1/snapshot",
         "watch": "/inspect/v1/watch", "explain": "/inspect/v1/explain/SYSTEM_ID", "traces": "/inspect/v1/traces/TRACE_ID",
         "actor": "/inspect/v1/actors/NODE/KIND/ID[/state|/mailbox|/messages|/transitions|/timers|/links]",
+        "control": "/inspect/v1/actors/NODE/KIND/ID/{restart|drain|resume}",
     });
     Ok(alone(lines, &contents))
 }
@@ -121,6 +125,6 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn asked<'a>(call: &'a Call, known: &'static [&'static str]) -> Asked<'a> {
+fn asked<'a>(call: &'a Call, known: &[&str]) -> Asked<'a> {
     Asked::new(&call.params, known)
 }

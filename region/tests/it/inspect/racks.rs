@@ -62,7 +62,7 @@ async fn asked_once_for_all(r: &Region, rows: &AtomicU64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_racks_actors_are_seen_through_the_region() {
-    let r = Region::start().await;
+    let r = Region::start_with(|config| config.inspect_control = true).await;
     let link = r.app().link_address().unwrap().to_string();
     let identity = identity(r.app(), &link, "elm").await.unwrap();
     let (client, mut events) = LinkClient::start(ClientConfig::new(vec![link]), &identity, || 0.5).unwrap();
@@ -105,6 +105,9 @@ async fn a_racks_actors_are_seen_through_the_region() {
     let one = format!("/inspect/v1/actors/{rack}/stubborn/one");
     assert_eq!(r.get(&one).await.json(200)["state"]["view"], json!({ "held": true }));
     r.get(&format!("/inspect/v1/actors/{rack}/stubborn/two")).await.is(404, "is awake on");
+    r.call("POST", &format!("{one}/restart"), &[]).await.is(409, "restart the rack's process");
+    r.call("POST", &format!("{one}/drain"), &[]).await.is(409, &format!("drain region/rack/{rack}"));
+    r.call("POST", &format!("/inspect/v1/actors/{rack}/stubborn/two/restart"), &[]).await.is(404, "is awake on");
     assert_eq!(r.get(&format!("/inspect/v1/kinds?node={rack}")).await.json(200)["items"][0]["kind"], "stubborn");
     // Its next messages are traced over the link.
     let form = [("path", &*format!("{rack}/stubborn/one")), ("messages", "2"), ("payload", "redacted")];
