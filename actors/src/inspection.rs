@@ -207,6 +207,12 @@ pub fn kinds(registry: &Registry) -> Vec<Value> {
     registry.kinds().iter().map(|tally| kind(tally, registry)).collect()
 }
 
+/// What one kind has handled; `None`: there is none of that name.
+#[must_use]
+pub fn one_kind(registry: &Registry, name: &str) -> Option<Value> {
+    registry.kinds().iter().find(|tally| tally.kind == name).map(|tally| kind(tally, registry))
+}
+
 fn kind(tally: &KindTally, registry: &Registry) -> Value {
     let probes = registry.list(Some(tally.kind));
     let queued: usize = probes.iter().map(|p| p.depth()).sum();

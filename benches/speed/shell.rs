@@ -22,7 +22,7 @@ use actors::{
     core::{Core, Moved, RecordError, Resume, Step, TraceId, View},
     inspection,
     shell::{
-        ActorRef, Arbiter, LocalBoxFuture, Perform, Registry,
+        ActorRef, Arbiter, LocalBoxFuture, Perform, Registry, Row,
         inspect::{Wanted, tap},
         spawn,
     },
@@ -118,8 +118,20 @@ fn main() {
         println!("{name:<44} {a:>12.0} {b:>12.0} {:>8.1}% {:>8.1}%", (b / a - 1.0) * 100.0, (high - low) / a * 100.0);
     }
     traces(&registry, &actors, span);
-    let looks = mean(|| drop(black_box(inspection::rows(&registry))));
-    println!("one look at all 10,000 rows: {:.2} ms", looks / 1e6);
+    looks(&registry);
+}
+
+/// What one look at all costs: the numbers alone, whole rows, and the rows as JSON between nodes.
+fn looks(registry: &Registry) {
+    let ms = |call: &mut dyn FnMut()| mean(call) / 1e6;
+    let numbers = || registry.list(None).iter().map(|probe| probe.gauge()).collect::<Vec<_>>();
+    println!("one look at the numbers of all 10,000: {:.2} ms", ms(&mut || drop(black_box(numbers()))));
+    println!("one look at all 10,000 rows: {:.2} ms", ms(&mut || drop(black_box(inspection::rows(registry)))));
+    let rows: Vec<_> = inspection::rows(registry).into_iter().take(1_000).collect();
+    let text = serde_json::to_string(&rows).unwrap();
+    let said = ms(&mut || drop(black_box(serde_json::to_string(&rows))));
+    let heard = ms(&mut || drop(black_box(serde_json::from_str::<Vec<Row>>(&text))));
+    println!("1,000 rows as JSON of {} bytes: {said:.2} ms to say, {heard:.2} ms to read", text.len());
 }
 
 /// What a trace costs each message that it takes, by how much of it is kept.
@@ -181,7 +193,7 @@ fn middle(times: &mut [f64]) -> (f64, f64, f64) {
 }
 
 /// Nanoseconds of a call, over twenty.
-fn mean(mut call: impl FnMut()) -> f64 {
+fn mean(call: &mut dyn FnMut()) -> f64 {
     let start = clock::tick();
     for _ in 0..20 {
         call();

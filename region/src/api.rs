@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use actix_web::{
     App as WebApp, HttpServer,
     body::MessageBody,
-    dev::{ServerHandle, ServiceRequest, ServiceResponse},
+    dev::{Server, ServerHandle, ServiceRequest, ServiceResponse},
     middleware::{Next, from_fn},
     web::{self, Data, PayloadConfig, ServiceConfig, get, post, put, resource, route},
 };
@@ -108,7 +108,6 @@ pub fn routes(config: &mut ServiceConfig) {
     // Hostler's own.
     inspect::routes(config);
     config
-        .route("/inspect/v1/explain/{system_id}", get().to(explain::show))
         .route("/", get().to(front::index))
         .route("/live", get().to(front::live))
         .route("/explain/{system_id}", get().to(front::explain))
@@ -147,25 +146,35 @@ async fn served(
     Ok(answer)
 }
 
+/// What the inspection's own listener has.
+fn inspection_routes(config: &mut ServiceConfig) {
+    inspect::routes(config);
+    config.route("/healthz", get().to(version::alive)).default_service(web::to(version::nowhere));
+}
+
 /// A running API.
 pub struct Running {
     /// Where it listens; with port 0 asked for, the port it was given.
     pub address: SocketAddr,
-    handle: ServerHandle,
+    /// Where the inspection listens by itself, if it does.
+    pub inspect: Option<SocketAddr>,
+    handles: Vec<ServerHandle>,
 }
 
 impl Running {
     /// Finishes the requests under way and stops.
     pub async fn stop(self) {
-        self.handle.stop(true).await;
+        futures_util::future::join_all(self.handles.iter().map(|handle| handle.stop(true))).await;
     }
 }
 
 /// Why the API does not start.
 #[derive(Debug, thiserror::Error)]
-#[error("the API cannot listen on {address}: {source}; choose another api.listen, or stop what holds the port")]
+#[error("the API cannot listen on {address}: {source}; choose another {setting}, or stop what holds the port")]
 pub struct StartError {
     pub address: SocketAddr,
+    /// The setting that names that address.
+    pub setting: &'static str,
     #[source]
     pub source: std::io::Error,
 }
@@ -183,8 +192,27 @@ pub fn start(app: crate::app::App, address: SocketAddr) -> Result<Running, Start
 /// # Errors
 /// As [`start`].
 pub fn start_with(app: crate::app::App, address: SocketAddr, annexes: annex::Annexes) -> Result<Running, StartError> {
-    let failed = |source| StartError { address, source };
+    let inspect = app.config.inspect_listen;
     let house = Data::new(House::new(app, annexes));
+    let failed = |address, setting| move |source| StartError { address, setting, source };
+    // Both ports first: none answers alone when the other cannot be had.
+    let (address, api) = bound(&house, address, 2, routes).map_err(failed(address, "api.listen"))?;
+    // One thread, with a runtime of its own: it answers while the API's and all others have too much to do.
+    let own = inspect.map(|at| bound(&house, at, 1, inspection_routes).map_err(failed(at, "inspect.listen")));
+    let (inspect, own) = own.transpose()?.unzip();
+    let mut handles = vec![run(api)];
+    handles.extend(own.map(run));
+    Ok(Running { address, inspect, handles })
+}
+
+/// A server that has its port and does not serve yet.
+fn bound(
+    house: &Data<House>,
+    address: SocketAddr,
+    threads: usize,
+    routes: fn(&mut ServiceConfig),
+) -> std::io::Result<(SocketAddr, impl FnOnce() -> Server + use<>)> {
+    let house = house.clone();
     let server = HttpServer::new(move || {
         WebApp::new()
             .app_data(house.clone())
@@ -193,14 +221,18 @@ pub fn start_with(app: crate::app::App, address: SocketAddr, annexes: annex::Ann
             .wrap(from_fn(legible::legible))
             .configure(routes)
     });
-    let server = server.disable_signals().workers(2).shutdown_timeout(5).bind(address).map_err(failed)?;
+    let server = server.disable_signals().workers(threads).shutdown_timeout(5).bind(address)?;
     let address = server.addrs().first().copied().unwrap_or(address);
-    let server = server.run();
+    Ok((address, move || server.run()))
+}
+
+fn run(server: impl FnOnce() -> Server) -> ServerHandle {
+    let server = server();
     let handle = server.handle();
     tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "the API ended");
         }
     });
-    Ok(Running { address, handle })
+    handle
 }

@@ -196,6 +196,16 @@ impl App {
         self.catalogue.content.load_full()
     }
 
+    /// The catalogue's present actor.
+    pub(crate) fn catalogue_actor(&self) -> Option<Arc<ActorRef<Catalogue>>> {
+        self.catalogue.actor.load_full()
+    }
+
+    /// A machine's actor, if it is awake.
+    pub(crate) fn awake_machine(&self, id: SystemId) -> Option<ActorRef<Machine>> {
+        self.machines.awake(&id)
+    }
+
     /// Asks the catalogue; an actor that another process overtook is loaded anew first.
     ///
     /// # Errors

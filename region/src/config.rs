@@ -34,6 +34,10 @@ pub struct Config {
     pub dns_listen: SocketAddr,
     /// Who may have a whole zone (AXFR). Nobody by default.
     pub dns_transfer: Vec<Cidr>,
+    /// A listener for `/inspect/v1` alone, with a thread of its own, beside that of the API. None by default; port 0 takes a free one.
+    pub inspect_listen: Option<SocketAddr>,
+    /// Whether administrators may restart, drain and resume actors over the inspection.
+    pub inspect_control: bool,
     /// Who may read `/metrics` without a key.
     pub metrics_allow: Vec<Cidr>,
     /// Days that the journal is kept.
@@ -73,6 +77,9 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
+/// Where nothing shall listen.
+const OFF: &str = "off";
+
 /// Every setting: section, key, what it is for. The one list; `config.rs` and `init` go by it.
 const SETTINGS: &[(&str, &str)] = &[
     ("region", "id"),
@@ -82,6 +89,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("link", "listen"),
     ("dns", "listen"),
     ("dns", "transfer"),
+    ("inspect", "listen"),
+    ("inspect", "control"),
     ("metrics", "allow"),
     ("journal", "days"),
     ("logs", "machine_mebibytes"),
@@ -133,7 +142,8 @@ impl Config {
 
     fn toml_with(&self, database: &str) -> String {
         let Self { id, data_dir, api_listen, link_listen, dns_listen, .. } = self;
-        let Self { dns_transfer, metrics_allow, journal_days, logs, .. } = self;
+        let Self { dns_transfer, inspect_listen, inspect_control, metrics_allow, journal_days, logs, .. } = self;
+        let inspect_listen = inspect_listen.map_or_else(|| OFF.to_owned(), |at| at.to_string());
         let networks = |all: &[Cidr]| all.iter().map(Cidr::to_string).collect::<Vec<_>>().join(" ");
         let (transfer, allow) = (networks(dns_transfer), networks(metrics_allow));
         let text = |s: &str| toml::Value::String(s.to_owned()).to_string();
@@ -144,6 +154,8 @@ impl Config {
              [api]\n# API, dashboard and metrics.\nlisten = {}\n\n\
              [link]\n# Where racks dial in (UDP).\nlisten = {}\n\n\
              [dns]\n# The zones, for whoever asks.\nlisten = {}\n# Networks that may have a whole zone (AXFR), blanks between.\ntransfer = {}\n\n\
+             [inspect]\n# A listener for /inspect/v1 alone, as in 127.0.0.1:5241; it stays on the API's, too.\nlisten = {}\n\
+             # Whether administrators may restart, drain and resume actors there.\ncontrol = {inspect_control}\n\n\
              [journal]\n# How long steps are kept.\ndays = {journal_days}\n\n\
              [metrics]\n# Networks from which /metrics may be read without a key.\nallow = {}\n\n\
              [logs]\n# How much of a machine's log is kept, and of all of them.\nmachine_mebibytes = {}\ntotal_mebibytes = {}\n",
@@ -154,6 +166,7 @@ impl Config {
             text(&link_listen.to_string()),
             text(&dns_listen.to_string()),
             text(&transfer),
+            text(&inspect_listen),
             text(&allow),
             logs.machine >> 20,
             logs.total >> 20,
@@ -300,6 +313,19 @@ impl Raw {
         size.unwrap_or(1).min(1 << 20) << 20
     }
 
+    /// Where the inspection has a listener of its own: nowhere, unless it is said.
+    fn inspect_listen(&mut self, api: Option<SocketAddr>) -> Option<SocketAddr> {
+        let setting = ("inspect", "listen");
+        let (value, place) = self.values.get(&setting).cloned().filter(|(value, _)| value != OFF)?;
+        let remedy = "write ADDRESS:PORT, as in 127.0.0.1:5241, or \"off\"; port 0 takes a free one";
+        let listen: SocketAddr = self.take(setting.0, setting.1, None, remedy)?;
+        if listen.port() != 0 && api.is_some_and(|api| api.port() == listen.port()) {
+            let bound = "has the port of api.listen, which serves the inspection, too";
+            self.fault(&place, &format!("\"{value}\""), bound, "give it another port, or write \"off\"");
+        }
+        Some(listen)
+    }
+
     fn check(mut self) -> Result<Config, Faults> {
         let listen = "write ADDRESS:PORT, as in 0.0.0.0:5240; port 0 takes a free one";
         let id = self.take("region", "id", None, "let `hostler init` make one: six lower-case letters or digits");
@@ -321,6 +347,8 @@ impl Raw {
         let link_listen = self.take("link", "listen", Some("0.0.0.0:5250"), listen);
         let dns_listen = self.take("dns", "listen", Some("0.0.0.0:5253"), listen);
         let dns_transfer = self.networks("dns", "transfer");
+        let inspect_listen = self.inspect_listen(api_listen);
+        let inspect_control = self.take("inspect", "control", Some("false"), "write true or false");
         let metrics_set = self.values.contains_key(&("metrics", "allow"));
         let metrics_allow = if metrics_set { self.networks("metrics", "allow") } else { loopback() };
         let journal_days = self.take("journal", "days", Some("30"), "write a number of days, as in 30");
@@ -338,14 +366,14 @@ impl Raw {
             total: self.mebibytes("total_mebibytes", base.total),
         };
         let listens = (api_listen, link_listen, dns_listen);
-        let checked = (id, data_dir, database, listens, journal_days);
+        let checked = (id, data_dir, database, listens, (inspect_control, journal_days));
         match checked {
             (
                 Some(id),
                 Some(data_dir),
                 Some(database),
                 (Some(api_listen), Some(link_listen), Some(dns_listen)),
-                Some(journal_days),
+                (Some(inspect_control), Some(journal_days)),
             ) if self.faults.is_empty() => {
                 let database = Secret::new(database);
                 Ok(Config {
@@ -356,6 +384,8 @@ impl Raw {
                     link_listen,
                     dns_listen,
                     dns_transfer,
+                    inspect_listen,
+                    inspect_control,
                     metrics_allow,
                     journal_days,
                     logs,
@@ -409,11 +439,17 @@ mod tests {
         assert_eq!((over.api_listen.port(), over.id.as_str()), (2, "abc123"));
         let again = Config::parse(&config.to_toml(), "written", env(&[])).unwrap();
         assert_eq!(again, config);
+        assert_eq!((config.inspect_listen, config.inspect_control), (None, false));
+        let vars = env(&[("HOSTLER_INSPECT_LISTEN", "127.0.0.1:5241"), ("HOSTLER_INSPECT_CONTROL", "true")]);
+        let set =
+            Config::parse("[region]\nid = \"4y3h7n\"\n[inspect]\nlisten = \"off\"\n", "region.toml", vars).unwrap();
+        assert_eq!((set.inspect_listen.map(|at| at.port()), set.inspect_control), (Some(5_241), true));
+        assert_eq!(Config::parse(&set.to_toml(), "written", env(&[])).unwrap(), set);
     }
 
     #[test]
     fn every_fault_is_named_with_its_place_and_remedy() {
-        let text = "[region]\ndata_dir = \"/d\"\n[api]\nlisten = \"nowhere\"\nport = 9\n[database]\nurl = \"mysql://root:hunter2@db\"\n[journal]\ndays = -4\n[colour]\nx = 1\n";
+        let text = "[region]\ndata_dir = \"/d\"\n[api]\nlisten = \"nowhere\"\nport = 9\n[database]\nurl = \"mysql://root:hunter2@db\"\n[journal]\ndays = -4\n[colour]\nx = 1\n[inspect]\nlisten = \"here\"\ncontrol = \"yes\"\n";
         let faults = Config::parse(text, "region.toml", env(&[("HOSTLER_LINK_LISTEN", "5250")])).unwrap_err();
         let lines = faults.to_string();
         for part in [
@@ -423,11 +459,16 @@ mod tests {
             "region.toml: database.url = \"mysql:…\"",
             "region.toml: journal.days = \"-4\"",
             "region.toml: colour.x: is no setting",
+            "region.toml: inspect.listen = \"here\"",
+            "region.toml: inspect.control = \"yes\"",
             "HOSTLER_LINK_LISTEN = \"5250\"",
         ] {
             assert!(lines.contains(part), "{part} is missing in\n{lines}");
         }
-        assert_eq!(faults.0.len(), 7);
+        assert_eq!(faults.0.len(), 9);
+        let same = "[region]\nid = \"4y3h7n\"\n[inspect]\nlisten = \"0.0.0.0:5240\"\n";
+        let same = Config::parse(same, "region.toml", env(&[])).unwrap_err().to_string();
+        assert!(same.contains("inspect.listen = \"0.0.0.0:5240\": has the port of api.listen"), "{same}");
         assert!(!lines.contains("hunter2"));
         let broken = Config::parse("[region\n", "region.toml", env(&[])).unwrap_err().to_string();
         assert!(broken.starts_with("region.toml: line 1"), "{broken}");

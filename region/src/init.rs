@@ -148,6 +148,8 @@ fn config_of(options: &Options) -> Config {
         link_listen: options.link_listen,
         dns_listen: options.dns_listen,
         dns_transfer: Vec::new(),
+        inspect_listen: None,
+        inspect_control: false,
         metrics_allow: crate::config::loopback(),
         journal_days: 30,
         logs: actors::logbook::Limits::default(),

@@ -26,11 +26,14 @@ use crate::{
 mod audit;
 mod findings;
 mod rates;
+mod sample;
+pub mod shared;
 mod taps;
 
 pub use self::{
     audit::Audit,
     rates::Rates,
+    sample::{LATELY, One, Sample},
     taps::{Refused, Traced},
 };
 
@@ -52,6 +55,8 @@ pub mod most {
 
     /// Items of one answer.
     pub const ITEMS: u64 = 1_000;
+    /// The number of a message.
+    pub const SEQ: u64 = u32::MAX as u64;
     /// Messages in a mailbox, to be listed only from there on; and milliseconds that the oldest of them waited.
     pub const QUEUE: u64 = 1_000_000;
     pub const WAIT_MS: u64 = 86_400_000;
@@ -71,6 +76,8 @@ pub struct Inspector {
     asked: Mutex<HashMap<u64, oneshot::Sender<(String, u32)>>>,
     next: AtomicU64,
     nodes: tokio::sync::Mutex<Option<(Instant, Arc<Vec<Node>>)>>,
+    sample: tokio::sync::Mutex<Option<Arc<Sample>>>,
+    pub topics: shared::Topics,
     watchers: AtomicUsize,
     /// Samples that watchers missed since they read too slowly.
     pub missed: AtomicU64,
@@ -86,12 +93,22 @@ pub struct Node {
     pub link: LinkState,
     /// Since when its link is so.
     pub since: Timestamp,
-    /// When the rows were true.
+    /// When the rows were asked for: they are no older.
     pub at: Timestamp,
+    taken: Instant,
     pub rows: Vec<Row>,
     pub left_off: u32,
     /// Why there are no rows, of a rack that is linked.
     pub trouble: Option<String>,
+}
+
+impl Node {
+    /// How old its rows are at most; `None`: it has none.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        let told = self.link == LinkState::Connected && self.trouble.is_none();
+        told.then(|| clock::tick().saturating_duration_since(self.taken))
+    }
 }
 
 /// One who watches; counted as long as this lives.
@@ -172,8 +189,8 @@ impl App {
     async fn node(&self, id: RackId, hostname: String) -> Node {
         let (link, since) =
             self.rack_state(id).map_or((LinkState::Enrolled, Timestamp::default()), |rack| (rack.link, rack.since));
-        let mut node =
-            Node { id, hostname, link, since, at: clock::now(), rows: Vec::new(), left_off: 0, trouble: None };
+        let (at, taken) = (clock::now(), clock::tick());
+        let mut node = Node { id, hostname, link, since, at, taken, rows: Vec::new(), left_off: 0, trouble: None };
         if link == LinkState::Connected {
             match self.ask_rack(id, InspectAsk::Actors).await {
                 Ok((rows, left_off)) => (node.rows, node.left_off) = (rows, left_off),

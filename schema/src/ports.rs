@@ -72,6 +72,7 @@ macro_rules! ports {
 
 ports! {
     API = "api" "tcp" 5240 Operator -> Region, "API, dashboard, inspection, metrics", "api.listen (region.toml)";
+    INSPECT = "inspect" "tcp" 5241 Operator -> Region, "only where the inspection has a listener of its own", "inspect.listen (region.toml)";
     LINK = "link" "udp" 5250 Rack -> Region, "the link: QUIC with mutual TLS; plans, orders, reports, bodies", "link.listen (region.toml), region.addresses (rack.toml)";
     ZONES = "dns" "tcp, udp" 5253 Outside -> Region, "authoritative names: zone transfers, and queries of the site's own servers", "dns.listen (region.toml)";
     DATABASE = "database" "tcp" 5432 Region -> Database, "only where the region's database is PostgreSQL", "database.url (region.toml)";

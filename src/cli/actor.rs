@@ -46,6 +46,12 @@ pub enum Command {
         /// Only the last ones; at most 1000
         #[arg(short = 'n', long, value_parser = whole::<u32>(1, most::ITEMS, "20"))]
         limit: Option<u32>,
+        /// Only those before the message of that number
+        #[arg(long, value_parser = whole::<u64>(1, most::SEQ, "20"))]
+        before: Option<u64>,
+        /// Only those after the message of that number
+        #[arg(long, value_parser = whole::<u64>(0, most::SEQ, "20"))]
+        since: Option<u64>,
         /// Only those that changed its state, which are kept longer
         #[arg(long)]
         transitions: bool,
@@ -67,6 +73,24 @@ pub enum Command {
     Restarts(Lost),
     /// Messages that found their mailbox full; the newest first
     Deadletters(Lost),
+    /// End an actor of the region and load it anew from the store (inspect.control)
+    Restart {
+        /// As for `show`
+        #[arg(value_parser = named)]
+        actor: String,
+    },
+    /// Give a rack (rack/ID) no new work (inspect.control)
+    Drain {
+        /// As for `show`
+        #[arg(value_parser = named)]
+        actor: String,
+    },
+    /// Let a quarantined actor decide again, and a drained rack work again (inspect.control)
+    Resume {
+        /// As for `show`
+        #[arg(value_parser = named)]
+        actor: String,
+    },
 }
 
 /// Which actors.
@@ -149,6 +173,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 pub(super) const MESSAGES: &[Column] = &[
+    ("NO", "/seq"),
     ("AT", "/at"),
     ("EVENT", "/event"),
     ("FROM", "/sender"),
@@ -189,6 +214,9 @@ const RESTARTS: &[Column] = &[
     ("WHY", "/why"),
 ];
 
+const TOUCHED: &[Column] =
+    &[("Actor", "/path"), ("Done", "/done"), ("At", "/at"), ("State", "/state"), ("Drained", "/drained")];
+
 const LETTERS: &[Column] = &[
     ("AT", "/at"),
     ("NODE", "/node"),
@@ -211,9 +239,10 @@ pub async fn run(global: &Global, client: &Client, command: Command) -> Result<(
             let shown = get(client, &format!("actors/{}", path(client, &actor).await?), &Vec::new()).await?;
             show(global.output, &shown)
         }
-        Command::Messages { actor, limit, transitions } => {
+        Command::Messages { actor, limit, before, since, transitions } => {
             let part = if transitions { "transitions" } else { "messages" };
-            let query: Fields<'_> = limit.map(|n| ("limit", n.to_string())).into_iter().collect();
+            let numbers = [("limit", limit.map(u64::from)), ("before", before), ("since", since)];
+            let query: Fields<'_> = numbers.into_iter().filter_map(|(n, v)| Some((n, v?.to_string()))).collect();
             let said = get(client, &format!("actors/{}/{part}", path(client, &actor).await?), &query).await?;
             output::list(global.output, MESSAGES, "/event", &array(&said["items"]).iter().map(step).collect::<Vec<_>>())
         }
@@ -242,7 +271,16 @@ pub async fn run(global: &Global, client: &Client, command: Command) -> Result<(
             let said = get(client, "deadletters", &asked.query()).await?;
             output::list(global.output, LETTERS, "/actor", array(&said["items"]))
         }
+        Command::Restart { actor } => touch(global.output, client, &actor, "restart").await,
+        Command::Drain { actor } => touch(global.output, client, &actor, "drain").await,
+        Command::Resume { actor } => touch(global.output, client, &actor, "resume").await,
     }
+}
+
+async fn touch(format: Format, client: &Client, actor: &str, verb: &str) -> Result<(), Failure> {
+    let path = format!("/inspect/v1/actors/{}/{verb}", path(client, actor).await?);
+    let said = client.own(Method::POST, &path, None).await?;
+    output::one(format, TOUCHED, "/path", &said)
 }
 
 async fn get(client: &Client, path: &str, query: &Fields<'_>) -> Result<Value, Failure> {

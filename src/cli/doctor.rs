@@ -86,6 +86,7 @@ fn region(path: &Path) -> Vec<Value> {
     let tcp = TcpListener::bind(config.api_listen).map(|_| ());
     let udp = UdpSocket::bind(config.link_listen).map(|_| ());
     let dns = UdpSocket::bind(config.dns_listen).and_then(|_| TcpListener::bind(config.dns_listen)).map(|_| ());
+    let inspect = config.inspect_listen.map(|at| port("port inspect tcp", at, TcpListener::bind(at).map(|_| ())));
     let folder = std::fs::metadata(&config.data_dir);
     let mut found = vec![
         line("configuration", "good", path.display().to_string(), ""),
@@ -110,6 +111,7 @@ fn region(path: &Path) -> Vec<Value> {
             "",
         ),
     ];
+    found.extend(inspect);
     let of_host = [rack::doctor::time(actors::clock::now()), rack::doctor::disk(&config.data_dir)];
     found.extend(of_host.iter().filter_map(|f| serde_json::to_value(f).ok()));
     found

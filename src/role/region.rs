@@ -37,9 +37,12 @@ pub fn run(asked: Region) -> Result<(), Failure> {
                 return Err(Failure::failed(error.to_string()));
             }
         };
+        if let Some(inspect) = api.inspect {
+            tracing::info!(%inspect, "the inspection answers there, too");
+        }
         tracing::info!(api = %api.address, link = %running.link, "the region answers");
         if let Some(path) = &asked.ready_file {
-            write_ready(path, &ready(api.address, running.link))?;
+            write_ready(path, &ready(&api, running.link))?;
         }
         until_told().await?;
         tracing::info!("the region stops");
@@ -50,11 +53,14 @@ pub fn run(asked: Region) -> Result<(), Failure> {
 }
 
 /// What the ready file says of a region alone: keys and racks are not its to tell.
-fn ready(address: SocketAddr, link: SocketAddr) -> Value {
-    let host =
-        if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() };
+fn ready(api: &region::api::Running, link: SocketAddr) -> Value {
+    let reached = |address: SocketAddr| {
+        let everywhere = address.ip().is_unspecified();
+        if everywhere { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
+    };
+    let (host, inspect) = (reached(api.address), reached(api.inspect.unwrap_or(api.address)));
     json!({
         "url": format!("http://{host}/MAAS/"), "api_key": null, "admin": null,
-        "inspect": format!("http://{host}/inspect/v1/"), "link": link.to_string(), "racks": [], "pid": std::process::id(),
+        "inspect": format!("http://{inspect}/inspect/v1/"), "link": link.to_string(), "racks": [], "pid": std::process::id(),
     })
 }

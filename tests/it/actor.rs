@@ -42,6 +42,10 @@ fn actors_are_listed_drawn_shown_and_traced() {
     assert!(h.run(&["actor", "trace", trace]).out.contains(&format!("machine/{id}")));
     assert_eq!(h.run(&["actor", "findings", "-o", "json"]).json(), serde_json::json!([]));
 
+    assert!(h.run(&["actor", "messages", "fox", "--since", "0"]).out.contains("Created"));
+    assert!(!h.run(&["actor", "messages", "fox", "--before", "1"]).out.contains("Created"));
+    h.run(&["actor", "restart", "fox"]).fails(4, "inspect.control = true");
+
     h.run(&["actor", "trace", "fox"]).fails(3, "no attempt");
     h.run(&["actor", "trace", &"0".repeat(31)]).fails(3, "no machine");
     h.run(&["actor", "show", "machine/aaaaaa"]).fails(3, "is awake on region");

@@ -42,6 +42,9 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("actor findings", &[]),
     ("actor restarts", &[]),
     ("actor deadletters", &[]),
+    ("actor restart", &["fox"]),
+    ("actor drain", &["fox"]),
+    ("actor resume", &["fox"]),
     ("debug bundle", &[]),
 ];
 
@@ -178,6 +181,8 @@ const ROWS: &[(&str, &str, Bad)] = &[
     ("actor show", "<ACTOR>", Name(ACTOR)),
     ("actor messages", "<ACTOR>", Name(ACTOR)),
     ("actor messages", "--limit", Whole(1, 1_000)),
+    ("actor messages", "--before", Whole(1, 4_294_967_295)),
+    ("actor messages", "--since", Whole(0, 4_294_967_295)),
     ("actor messages", "--transitions", Flag),
     ("actor top", "--kind", There(KIND)),
     ("actor top", "--node", There(NODE)),
@@ -223,6 +228,9 @@ const ROWS: &[(&str, &str, Bad)] = &[
     ("actor deadletters", "--kind", There(KIND)),
     ("actor deadletters", "--node", There(NODE)),
     ("actor deadletters", "--limit", Whole(1, 1_000)),
+    ("actor restart", "<ACTOR>", Name(ACTOR)),
+    ("actor drain", "<ACTOR>", Name(ACTOR)),
+    ("actor resume", "<ACTOR>", Name(ACTOR)),
     ("debug bundle", "--file", Here(FILE)),
     ("debug bundle", "--actors", Whole(0, 100)),
     ("debug bundle", "--lines", Whole(0, 5_000)),
@@ -243,6 +251,8 @@ const TOGETHER: &[(&[&str], &str)] = &[
     (&["actor", "trace", "00000000000000000000000000000001", "--messages", "1"], "leave --messages"),
     (&["actor", "list", "--limit", "1", "--limit", "2"], "cannot be used multiple times"),
     (&["actor", "show"], "<ACTOR>"),
+    (&["actor", "restart"], "<ACTOR>"),
+    (&["actor", "messages", "fox", "--before", "5", "--since", "4"], "leaves nothing before 5"),
     (&["actor"], "Commands:"),
 ];
 

@@ -103,6 +103,8 @@ fn a_yard_announces_a_fault_explains_it_heals_it_and_drives_no_real_bmc() {
     });
     assert_eq!(stuck["power_state"], "on", "{stuck:#}");
     assert!(stuck["wait"]["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{stuck:#}");
+    let causes = stuck["causes"].as_array().unwrap();
+    assert!(causes.iter().any(|cause| cause["id"] == "wait" && cause["rank"].is_u64()), "{stuck:#}");
     yard.says(&["healed after ", &name]);
     yard.says(&[&format!("{name} is Ready")]);
     // A progress line is for a terminal, and this is none.

@@ -24,6 +24,8 @@ use super::{
     shape::machine::fqdn,
 };
 
+mod causes;
+
 /// GET `/inspect/v1/explain/<id>`.
 pub async fn show(Own(call): Own) -> OwnAnswer {
     call.user()?;
@@ -80,6 +82,10 @@ pub fn with(m: &Machine, racks: &RacksAil, heard: &[(RackId, ForeignDhcp)], now:
         at(&m, now)
     };
     explained["foreign_dhcp"] = foreign(m, heard);
+    let causes = causes::ranked(m, racks, &explained);
+    let text = explained["text"].as_str().unwrap_or_default();
+    explained["text"] = format!("{text}{}", causes::text(&causes)).into();
+    explained["causes"] = causes.into();
     explained
 }
 

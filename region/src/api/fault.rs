@@ -20,6 +20,9 @@ pub enum Fault {
     /// 403: known, but not permitted.
     #[error("{0}")]
     Forbidden(String),
+    /// 403: nobody may, as the region is set up.
+    #[error("{why} {remedy}")]
+    Off { why: String, remedy: String },
     /// 404.
     #[error("{0}")]
     NotFound(String),
@@ -76,6 +79,7 @@ impl Fault {
             Self::Bad(_) => ("bad-request", "Correct the request.".into()),
             Self::NoKey(_) => ("no-key", "Sign the request with an API key (`hostler login PROFILE URL KEY`).".into()),
             Self::Forbidden(_) => ("forbidden", "Ask an administrator, or use an administrator's key.".into()),
+            Self::Off { remedy, .. } => ("off", remedy.clone()),
             Self::NotFound(_) => ("not-found", "Check the name; the listing above it shows what exists.".into()),
             Self::Gone(_) => ("gone", "Use /MAAS/api/2.0/.".into()),
             Self::TooLarge(_) => ("too-large", "Send less, or in parts.".into()),
@@ -83,7 +87,7 @@ impl Fault {
             Self::Unavailable { remedy, .. } => ("unavailable", remedy.clone()),
         };
         let detail = match self {
-            Self::Conflict { why, .. } | Self::Unavailable { why, .. } => why.clone(),
+            Self::Conflict { why, .. } | Self::Unavailable { why, .. } | Self::Off { why, .. } => why.clone(),
             other => other.to_string(),
         };
         let mut problem = json!({
@@ -105,7 +109,7 @@ impl ResponseError for Fault {
         match self {
             Self::Fields(_) | Self::Bad(_) => StatusCode::BAD_REQUEST,
             Self::NoKey(_) => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::Off { .. } => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Conflict { .. } => StatusCode::CONFLICT,
             Self::Gone(_) => StatusCode::GONE,

@@ -18,7 +18,10 @@ use tokio::sync::watch;
 mod page;
 
 use super::{house::House, params::Params, users};
-use crate::sessions::{COOKIE, SESSION};
+use crate::{
+    inspect::LATELY,
+    sessions::{COOKIE, SESSION},
+};
 
 /// The least time between two events of one viewer.
 const PACE: Duration = Duration::from_millis(500);
@@ -59,8 +62,8 @@ pub async fn explain(request: HttpRequest, house: Data<House>) -> HttpResponse {
 
 /// What deserves a look beside the stuck machines, which the page names themselves.
 async fn findings(house: &House) -> Vec<Finding> {
-    let found = house.app.findings().await;
-    found.into_iter().filter(|finding| finding.id != "machines.stuck").collect()
+    let sample = house.app.sample(LATELY).await;
+    house.app.found(&sample).iter().filter(|finding| finding.id != "machines.stuck").cloned().collect()
 }
 
 /// GET `/live`: the page's changing part, now and whenever it changed.

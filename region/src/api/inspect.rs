@@ -1,5 +1,7 @@
 //! `/inspect/v1/…`: every actor as it shows itself, the region's and the racks', straight from what they publish and never through a mailbox.
-//! Reads only, but for message traces, which keep copies of what an actor hears. Each look is checked for its caller, its parameters are checked as a whole, and who looked is put down in the log.
+//! Reads only, but for message traces, which keep copies of what an actor hears, and for what `inspect.control` lets administrators do. Each look is checked for its caller, its parameters are checked as a whole, and who looked is put down in the log.
+
+use std::time::Duration;
 
 use actix_web::{
     HttpResponse,
@@ -12,21 +14,24 @@ use super::{
     call::{Call, Own, OwnAnswer, json},
     fault::Fault,
 };
+use crate::inspect::Node;
 
 mod asked;
+mod control;
 mod heat;
 mod list;
 mod losses;
 mod messages;
 mod one;
 mod snapshot;
+mod topics;
 mod traces;
 mod watch;
 mod whole;
 
 use asked::Asked;
 
-/// The routes below `/inspect/v1/`, `explain` left out.
+/// The routes below `/inspect/v1/`.
 pub fn routes(config: &mut ServiceConfig) {
     config
         .route("/inspect/v1", get().to(contents))
@@ -48,7 +53,9 @@ pub fn routes(config: &mut ServiceConfig) {
         .route("/inspect/v1/snapshot", post().to(snapshot::make))
         .route("/inspect/v1/watch", get().to(watch::stream))
         .route("/inspect/v1/actors", get().to(list::actors))
-        .route("/inspect/v1/actors/{path:.*}", get().to(one::actor));
+        .route("/inspect/v1/actors/{path:.*}", get().to(one::actor))
+        .route("/inspect/v1/actors/{path:.*}", post().to(control::control))
+        .route("/inspect/v1/explain/{system_id}", get().to(super::explain::show));
 }
 
 /// What there is to look at.
@@ -64,6 +71,7 @@ async fn contents(Own(call): Own) -> OwnAnswer {
         "snapshot": "/inspect/v1/snapshot",
         "watch": "/inspect/v1/watch", "explain": "/inspect/v1/explain/SYSTEM_ID", "traces": "/inspect/v1/traces/TRACE_ID",
         "actor": "/inspect/v1/actors/NODE/KIND/ID[/state|/mailbox|/messages|/transitions|/timers|/links]",
+        "control": "/inspect/v1/actors/NODE/KIND/ID/{restart|drain|resume}",
     });
     Ok(alone(lines, &contents))
 }
@@ -108,6 +116,15 @@ fn listed_as(name: &str, lines: bool, mut head: Value, items: Vec<Value>) -> Htt
     json(&head)
 }
 
-fn asked<'a>(call: &'a Call, known: &'static [&'static str]) -> Asked<'a> {
+/// How old the oldest rows are that racks gave, in milliseconds; nothing of a rack is as young as can be.
+fn oldest(nodes: &[Node]) -> u64 {
+    nodes.iter().filter_map(Node::age).max().map_or(0, millis)
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn asked<'a>(call: &'a Call, known: &[&str]) -> Asked<'a> {
     Asked::new(&call.params, known)
 }

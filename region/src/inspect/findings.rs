@@ -1,5 +1,7 @@
 //! What deserves a look in the whole site: actors by the rules of `actors::findings`, racks and their services, stuck machines by cause.
 
+use std::time::Duration;
+
 use actors::{
     clock,
     findings::{self, Finding, Severity},
@@ -7,15 +9,19 @@ use actors::{
 };
 use schema::{service::Health, time::Timestamp};
 
-use super::{Node, REGION};
+use super::{Node, REGION, Sample};
 use crate::app::App;
 
 impl App {
-    /// All findings, the worst first.
+    /// All findings as they are now, the worst first.
     pub async fn findings(&self) -> Vec<Finding> {
-        let nodes = self.nodes().await;
-        let mut found = self.own_findings();
-        for node in nodes.iter() {
+        let sample = self.sample(Duration::ZERO).await;
+        self.found(&sample).to_vec()
+    }
+
+    pub(super) fn look_through(&self, sample: &Sample) -> Vec<Finding> {
+        let mut found = self.own_findings(sample);
+        for node in sample.nodes.iter() {
             self.of_rack(node, &mut found);
             for row in &node.rows {
                 let path = format!("{}/{}/{}", node.id, row.kind, row.id);
@@ -27,12 +33,12 @@ impl App {
     }
 
     /// Those of the region's own actors and machines.
-    fn own_findings(&self) -> Vec<Finding> {
+    fn own_findings(&self, sample: &Sample) -> Vec<Finding> {
         let now = clock::now();
         let mut found = Vec::new();
-        for probe in self.registry.list(None) {
+        for (probe, gauge) in sample.own() {
             let waits = probe.view().wait.as_ref().is_some_and(|wait| wait.deadline < now);
-            if waits || probe.quarantine().is_some() || findings::suspicious(&probe.gauge(), now) {
+            if waits || probe.quarantine().is_some() || findings::suspicious(gauge, now) {
                 let path = format!("{REGION}/{}/{}", probe.kind(), probe.id());
                 found.extend(findings::of_actor(&path, &probe.row(), now));
             }

@@ -52,6 +52,11 @@ impl Said {
 
 impl Region {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With another configuration than the one that `init` makes.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut region::config::Config)) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
         let folder = tempfile::tempdir().unwrap();
         let local = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
@@ -68,7 +73,9 @@ impl Region {
             token_lasts: Duration::from_secs(3_600),
         });
         let made = made.await.unwrap();
-        let running = app::start(made.config.clone()).await.unwrap();
+        let mut config = made.config.clone();
+        change(&mut config);
+        let running = app::start(config).await.unwrap();
         let api = api::start(running.app.clone(), local(0)).unwrap();
         Self {
             running: Some(running),
@@ -118,6 +125,11 @@ impl Region {
 
     pub(crate) async fn get(&self, path: &str) -> Said {
         self.call("GET", path, &[]).await
+    }
+
+    /// Where the inspection listens by itself.
+    pub(crate) fn inspect(&self) -> Option<std::net::SocketAddr> {
+        self.api.as_ref().unwrap().inspect
     }
 
     pub(crate) fn app(&self) -> &app::App {

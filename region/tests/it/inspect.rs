@@ -17,6 +17,7 @@ use crate::api::Region;
 
 mod bad_input;
 mod canary;
+mod control;
 mod losses;
 mod metrics;
 mod racks;
@@ -26,6 +27,14 @@ mod tracing;
 /// Holds whoever passes, until it is opened.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    /// Waits until it is open.
+    fn pass(&self) {
+        let open = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_while(open, |open| !*open).unwrap());
+    }
+}
 
 /// Opens its gate in any case: a test that fails must not wait for its own actor.
 struct Opener(Gate);
@@ -60,8 +69,7 @@ impl Core for Stubborn {
 
     fn step(&self, event: &&'static str, _: Timestamp) -> Step<Self> {
         if *event == "Block" {
-            let open = self.0.0.0.lock().unwrap();
-            drop(self.0.0.1.wait_while(open, |open| !*open).unwrap());
+            self.0.pass();
         }
         assert!(*event != "Panic", "told to");
         Step::ignored("")
@@ -178,6 +186,15 @@ async fn one_actor_shows_all_its_parts_and_the_whole_is_summed_up() {
         r.get(&format!("{path}/{part}")).await.json(200);
     }
     assert_eq!(r.get(&format!("{path}/messages?limit=1")).await.json(200)["items"].as_array().unwrap().len(), 1);
+    for part in ["messages", "transitions"] {
+        let newest = r.get(&format!("{path}/{part}?limit=1")).await.json(200);
+        assert_eq!((newest["items"][0]["seq"].as_u64(), newest["earlier"].as_u64()), (Some(2), Some(2)), "{newest}");
+        let older = r.get(&format!("{path}/{part}?before=2")).await.json(200);
+        assert_eq!((older["items"][0]["seq"].as_u64(), older["earlier"].is_null()), (Some(1), true), "{older}");
+        let news = r.get(&format!("{path}/{part}?since=1")).await.json(200);
+        assert_eq!((news["items"].as_array().unwrap().len(), news["later"].as_u64()), (1, Some(2)), "{news}");
+        assert_eq!(r.get(&format!("{path}/{part}?since=2")).await.json(200)["items"], Value::Array(Vec::new()));
+    }
     let summary = r.get("/inspect/v1/summary").await.json(200);
     assert_eq!((summary["actors"].as_u64(), summary["kinds"].as_array().unwrap().len()), (Some(2), 2), "{summary}");
     let tree = r.get("/inspect/v1/tree").await.json(200);

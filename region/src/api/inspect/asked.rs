@@ -25,7 +25,7 @@ pub(super) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     /// Reads them; what is not among `known` is a fault.
-    pub(super) fn new(params: &'a Params, known: &'static [&'static str]) -> Self {
+    pub(super) fn new(params: &'a Params, known: &[&str]) -> Self {
         let mut asked = Self { params, faults: Faults::default() };
         for (name, value) in params.iter() {
             if !known.contains(&name) {
@@ -136,6 +136,11 @@ impl<'a> Asked<'a> {
             self.faults.add(name, format!("\"\" {bound}."));
         }
         self.checked(name, bound, valid)
+    }
+
+    /// A value is wrong beside another one.
+    pub(super) fn wrong(&mut self, name: &'static str, message: String) {
+        self.faults.add(name, message);
     }
 
     /// A list as lines of JSON is asked for.

@@ -1,43 +1,40 @@
 //! A level from 0 to 5 for each actor of a kind, as bytes: what a picture of ten thousand actors needs. The order is that of `heat/index`.
 
 use actix_web::{HttpResponse, http::header};
-use actors::{clock, shell::Gauge};
+use actors::shell::Gauge;
 use schema::{boot::Sha256, time::Timestamp};
 use serde_json::json;
 
-use super::{
-    asked,
-    list::{Candidate, candidates},
-    listed, looked,
+use super::{asked, listed, looked, millis, oldest};
+use crate::{
+    api::call::{Own, OwnAnswer},
+    inspect::{LATELY, One, Sample},
 };
-use crate::api::{
-    call::{Call, Own, OwnAnswer},
-    house::House,
-};
-use crate::inspect::Node;
 
 pub(super) const METRICS: &[&str] = &["queue", "wait", "handler", "rate", "age"];
 
-/// GET `/inspect/v1/heat?kind=&metric=`: a u32 (little endian) that counts, then a byte each.
+/// GET `/inspect/v1/heat?kind=&metric=`: a u32 (little endian) that counts, then a byte each; the header `x-age-ms` says how old the numbers are.
 pub(super) async fn levels(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
-    let nodes = call.house.app.nodes().await;
+    let sample = call.house.app.sample(LATELY).await;
     let mut asked = asked(&call, &["kind", "metric"]);
     let (kind, metric) =
-        (asked.kind(call.house.registry(), &nodes), asked.choice("metric", METRICS).unwrap_or("queue"));
+        (asked.kind(call.house.registry(), &sample.nodes), asked.choice("metric", METRICS).unwrap_or("queue"));
     asked.done()?;
-    let bytes = bytes(&call.house, kind, metric).await;
-    Ok(HttpResponse::Ok().content_type("application/octet-stream").body(bytes))
+    let bytes = bytes(&sample, kind, metric);
+    let age = oldest(&sample.nodes).max(millis(sample.age()));
+    Ok(HttpResponse::Ok().content_type("application/octet-stream").insert_header(("x-age-ms", age)).body(bytes))
 }
 
 /// GET `/inspect/v1/heat/index?kind=`: the paths, in the order of the levels; with an ETag that changes when the order does.
 pub(super) async fn index(Own(call): Own) -> OwnAnswer {
     looked(&call)?;
-    let nodes = call.house.app.nodes().await;
+    let sample = call.house.app.sample(LATELY).await;
     let mut asked = asked(&call, &["kind", "as"]);
-    let (kind, lines) = (asked.kind(call.house.registry(), &nodes), asked.lines());
+    let (kind, lines) = (asked.kind(call.house.registry(), &sample.nodes), asked.lines());
     asked.done()?;
-    let paths: Vec<_> = ordered(&call, &nodes, kind).iter().map(Candidate::path).collect();
+    let path = |one: One<'_>| format!("{}/{}/{}", one.node, one.kind, one.id);
+    let paths: Vec<_> = of_kind(&sample, kind).map(path).collect();
     let tag = Sha256::of(paths.join("\n").as_bytes()).to_string();
     let tag = format!("\"{}\"", tag.get(..16).unwrap_or(&tag));
     let mut answer =
@@ -48,22 +45,15 @@ pub(super) async fn index(Own(call): Own) -> OwnAnswer {
     Ok(answer)
 }
 
-fn ordered<'a>(call: &Call, nodes: &'a [Node], kind: Option<&str>) -> Vec<Candidate<'a>> {
-    in_order(&call.house, nodes, kind)
-}
-
-fn in_order<'a>(house: &House, nodes: &'a [Node], kind: Option<&str>) -> Vec<Candidate<'a>> {
-    let mut all = candidates(house, nodes, None, kind);
-    all.sort_unstable_by(|a, b| a.name().cmp(&b.name()));
-    all
+fn of_kind<'a>(sample: &'a Sample, kind: Option<&'a str>) -> impl Iterator<Item = One<'a>> {
+    sample.ordered().into_iter().filter(move |one| kind.is_none_or(|kind| kind == one.kind))
 }
 
 /// The levels, with their count before them.
-pub(super) async fn bytes(house: &House, kind: Option<&str>, metric: &str) -> Vec<u8> {
-    let nodes = house.app.nodes().await;
-    let (all, now) = (in_order(house, &nodes, kind), clock::now());
-    let mut bytes = u32::try_from(all.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
-    bytes.extend(all.iter().map(|one| level(one.gauge(), metric, now)));
+pub(super) fn bytes(sample: &Sample, kind: Option<&str>, metric: &str) -> Vec<u8> {
+    let levels: Vec<_> = of_kind(sample, kind).map(|one| level(one.gauge, metric, sample.at)).collect();
+    let mut bytes = u32::try_from(levels.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
+    bytes.extend(levels);
     bytes
 }
 

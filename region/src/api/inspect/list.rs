@@ -9,7 +9,7 @@ use actors::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use serde_json::{Value, json};
 
-use super::{asked, listed, looked};
+use super::{asked, listed, looked, oldest};
 use crate::{
     api::{
         call::{Own, OwnAnswer},
@@ -187,7 +187,10 @@ pub(super) async fn actors(Own(call): Own) -> OwnAnswer {
     let items = all.iter().skip(offset).take(limit).map(|one| item(house, one, &fields)).collect();
     let next = (offset + limit < matched).then(|| cursor(offset + limit));
     let missing: Vec<_> = nodes.iter().filter(|n| n.rows.is_empty()).map(|n| n.id.to_string()).collect();
-    Ok(listed(lines, json!({ "total": total, "matched": matched, "next": next, "nodes_without_rows": missing }), items))
+    let head = json!({
+        "total": total, "matched": matched, "next": next, "nodes_without_rows": missing, "age_ms": oldest(&nodes),
+    });
+    Ok(listed(lines, head, items))
 }
 
 impl Filter<'_> {

@@ -4,7 +4,11 @@ use actors::{clock, findings, inspection};
 use schema::{id::RackId, messages::link::InspectAsk};
 use serde_json::{Value, json};
 
-use super::{alone, asked, asked::short, listed, looked, looked_inside};
+use super::{
+    alone, asked,
+    asked::{Asked, short},
+    listed, looked, looked_inside,
+};
 use crate::{
     api::{
         call::{Own, OwnAnswer},
@@ -18,14 +22,14 @@ const PARTS: [&str; 6] = ["state", "mailbox", "messages", "transitions", "timers
 
 /// Which actor, and which part of it.
 #[derive(Debug, PartialEq, Eq)]
-struct Path<'a> {
-    node: &'a str,
-    kind: &'a str,
-    id: &'a str,
-    part: Option<&'a str>,
+pub(super) struct Path<'a> {
+    pub(super) node: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) id: &'a str,
+    pub(super) part: Option<&'a str>,
 }
 
-fn path(text: &str) -> Option<Path<'_>> {
+pub(super) fn path(text: &str) -> Option<Path<'_>> {
     let mut words: Vec<_> = text.trim_end_matches('/').split('/').collect();
     let part = words.last().copied().filter(|last| words.len() > 2 && PARTS.contains(last));
     if part.is_some() {
@@ -52,34 +56,76 @@ pub(super) async fn actor(Own(call): Own) -> OwnAnswer {
     if at.part == Some("state") {
         looked_inside(&call)?;
     }
-    let limited = matches!(at.part, Some("mailbox" | "messages" | "transitions"));
-    let mut asked = asked(&call, if limited { &["limit", "as"] } else { &["as"] });
-    let limit = if limited { asked.number("limit", 1, most::ITEMS) } else { None };
+    let known: &[&str] = match at.part {
+        Some("messages" | "transitions") => &["limit", "before", "since", "as"],
+        Some("mailbox") => &["limit", "as"],
+        _ => &["as"],
+    };
+    let mut asked = asked(&call, known);
+    let page = Page::read(&mut asked, known);
     let lines = asked.lines();
     asked.done()?;
-    let limit = limit.map_or(usize::MAX, |limit| limit as usize);
     let mut shown = whole(&call.house.app, (at.node, at.kind, at.id)).await?;
     if !caller.is_superuser {
         shown["state"]["view"] = json!({ "$withheld": "states are for administrators" });
     }
-    let last = |name: &str| {
-        let mut items = shown[name].as_array().cloned().unwrap_or_default();
-        items.drain(..items.len().saturating_sub(limit));
-        items
-    };
     match at.part {
         None => Ok(alone(lines, &shown)),
         Some(part @ ("messages" | "transitions")) => {
-            let items = last(part);
-            Ok(listed(lines, json!({ "path": shown["path"] }), items))
+            let (mut head, items) = page.of(shown[part].as_array().cloned().unwrap_or_default());
+            head["path"] = shown["path"].take();
+            head["started"] = shown["started"].take();
+            Ok(listed(lines, head, items))
         }
         Some("mailbox") => {
             let mut mailbox = shown["mailbox"].take();
-            let waiting = mailbox["waiting"].as_array().into_iter().flatten().take(limit).cloned().collect();
+            let waiting = mailbox["waiting"].as_array().into_iter().flatten().take(page.limit).cloned().collect();
             mailbox["waiting"] = Value::Null;
             Ok(listed(lines, mailbox, waiting))
         }
         Some(part) => Ok(alone(lines, &json!({ "path": shown["path"], part: shown[part] }))),
+    }
+}
+
+/// Which of an actor's messages: the last ones, those before one, or those after one; each has a number, counted since the actor woke.
+#[derive(Debug)]
+struct Page {
+    limit: usize,
+    before: Option<u64>,
+    since: Option<u64>,
+}
+
+impl Page {
+    fn read(asked: &mut Asked<'_>, known: &[&str]) -> Self {
+        let mut number = |name, least, most| known.contains(&name).then(|| asked.number(name, least, most)).flatten();
+        let limit = number("limit", 1, most::ITEMS).map_or(usize::MAX, |limit| limit as usize);
+        let (before, since) = (number("before", 1, most::SEQ), number("since", 0, most::SEQ));
+        if let (Some(before), Some(since)) = (before, since)
+            && since + 1 >= before
+        {
+            let message =
+                format!("\"{since}\" leaves nothing before {before}; give a smaller one, or leave before away.");
+            asked.wrong("since", message);
+        }
+        Self { limit, before, since }
+    }
+
+    /// Those of `all`, oldest first, and where to go on: `earlier` is the next `before`, null where no older one is kept, and `later` the next
+    /// `since`. `forgotten`: how many came after `since` and are kept no more.
+    fn of(&self, mut all: Vec<Value>) -> (Value, Vec<Value>) {
+        let seq = |item: &Value| item["seq"].as_u64().unwrap_or(0);
+        let oldest = all.first().map(seq);
+        let forgotten = self.since.zip(oldest).map(|(since, oldest)| oldest.saturating_sub(since + 1));
+        all.retain(|one| {
+            self.before.is_none_or(|before| seq(one) < before) && self.since.is_none_or(|since| seq(one) > since)
+        });
+        match self.since {
+            Some(_) => all.truncate(self.limit),
+            None => drop(all.drain(..all.len().saturating_sub(self.limit))),
+        }
+        let earlier = all.first().map(seq).filter(|first| oldest.is_some_and(|oldest| oldest < *first));
+        let later = all.last().map(seq).or(self.since);
+        (json!({ "earlier": earlier, "later": later, "forgotten": forgotten.unwrap_or(0) }), all)
     }
 }
 
@@ -124,6 +170,23 @@ pub(super) async fn whole(app: &App, (node, kind, id): (&str, &str, &str)) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_go_backwards_and_forwards_and_say_what_is_forgotten() {
+        let ring = || (9..=20).map(|seq| json!({ "seq": seq })).collect::<Vec<_>>();
+        let page = |limit, before, since| {
+            let (head, items) = Page { limit, before, since }.of(ring());
+            let seqs: Vec<_> = items.iter().filter_map(|item| item["seq"].as_u64()).collect();
+            (seqs, head["earlier"].as_u64(), head["later"].as_u64(), head["forgotten"].as_u64().unwrap())
+        };
+        assert_eq!(page(2, None, None), (vec![19, 20], Some(19), Some(20), 0));
+        assert_eq!(page(2, Some(19), None), (vec![17, 18], Some(17), Some(18), 0));
+        assert_eq!(page(9, Some(11), None), (vec![9, 10], None, Some(10), 0), "no older one is kept");
+        assert_eq!(page(2, None, Some(12)), (vec![13, 14], Some(13), Some(14), 0));
+        assert_eq!(page(2, None, Some(3)), (vec![9, 10], None, Some(10), 5));
+        assert_eq!(page(9, Some(16), Some(14)), (vec![15], Some(15), Some(15), 0));
+        assert_eq!(page(9, None, Some(20)), (vec![], None, Some(20), 0), "nothing yet: ask again with the same");
+    }
 
     #[test]
     fn a_path_names_node_kind_id_and_perhaps_a_part() {

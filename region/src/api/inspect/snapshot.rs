@@ -58,8 +58,9 @@ async fn gather(house: &House, bundle: &mut Bundle, actors: usize, lines: usize)
         let why = node.trouble.clone().unwrap_or_else(|| "it is not connected, or shows no actor".into());
         bundle.left_out.push(format!("actors of {}: {why}", node.id));
     }
-    let findings = app.findings().await;
-    bundle.json("summary.json", &whole::summarised(house).await);
+    let sample = app.sample(Duration::ZERO).await;
+    let findings = app.found(&sample);
+    bundle.json("summary.json", &whole::with_ages(whole::summarised(house, &sample), &sample));
     bundle.json("tree.json", &whole::branches(house, &nodes, (None, None), 3, "kind").into());
     bundle.json("findings.json", &findings.iter().map(whole::finding).collect());
     bundle.json("kinds.json", &inspection::kinds(&app.registry).into());

@@ -1,8 +1,13 @@
 //! GET `/inspect/v1/watch?topics=…`: what changes, by server-sent events. Each topic is said whole first, then when it is another.
 //!
-//! Nothing is queued for a slow reader: it misses samples, which are counted, and its next event is the present state.
+//! Nothing is queued for a slow reader: it misses samples, which are counted, and its next event is the present state. What several watch is
+//! made once for all of them.
 
-use std::{collections::HashMap, convert::Infallible, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use actix_web::{
     HttpResponse,
@@ -10,23 +15,23 @@ use actix_web::{
     web::{Bytes, Data},
 };
 use actors::{clock, inspection};
-use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::{Value, json};
 
-use super::{asked, asked::is_kind, heat, looked, whole};
+use super::{asked, asked::is_kind, heat, looked, topics};
 use crate::{
     api::{
         call::{Own, OwnAnswer},
         fault::Fault,
         house::House,
     },
-    inspect::{WATCHERS, Watcher},
+    inspect::{WATCHERS, Watcher, shared::Topic},
 };
 
 /// Topics of one watcher at most.
 const TOPICS: usize = 16;
 /// Without a change, a comment is sent that often.
 const STILL_HERE: Duration = Duration::from_secs(15);
+/// What is told of a topic is no older, however seldom a watcher looks.
+const OLDEST: Duration = Duration::from_secs(1);
 
 /// The stream.
 pub(super) async fn stream(Own(call): Own) -> OwnAnswer {
@@ -40,16 +45,15 @@ pub(super) async fn stream(Own(call): Own) -> OwnAnswer {
         inspection::KINDS.join(", "),
         heat::METRICS.join(", ")
     );
-    let read = |text: &str| topics(text, |kind| is_kind(call.house.registry(), &nodes, kind));
+    let read = |text: &str| named(text, |kind| is_kind(call.house.registry(), &nodes, kind));
     let topics = asked.checked("topics", &bound, read).unwrap_or_else(|| vec!["summary".into(), "findings".into()]);
     asked.done()?;
     let full = || Fault::unavailable(format!("{WATCHERS} watch already, which is the most."), "Close another watcher.");
     let watcher = call.house.app.watcher().ok_or_else(full)?;
     let watching = Watching {
         house: call.house.clone(),
-        topics,
+        topics: topics.iter().map(|topic| (call.house.app.inspector.topics.watch(topic), 0)).collect(),
         every: Duration::from_millis(every),
-        said: HashMap::new(),
         number: 0,
         first: true,
         _watcher: watcher,
@@ -65,7 +69,7 @@ pub(super) async fn stream(Own(call): Own) -> OwnAnswer {
         .streaming(events))
 }
 
-fn topics(text: &str, is_kind: impl Fn(&str) -> bool) -> Option<Vec<String>> {
+fn named(text: &str, is_kind: impl Fn(&str) -> bool) -> Option<Vec<String>> {
     let topics: Vec<_> = text.split(',').map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect();
     let fits = |topic: &String| match topic.split_once(':') {
         None => matches!(topic.as_str(), "summary" | "findings" | "flow"),
@@ -80,10 +84,9 @@ fn topics(text: &str, is_kind: impl Fn(&str) -> bool) -> Option<Vec<String>> {
 /// One watcher.
 struct Watching {
     house: Data<House>,
-    topics: Vec<String>,
+    /// With the version that was said last; at first none was.
+    topics: Vec<(Arc<Topic>, u64)>,
     every: Duration,
-    /// What was said of each topic last, without its time.
-    said: HashMap<String, Value>,
     number: u64,
     first: bool,
     _watcher: Watcher,
@@ -101,8 +104,14 @@ impl Watching {
                 self.house.app.inspector.missed.fetch_add(u64::try_from(late.saturating_sub(1)).unwrap_or(0), Relaxed);
             }
             let mut out = String::new();
-            for topic in self.topics.clone() {
-                self.say(&topic, &mut out).await;
+            for (topic, told) in &mut self.topics {
+                let older = self.every.min(OLDEST);
+                let said = topic.state(older, || topics::state(&self.house, topic.name(), older)).await;
+                if std::mem::replace(told, said.version) != said.version {
+                    self.number += 1;
+                    let event = topic.name().split(':').next().unwrap_or_default();
+                    out.push_str(&format!("id: {}\nevent: {event}\ndata: {}\n\n", self.number, said.data));
+                }
             }
             if !out.is_empty() {
                 return out;
@@ -113,65 +122,13 @@ impl Watching {
             }
         }
     }
-
-    async fn say(&mut self, topic: &str, out: &mut String) {
-        let mut now = self.state(topic).await;
-        let at = now.as_object_mut().and_then(|map| map.remove("at"));
-        let before = self.said.get(topic);
-        if before == Some(&now) {
-            return;
-        }
-        self.number += 1;
-        let event = topic.split(':').next().unwrap_or(topic);
-        let data = json!({ "topic": topic, "at": at.unwrap_or_else(|| clock::now().to_string().into()), "now": now });
-        out.push_str(&format!("id: {}\nevent: {event}\ndata: {data}\n\n", self.number));
-        self.said.insert(topic.to_owned(), now);
-    }
-
-    /// A topic's present state. What only grows older (spans of what goes on) is left out, so that a still actor says nothing.
-    async fn state(&self, topic: &str) -> Value {
-        let (house, app) = (&self.house, &self.house.app);
-        match topic.split_once(':').unwrap_or((topic, "")) {
-            ("summary", _) => whole::summarised(house).await,
-            ("findings", _) => {
-                let mut found = app.findings().await;
-                // Its words grow older; that it is there and since when is what changes.
-                found
-                    .iter_mut()
-                    .for_each(|f| f.since = f.since.map(|at| schema::time::Timestamp::from_seconds(at.seconds())));
-                json!({ "items": found.iter().map(whole::finding).collect::<Vec<_>>() })
-            }
-            ("flow", _) => json!({ "items": whole::flows(house, Duration::from_secs(10)) }),
-            ("heat", metric) => json!({ "levels": STANDARD.encode(heat::bytes(house, None, metric).await) }),
-            ("kind", kind) => {
-                let mut kinds = inspection::kinds(&app.registry);
-                kinds.retain(|k| k["kind"] == kind);
-                kinds.pop().unwrap_or(Value::Null)
-            }
-            ("actor", path) => {
-                let probe = path.split_once('/').and_then(|(kind, id)| app.registry.get(kind, id));
-                probe.map_or(Value::Null, |probe| actor(&probe))
-            }
-            _ => Value::Null,
-        }
-    }
-}
-
-/// What changes of an actor.
-fn actor(probe: &actors::shell::Probe) -> Value {
-    let row = probe.row();
-    let last = inspection::messages(probe, 1).pop();
-    json!({
-        "path": format!("{}/{}", row.kind, row.id), "state": row.state, "status": row.status(), "queue": row.gauge.queue,
-        "handled": row.gauge.handled, "panics": row.gauge.panics, "current": row.current, "last": last,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn topics_are_few_and_known() {
-        let topics = |text: &str| super::topics(text, |kind| kind == "machine");
+        let topics = |text: &str| super::named(text, |kind| kind == "machine");
         assert_eq!(topics("summary, actor:machine/aaaaaa,heat:queue").map(|t| t.len()), Some(3));
         let many = ["flow"; 17].join(",");
         for wrong in ["", ",", "all", "actor:", "actor:machine", "heat:colour", "kind:", many.as_str()] {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use actors::{clock, findings::Finding, inspection, rack::LinkState, shell::Gauge};
+use actors::{findings::Finding, inspection, rack::LinkState, shell::Gauge};
 use schema::{id::RackId, messages::link::InspectAsk};
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use super::{
     alone, asked,
     asked::short,
     list::{Candidate, candidates},
-    listed, listed_as, looked,
+    listed, listed_as, looked, millis,
 };
 use crate::{
     api::{
@@ -21,7 +21,7 @@ use crate::{
         fault::Fault,
         house::House,
     },
-    inspect::{Node, REGION, most},
+    inspect::{LATELY, Node, REGION, Sample, most},
 };
 
 /// The window of the rates that a summary shows.
@@ -33,38 +33,53 @@ pub(super) async fn summary(Own(call): Own) -> OwnAnswer {
     let mut asked = asked(&call, &["as"]);
     let lines = asked.lines();
     asked.done()?;
-    Ok(alone(lines, &summarised(&call.house).await))
+    let sample = call.house.app.sample(LATELY).await;
+    Ok(alone(lines, &with_ages(summarised(&call.house, &sample), &sample)))
+}
+
+/// A summary with the times of what it is made of. They are another each time, so they are added last.
+pub(super) fn with_ages(mut shown: Value, sample: &Sample) -> Value {
+    shown["at"] = sample.at.to_string().into();
+    shown["age_ms"] = millis(sample.age()).into();
+    for (shown, node) in shown["nodes"].as_array_mut().into_iter().flatten().zip(sample.nodes.iter()) {
+        age(shown, node);
+    }
+    shown
+}
+
+/// When a rack's rows were asked for, which are kept for a second; null where there are none.
+fn age(shown: &mut Value, node: &Node) {
+    let age = node.age();
+    shown["at"] = json!(age.map(|_| node.at.to_string()));
+    shown["age_ms"] = json!(age.map(millis));
 }
 
 /// Totals, by kind and by node.
-pub(super) async fn summarised(house: &House) -> Value {
-    let nodes = house.app.nodes().await;
-    let all = candidates(house, &nodes, None, None);
+pub(super) fn summarised(house: &House, sample: &Sample) -> Value {
     let mut kinds: BTreeMap<&str, Sum> = BTreeMap::new();
     let mut whole = Sum::default();
-    for one in &all {
-        kinds.entry(one.name().1).or_default().add(one.gauge());
-        whole.add(one.gauge());
+    for one in sample.all() {
+        kinds.entry(one.kind).or_default().add(one.gauge);
+        whole.add(one.gauge);
     }
     let mut rates: BTreeMap<&str, f64> = BTreeMap::new();
     for ((_, kind), rate) in house.app.inspector.rates.flow(house.registry(), WINDOW) {
         *rates.entry(kind).or_default() += rate;
     }
-    for row in nodes.iter().flat_map(|n| &n.rows) {
+    for row in sample.nodes.iter().flat_map(|n| &n.rows) {
         *rates.entry(&row.kind).or_default() += row.gauge.rate;
     }
     let undelivered: u64 =
         house.registry().kinds().iter().map(|k| k.undelivered.load(std::sync::atomic::Ordering::Relaxed)).sum();
     let kinds: Vec<_> = kinds.iter().map(|(kind, sum)| sum.json(Some(kind), rates.get(kind).copied())).collect();
     let mut shown = whole.json(None, Some(rates.values().sum()));
-    shown["at"] = clock::now().to_string().into();
     shown["node"] = REGION.into();
     shown["kinds"] = Value::Array(kinds);
-    shown["nodes"] = nodes.iter().map(node).collect();
+    shown["nodes"] = sample.nodes.iter().map(node).collect();
     shown["dead_letters"] = undelivered.into();
     shown["watchers"] = house.app.inspector.watchers().into();
     shown["dropped_samples"] = house.app.inspector.missed.load(std::sync::atomic::Ordering::Relaxed).into();
-    let found = house.app.findings().await;
+    let found = house.app.found(sample);
     let count = |severity| found.iter().filter(|f| f.severity == severity).count();
     use actors::findings::Severity;
     shown["findings"] = json!({ "critical": count(Severity::Critical), "warning": count(Severity::Warning) });
@@ -164,6 +179,7 @@ pub(super) fn branches(
         let kinds: Vec<_> = kinds.map(|((_, kind), of)| branch(kind, of, unfolded(of.len()))).collect();
         let of = nodes.iter().find(|n| n.id.as_str() == name);
         let mut shown = of.map_or_else(|| json!({ "node": REGION }), node);
+        of.into_iter().for_each(|of| age(&mut shown, of));
         shown["actors"] = kinds.iter().filter_map(|k| k["actors"].as_u64()).sum::<u64>().into();
         if depth > 1 {
             shown["kinds"] = Value::Array(kinds);

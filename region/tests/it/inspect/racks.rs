@@ -15,7 +15,7 @@ use actors::{
 };
 use schema::{
     id::Generation,
-    messages::link::{FromRack, Hello, ToRack},
+    messages::link::{FromRack, Hello, InspectAsk, ToRack},
     service::{Health, ServiceStatus},
 };
 use serde_json::{Value, json};
@@ -42,9 +42,27 @@ async fn until_put(r: &Region, line: &str, again: impl AsyncFn()) {
     panic!("{line} is not in {last}");
 }
 
+/// However many look at once, the rack is asked for its rows once a second at most; and each answer says how old they are.
+async fn asked_once_for_all(r: &Region, rows: &AtomicU64) {
+    let (before, began) = (rows.load(SeqCst), actors::clock::tick());
+    for _ in 0..5 {
+        let looks = (0..10).map(|_| r.get("/inspect/v1/summary"));
+        for said in futures_util::future::join_all(looks).await {
+            let summary = said.json(200);
+            let node = &summary["nodes"][0];
+            assert!(node["at"].is_string() && node["age_ms"].is_u64(), "{summary}");
+            // The link is up, so what is told was asked for within the last second, and the time that this took.
+            assert!(node["age_ms"].as_u64() <= Some(1_000 + began.elapsed().as_millis() as u64), "{summary}");
+        }
+    }
+    let (asked, most) = (rows.load(SeqCst) - before, began.elapsed().as_secs() + 1);
+    assert!(asked <= most, "asked {asked} times for 50 looks within {most} s");
+    assert!(r.get("/inspect/v1/actors?limit=1").await.json(200)["age_ms"].is_u64());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_racks_actors_are_seen_through_the_region() {
-    let r = Region::start().await;
+    let r = Region::start_with(|config| config.inspect_control = true).await;
     let link = r.app().link_address().unwrap().to_string();
     let identity = identity(r.app(), &link, "elm").await.unwrap();
     let (client, mut events) = LinkClient::start(ClientConfig::new(vec![link]), &identity, || 0.5).unwrap();
@@ -52,7 +70,8 @@ async fn a_racks_actors_are_seen_through_the_region() {
     let registry = Registry::default();
     let (actor, gate) = stubborn(&registry, &arbiter);
     let (speaking, plan) = (client.clone(), Arc::<AtomicU64>::default());
-    let heard = plan.clone();
+    let (heard, rows) = (plan.clone(), Arc::<AtomicU64>::default());
+    let asked = rows.clone();
     let task = tokio::spawn(async move {
         while let Some(event) = events.recv().await {
             match event {
@@ -70,6 +89,7 @@ async fn a_racks_actors_are_seen_through_the_region() {
                 }
                 Event::Message { message: ToRack::Plan(update), .. } => heard.store(update.generation.0, SeqCst),
                 Event::Message { trace, message: ToRack::Inspect { number, ask }, .. } => {
+                    asked.fetch_add(u64::from(ask == InspectAsk::Actors), SeqCst);
                     let (json, left_off) = inspection::answer(&registry, &ask);
                     speaking.send(0, &FromRack::Inspected { number, json, left_off }, trace).await.ok();
                 }
@@ -81,9 +101,13 @@ async fn a_racks_actors_are_seen_through_the_region() {
     let listed = until(&r, &format!("/inspect/v1/actors?node={rack}"), |a| a["matched"] == 1).await;
     assert_eq!(r.get("/inspect/v1/actors?kind=stubborn").await.json(200)["matched"], 1, "a kind that only a rack has");
     assert_eq!(listed["items"][0]["path"], format!("{rack}/stubborn/one"), "{listed}");
+    asked_once_for_all(&r, &rows).await;
     let one = format!("/inspect/v1/actors/{rack}/stubborn/one");
     assert_eq!(r.get(&one).await.json(200)["state"]["view"], json!({ "held": true }));
     r.get(&format!("/inspect/v1/actors/{rack}/stubborn/two")).await.is(404, "is awake on");
+    r.call("POST", &format!("{one}/restart"), &[]).await.is(409, "restart the rack's process");
+    r.call("POST", &format!("{one}/drain"), &[]).await.is(409, &format!("drain region/rack/{rack}"));
+    r.call("POST", &format!("/inspect/v1/actors/{rack}/stubborn/two/restart"), &[]).await.is(404, "is awake on");
     assert_eq!(r.get(&format!("/inspect/v1/kinds?node={rack}")).await.json(200)["items"][0]["kind"], "stubborn");
     // Its next messages are traced over the link.
     let form = [("path", &*format!("{rack}/stubborn/one")), ("messages", "2"), ("payload", "redacted")];
