@@ -64,6 +64,8 @@ pub struct House {
     pub without: Vec<&'static str>,
     /// Bodies that the region does not have.
     pub lost: Vec<&'static str>,
+    /// The operator asks for so many of the machines only.
+    pub asked: Option<usize>,
 }
 
 impl Default for House {
@@ -77,6 +79,7 @@ impl Default for House {
             no_rack: false,
             without: Vec::new(),
             lost: Vec::new(),
+            asked: None,
         }
     }
 }
@@ -322,7 +325,9 @@ impl Yard {
         }
         let heard: Vec<_> =
             self.0.region.foreign.iter().flat_map(|(id, all)| all.iter().map(|f| (*id, f.clone()))).collect();
-        explain::with(&machine, &racks, &heard, self.now())
+        let strays = self.0.region.strays.iter().flat_map(|(id, all)| all.iter().map(|s| (*id, s.clone()))).collect();
+        let strays = explain::strays::of_ours(strays, |macs| self.0.region.tickets.of_macs(macs));
+        explain::with(&machine, &racks, &heard, &strays, self.now())
     }
 
     /// Does something to it now.
@@ -377,7 +382,8 @@ impl World {
         for rack in 0..self.racks.len() {
             self.start_rack(rack);
         }
-        let ids: Vec<_> = self.metals.iter().map(|metal| metal.id).collect();
+        let asked = self.scenario.house.asked.unwrap_or(usize::MAX);
+        let ids: Vec<_> = self.metals.iter().map(|metal| metal.id).take(asked).collect();
         for (n, id) in (0..).zip(ids) {
             self.for_region(Duration::from_millis(1_500 + 20 * n), office::RegionEv::Commission(id));
         }

@@ -21,6 +21,7 @@ mod server;
 pub mod shares;
 pub mod socket;
 pub mod status;
+pub mod strays;
 
 pub use self::{
     neighbours::Neighbours,

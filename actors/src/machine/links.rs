@@ -95,7 +95,9 @@ impl Attempt {
 
     /// What its wait shows: what was seen, and after it what racks of the boot VLAN lack now.
     pub(super) fn evidence(&self) -> Vec<String> {
-        let ails = self.ailing.iter().map(|(rack, ailment)| format!("rack {rack}: {}", ailment.why));
+        // Of one that serves none, the remedy is the wait's own.
+        let remedy = |a: &Ailment| if a.serves { format!("; {}", a.remedy) } else { String::new() };
+        let ails = self.ailing.iter().map(|(rack, a)| format!("rack {rack}: {}{}", a.why, remedy(a)));
         self.seen.iter().cloned().chain(ails).collect()
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use schema::{
+    boot::BootMethod,
     commissioning::{CommissionStep, StepState},
     id::RackId,
     messages::machine::MachineTimer,
@@ -138,7 +139,9 @@ impl Machine {
             CommissionStep::DhcpLease => (
                 format!("a DHCP request from {mac}"),
                 OwedBy::Machine,
-                format!("look at the machine's console: network boot enabled first for {mac}? cable and VLAN right? another MAC than {mac}?"),
+                attempt.astray_remedy().unwrap_or_else(|| {
+                    format!("look at the machine's console: network boot enabled first for {mac}? cable and VLAN right? another MAC than {mac}? is {bmc} this machine's own BMC?")
+                }),
             ),
             CommissionStep::NextServer => (
                 "the boot loader to be fetched to its last byte".into(),
@@ -153,7 +156,7 @@ impl Machine {
             CommissionStep::BootConfig => (
                 "the kernel to be asked for".into(),
                 OwedBy::Machine,
-                "look at the loader's messages on the machine's console".into(),
+                self.loader_remedy(),
             ),
             CommissionStep::EphemeralBoot => (
                 "the ephemeral system to be fetched to its last byte".into(),
@@ -167,6 +170,20 @@ impl Machine {
             ),
             CommissionStep::Scripts => (scripts_owed(attempt), OwedBy::Machine, scripts_remedy(attempt, name)),
             CommissionStep::Stored => stored_owed(attempt, bmc),
+        }
+    }
+
+    /// The loader was fetched, and no kernel was asked for.
+    fn loader_remedy(&self) -> String {
+        let look = "look at the loader's messages on the machine's console";
+        match self.boot_method {
+            Some(BootMethod::UefiAmd64Tftp | BootMethod::UefiArm64Tftp) => format!(
+                "{look}; does it go on from shim to GRUB? with Secure Boot on, firmware runs only what its keys admit: bring shim and GRUB from one distribution (`hostler image loaders`), or turn Secure Boot off"
+            ),
+            Some(BootMethod::UefiAmd64Http | BootMethod::UefiArm64Http) => format!(
+                "{look}; with Secure Boot on, firmware refuses iPXE, which is not signed: turn Secure Boot off, or boot by PXE (TFTP) instead of HTTP boot"
+            ),
+            _ => look.into(),
         }
     }
 

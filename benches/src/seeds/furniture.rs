@@ -17,12 +17,13 @@ use super::{House, metal::Metal};
 use crate::hardware::Draw;
 
 /// Names and sizes in bytes. They are small: nothing is measured here.
-pub(super) const BODIES: [(&str, usize); 7] = [
+pub(super) const BODIES: [(&str, usize); 8] = [
     ("kernel", 4_000),
     ("initrd", 6_000),
     ("squashfs", 9_000),
     ("bootx64.efi", 3_000),
     ("grubx64.efi", 2_500),
+    ("snponly.efi", 2_500),
     ("lpxelinux.0", 2_500),
     ("ldlinux.c32", 1_500),
 ];

@@ -55,7 +55,7 @@ pub(super) fn items(app: &App, racks: &[RackId]) -> Result<Vec<CatalogueItem>, T
         kernel_params: PARAMS.into(),
     };
     items.push(CatalogueItem::Image(CatalogueImage { id: 1, image, default: true }));
-    for name in ["bootx64.efi", "grubx64.efi", "lpxelinux.0", "ldlinux.c32"] {
+    for name in ["bootx64.efi", "grubx64.efi", "snponly.efi", "lpxelinux.0", "ldlinux.c32"] {
         items.push(CatalogueItem::BootFile(BootFile { name: name.into(), body: body(name)? }));
     }
     let first = app.catalogue_content().scripts.keys().max().map_or(1, |last| last + 1);

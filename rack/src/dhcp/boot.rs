@@ -130,7 +130,9 @@ pub fn loader(method: BootMethod, server: Server) -> BootAnswer {
         BootMethod::Pxe => BootAnswer { path_prefix: Some(url("")), ..plain("lpxelinux.0".into()) },
         BootMethod::UefiAmd64Tftp => plain("bootx64.efi".into()),
         BootMethod::UefiArm64Tftp => plain("bootaa64.efi".into()),
-        BootMethod::UefiAmd64Http => http("bootx64.efi"),
+        // Debian's signed GRUB knows no HTTP: behind shim it would stand at its prompt. Under Secure Boot firmware refuses iPXE and goes on to
+        // its next way of booting, which by TFTP is shim.
+        BootMethod::UefiAmd64Http => http("snponly.efi"),
         BootMethod::UefiArm64Http => http("bootaa64.efi"),
     }
 }

@@ -156,6 +156,7 @@ pub fn start_with(config: DhcpConfig, handles: DhcpHandles, store: impl LeaseSto
                 flights: Default::default(),
                 probing: Default::default(),
                 told: Default::default(),
+                strays: Default::default(),
             });
             serve(hands, config.listen, ready, stopped).await;
         });

@@ -24,6 +24,10 @@ use super::{
     shape::machine::fqdn,
 };
 
+pub mod strays;
+
+pub use strays::StrayOfOurs;
+
 /// GET `/inspect/v1/explain/<id>`.
 pub async fn show(Own(call): Own) -> OwnAnswer {
     call.user()?;
@@ -38,7 +42,8 @@ pub async fn show(Own(call): Own) -> OwnAnswer {
 /// When there is no such machine, or the store does not answer.
 pub async fn now(house: &House, id: SystemId) -> Result<Value, Fault> {
     let (machine, racks) = (house.state(id).await?, house.racks_ail().await);
-    Ok(with(&machine, &racks, &house.app.links.foreign(), actors::clock::now()))
+    let strays = strays::of_ours(house.app.links.strays(), |macs| house.app.tickets.of_macs(macs));
+    Ok(with(&machine, &racks, &house.app.links.foreign(), &strays, actors::clock::now()))
 }
 
 /// What racks say of themselves that a machine's wait may come from.
@@ -68,10 +73,17 @@ impl RacksAil {
     }
 }
 
-/// The explanation, with what racks say of themselves among the evidence of its wait, and of other DHCP servers.
+/// The explanation, with what racks say of themselves and of machines that nobody asked to boot among its evidence, and of other DHCP servers.
 #[must_use]
-pub fn with(m: &Machine, racks: &RacksAil, heard: &[(RackId, ForeignDhcp)], now: Timestamp) -> Value {
-    let evidence = racks.evidence(m);
+pub fn with(
+    m: &Machine,
+    racks: &RacksAil,
+    heard: &[(RackId, ForeignDhcp)],
+    strays: &[StrayOfOurs],
+    now: Timestamp,
+) -> Value {
+    let unasked = strays::beside(m, strays);
+    let evidence: Vec<_> = racks.evidence(m).into_iter().chain(unasked.iter().cloned()).collect();
     let mut explained = if evidence.is_empty() || m.wait.is_none() {
         at(m, now)
     } else {
@@ -79,6 +91,13 @@ pub fn with(m: &Machine, racks: &RacksAil, heard: &[(RackId, ForeignDhcp)], now:
         m.wait.iter_mut().for_each(|wait| wait.evidence.extend(evidence.iter().cloned()));
         at(&m, now)
     };
+    if m.wait.is_none() && !unasked.is_empty() {
+        // It has failed meanwhile, and they are the reason as before.
+        let mut text = explained["text"].as_str().unwrap_or_default().to_owned();
+        unasked.iter().for_each(|seen| line(&mut text, "seen", seen));
+        explained["text"] = text.into();
+    }
+    explained["unasked"] = unasked.into();
     explained["foreign_dhcp"] = foreign(m, heard);
     explained
 }

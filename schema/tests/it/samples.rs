@@ -11,7 +11,7 @@ use schema::{
         enrol::{EnrolAnswer, EnrolAsk},
         link::{
             BulkAnswer, BulkHeader, ClockReport, ForeignDhcp, FromRack, Hello, InspectAsk, Order, PlanUpdate,
-            RackInterface, Rows, SweepTarget, SweepUpdate, ToRack,
+            RackInterface, Rows, Stray, SweepTarget, SweepUpdate, ToRack,
         },
         report::{Fact, FileKind, Report},
     },
@@ -281,6 +281,14 @@ pub(crate) fn from_rack() -> Vec<FromRack> {
             last: NOW,
         }]),
         FromRack::Inspected { number: 7, json: "{}".into(), left_off: 0 },
+        FromRack::Strays(vec![Stray {
+            mac: MAC,
+            at: NOW,
+            subnet: Some(SubnetId(1)),
+            relay: Some(Ipv4Addr::new(10, 9, 0, 1)),
+            interface: "eth1".into(),
+            why: "this rack has no order to boot it".into(),
+        }]),
     ]
 }
 

@@ -12,6 +12,7 @@ use rack::{
         route::{self, Action, Routed},
         shares,
         status::Sighting,
+        strays,
     },
     plan::Snapshot,
 };
@@ -69,7 +70,13 @@ impl World {
         let Ok(Packet::Request(request)) = packet::parse(bytes) else { return };
         let plan = self.racks[rack].memory.plan.clone();
         let here = [self.racks[rack].address];
-        let routed = match route::route(&request, &here, &plan, now) {
+        let routed = route::route(&request, &here, &plan, now);
+        let stray = strays::of(&request, routed.as_ref().map_err(|why| *why), &here, &plan, "eth0", now);
+        if let Some(all) = stray.and_then(|stray| self.racks[rack].memory.strays.note(stray)) {
+            self.racks[rack].memory.strays_said.clone_from(&all);
+            self.say_to_region(rack, FromRack::Strays(all));
+        }
+        let routed = match routed {
             Ok(routed) => routed,
             Err(passed) => return self.say(&format!("r{rack} dhcp passes {}: {passed}", request.mac)),
         };

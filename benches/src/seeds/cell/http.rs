@@ -69,12 +69,13 @@ impl World {
             bytes: whole,
             since,
         });
+        let over = self.metals[metal].overflows(&asking.path);
         let way = self.send_answer(rack, metal, request, reply.status, sent);
         if let (Some(d), Some(way)) = (delivery, way) {
             // The far end's acknowledgement comes back, if the machine is there to give it.
             let back = way + self.weather.stream(&mut self.draw);
             let (whose, file, kind, bytes, since) = (d.whose, d.file, d.kind, d.bytes, d.since);
-            let ok = self.metals[metal].awaits(request);
+            let ok = self.metals[metal].awaits(request) && !over;
             self.for_rack(back, rack, RackEv::Arrived { whose, file, kind, bytes, since, ok });
         }
     }
