@@ -326,7 +326,7 @@ impl Yard {
         let heard: Vec<_> =
             self.0.region.foreign.iter().flat_map(|(id, all)| all.iter().map(|f| (*id, f.clone()))).collect();
         let strays = self.0.region.strays.iter().flat_map(|(id, all)| all.iter().map(|s| (*id, s.clone()))).collect();
-        let strays = explain::strays::of_ours(strays, |macs| self.0.region.tickets.of_macs(macs));
+        let strays = explain::strays::known(strays, |macs| self.0.region.tickets.of_macs(macs));
         explain::with(&machine, &racks, &heard, &strays, self.now())
     }
 

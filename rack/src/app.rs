@@ -273,12 +273,7 @@ fn dial(
     running.tasks.extend([
         tokio::spawn(fetching),
         tokio::spawn(outbox::send(client.clone(), state, bodies, links.ready(), links.acked())),
-        tokio::spawn(outbox::send_known(
-            client.clone(),
-            neighbours.foreign(),
-            FromRack::ForeignDhcp,
-            links.ready(),
-        )),
+        tokio::spawn(outbox::send_known(client.clone(), neighbours.foreign(), FromRack::ForeignDhcp, links.ready())),
         tokio::spawn(outbox::send_known(client.clone(), neighbours.strays(), FromRack::Strays, links.ready())),
         tokio::spawn(outbox::send_leases(client, leases, links.ready())),
         tokio::spawn(listener.run(events)),

@@ -22,6 +22,7 @@ pub mod shares;
 pub mod socket;
 pub mod status;
 pub mod strays;
+pub mod twins;
 
 pub use self::{
     neighbours::Neighbours,

@@ -1,6 +1,6 @@
 //! A machine that asks for its address where nobody expects it: the cable, the VLAN or the relay is another one than the region knows.
 
-use schema::{commissioning::CommissionStep, id::RackId, messages::link::Stray, time::Timestamp};
+use schema::{commissioning::CommissionStep, id::RackId, messages::link::Stray, net::MacAddr, time::Timestamp};
 
 use super::{Attempt, Machine};
 use crate::core::Step;
@@ -25,6 +25,17 @@ impl Machine {
             attempt.astray = Some((rack, stray.clone()));
         }
         next.hindered(now, format!("rack {rack}: {stray}"), now)
+    }
+}
+
+impl Machine {
+    /// Another host asks with its MAC. Both may get the same address, and neither boots for long.
+    pub(super) fn two_hosts(&self, at: Timestamp, mac: MacAddr, uuids: &[[u8; 16]; 2], now: Timestamp) -> Step<Self> {
+        let [one, other] = uuids.map(|uuid| format!("{:032x}", u128::from_be_bytes(uuid)));
+        let text = format!(
+            "two hosts ask for an address with the MAC {mac} (their firmware says the UUIDs {one} and {other}): a cloned card or a copied virtual machine; give one of them another MAC, or take it off this network"
+        );
+        self.hindered(at, text, now)
     }
 }
 

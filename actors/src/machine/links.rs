@@ -101,6 +101,12 @@ impl Attempt {
         self.seen.iter().cloned().chain(ails).collect()
     }
 
+    /// What racks that serve all the same can be given: a system goes by their names and their time.
+    pub(super) fn helps_lack(&self) -> String {
+        let lame = self.ailing.iter().filter(|(_, ailment)| ailment.serves);
+        lame.map(|(rack, ailment)| format!("rack {rack}: {}; ", ailment.remedy)).collect()
+    }
+
     /// A machine owes nothing to racks none of which serves it: then the first of them does.
     pub(super) fn owed_by_who_ails(&self, owed_by: OwedBy, remedy: String) -> (OwedBy, String) {
         let lame = |rack: &RackId| self.ailing.iter().find(|(of, ailment)| of == rack && !ailment.serves);

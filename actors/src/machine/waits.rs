@@ -166,7 +166,7 @@ impl Machine {
             CommissionStep::Metadata => (
                 "cloud-init to fetch its user-data".into(),
                 OwedBy::Machine,
-                "look at the console: does the system start (a squashfs that is damaged on the rack's disk does not mount), and does cloud-init reach the rack on 5248/tcp?".into(),
+                format!("{}look at the console: does the system start (a squashfs that is damaged on the rack's disk does not mount), and does cloud-init reach the rack on 5248/tcp?", attempt.helps_lack()),
             ),
             CommissionStep::Scripts => (scripts_owed(attempt), OwedBy::Machine, scripts_remedy(attempt, name)),
             CommissionStep::Stored => stored_owed(attempt, bmc),

@@ -15,7 +15,7 @@ use actors::{
     session::Sending,
 };
 use rack::{
-    dhcp::{status::Counters, strays::Strays},
+    dhcp::{status::Counters, strays::Strays, twins::Twins},
     disk::Disk as Standing,
     http::metadata::Progress,
     leases::LeaseTable,
@@ -122,6 +122,7 @@ pub(super) struct Memory {
     pub(super) counters: Counters,
     pub(super) foreign_said: Vec<ForeignDhcp>,
     strays: Strays,
+    twins: Twins,
     pub(super) strays_said: Vec<Stray>,
     pub(super) told_foreign: BTreeMap<MacAddr, Timestamp>,
     pub(super) sending: Option<Sending>,
@@ -238,7 +239,19 @@ pub(super) enum RackEv {
 impl Rack {
     pub(super) fn new(id: RackId, wire: usize, address: Ipv4Addr) -> Self {
         let (disk, memory) = (Disk::new(), Memory::default());
-        Self { id, wire, address, life: 0, up: false, skew_us: 0, foreign: None, names_dead: false, numbers: 0, disk, memory }
+        Self {
+            id,
+            wire,
+            address,
+            life: 0,
+            up: false,
+            skew_us: 0,
+            foreign: None,
+            names_dead: false,
+            numbers: 0,
+            disk,
+            memory,
+        }
     }
 }
 

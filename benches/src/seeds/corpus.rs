@@ -198,7 +198,11 @@ fn network() -> Vec<Row> {
             "asks DHCP with another card",
             Step::DhcpLease,
             machine,
-            &["a DHCP request from", "another MAC"],
+            &[
+                "a DHCP request from",
+                "0c:42:a0:00:00:55, a card of no machine that is known",
+                "add its MAC to the machine",
+            ],
             Ends::Failed,
         )
         .ill(Ill::OtherCard),

@@ -54,6 +54,8 @@ pub enum Ill {
     WrongWire(usize),
     /// The address of its BMC is that machine's: it is the other one that is switched.
     WiredTo(u32),
+    /// Its card is a clone of that machine's.
+    Twin(u32),
     /// Its network asks through a relay of that address.
     Relayed(Ipv4Addr),
     /// The system's DHCP clients use another card than firmware did.
@@ -340,6 +342,10 @@ impl World {
 
     /// The machine is ill from now on.
     pub(super) fn falls(&mut self, index: usize, ill: Ill) {
+        if let Ill::Twin(of) = ill {
+            let mac = self.metals[of as usize].hardware.mac();
+            self.metals[index].clone_card(mac, self.scenario.seed);
+        }
         let Some(metal) = self.metals.get_mut(index) else { return };
         let faults = &mut metal.controller.chassis_mut().faults;
         match ill {

@@ -4,7 +4,7 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use rack::{dhcp::packet::MessageType, power::rmcp::BootDevice};
-use schema::{id::SystemId, time::Timestamp};
+use schema::{id::SystemId, net::MacAddr, time::Timestamp};
 
 use super::{
     cell::RackEv,
@@ -103,6 +103,14 @@ impl Metal {
             refused: None,
             boots: 0,
         }
+    }
+
+    /// The machine, while it is off, with another address in its card.
+    pub(super) fn clone_card(&mut self, mac: MacAddr, seed: u64) {
+        let mut hardware = Hardware::clone(&self.hardware);
+        hardware.nics.iter_mut().take(1).for_each(|nic| nic.mac = mac);
+        self.hardware = Arc::new(hardware);
+        self.machine = Machine::new(self.hardware.clone(), seed);
     }
 
     /// It reads no further, and does nothing any more, where its memory is too small for that file.

@@ -37,6 +37,7 @@ use super::{
     socket::Port,
     status::{Counters, Shortage, Sighting},
     strays::{self, Strays},
+    twins::Twins,
 };
 use crate::{
     leases::LeaseTable,
@@ -79,6 +80,7 @@ pub(super) struct Hands {
     /// Which machine was told last, and when, that this rack stands aside.
     pub(super) told: RefCell<HashMap<MacAddr, Timestamp>>,
     pub(super) strays: RefCell<Strays>,
+    pub(super) twins: RefCell<Twins>,
 }
 
 /// The plan as this round of packets sees it.
@@ -167,6 +169,12 @@ impl Hands {
             && let Some(all) = self.strays.borrow_mut().note(stray)
         {
             self.neighbours.astray(all);
+        }
+        if request.kind == MessageType::Discover
+            && let Some((uuid, ticket)) = request.client.firmware_uuid().zip(route::orders(&plan, request.mac, now))
+            && let Some(uuids) = self.twins.borrow_mut().note(request.mac, ticket.attempt, uuid, now)
+        {
+            self.reporter.fact(ticket, now, Fact::TwoHosts { mac: request.mac, uuids });
         }
         let routed = match routed {
             Ok(routed) => routed,

@@ -7,7 +7,12 @@ use std::{
 };
 
 use actors::clock;
-use schema::{id::RackId, messages::link::{ForeignDhcp, Stray}, plan::Lease, time::Timestamp};
+use schema::{
+    id::RackId,
+    messages::link::{ForeignDhcp, Stray},
+    plan::Lease,
+    time::Timestamp,
+};
 use tokio::sync::{Notify, watch};
 
 use super::shares::Through;

@@ -157,6 +157,7 @@ pub fn start_with(config: DhcpConfig, handles: DhcpHandles, store: impl LeaseSto
                 probing: Default::default(),
                 told: Default::default(),
                 strays: Default::default(),
+                twins: Default::default(),
             });
             serve(hands, config.listen, ready, stopped).await;
         });

@@ -17,6 +17,8 @@ const MOST: usize = 64;
 const AGAIN: Duration = Duration::from_secs(30);
 /// One that was silent for so long is forgotten.
 const GONE: Duration = Duration::from_secs(600);
+/// A client that was silent for longer begins anew.
+const ANEW: Duration = Duration::from_secs(120);
 
 /// Those of the last ten minutes.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ impl Strays {
     /// Takes one. All of them, when that is news.
     pub fn note(&mut self, stray: Stray) -> Option<Vec<Stray>> {
         let now = stray.at;
+        let goes_on = self.0.get(&stray.mac).filter(|known| now.since(known.at) < ANEW).map(|known| known.first);
+        let stray = Stray { first: goes_on.unwrap_or(now), ..stray };
         let same = |known: &Stray| (known.subnet, known.relay, &known.why) == (stray.subnet, stray.relay, &stray.why);
         if self.0.get(&stray.mac).is_some_and(|known| same(known) && now.since(known.at) < AGAIN) {
             return None;
@@ -44,7 +48,7 @@ impl Strays {
     }
 }
 
-/// Firmware's request for an address that leads to no boot here. `routed`: what the router made of it.
+/// A request for an address, of firmware or of a kernel that wants its system, that leads to no boot here. `routed`: what the router made of it.
 #[must_use]
 pub fn of(
     request: &Request,
@@ -54,7 +58,7 @@ pub fn of(
     interface: &str,
     now: Timestamp,
 ) -> Option<Stray> {
-    if request.kind != MessageType::Discover || !request.client.is_firmware() {
+    if request.kind != MessageType::Discover || !request.client.boots() {
         return None;
     }
     let why = match routed {
@@ -65,7 +69,7 @@ pub fn of(
     };
     let subnet = route::subnet_of(request, here, plan);
     let relay = Some(request.giaddr).filter(|ip| !ip.is_unspecified());
-    Some(Stray { mac: request.mac, at: now, subnet, relay, interface: interface.to_owned(), why })
+    Some(Stray { mac: request.mac, first: now, at: now, subnet, relay, interface: interface.to_owned(), why })
 }
 
 #[cfg(test)]
@@ -77,7 +81,15 @@ mod tests {
     fn stray(mac: u32, s: i64, subnet: i64) -> Stray {
         let [a, b, c, d] = mac.to_be_bytes();
         let (mac, at) = (MacAddr([2, 0, a, b, c, d]), Timestamp::from_seconds(s));
-        Stray { mac, at, subnet: Some(SubnetId(subnet)), relay: None, interface: "eth0".into(), why: "no".into() }
+        Stray {
+            mac,
+            first: at,
+            at,
+            subnet: Some(SubnetId(subnet)),
+            relay: None,
+            interface: "eth0".into(),
+            why: "no".into(),
+        }
     }
 
     #[test]
@@ -86,8 +98,11 @@ mod tests {
         assert_eq!(strays.note(stray(1, 1_000, 1)).map(|all| all.len()), Some(1));
         assert_eq!(strays.note(stray(1, 1_020, 1)), None);
         assert!(strays.note(stray(1, 1_021, 2)).is_some(), "somewhere else is news at once");
-        assert!(strays.note(stray(1, 1_051, 2)).is_some());
-        assert_eq!(strays.note(stray(2, 1_700, 1)).map(|all| all.len()), Some(1), "the first was silent");
+        let again = strays.note(stray(1, 1_051, 2)).unwrap();
+        assert_eq!((again[0].first, again[0].at), (Timestamp::from_seconds(1_000), Timestamp::from_seconds(1_051)));
+        let anew = strays.note(stray(1, 1_200, 2)).unwrap();
+        assert_eq!(anew[0].first, Timestamp::from_seconds(1_200));
+        assert_eq!(strays.note(stray(2, 1_900, 1)).map(|all| all.len()), Some(1), "the first was silent");
     }
 
     #[test]

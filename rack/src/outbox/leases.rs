@@ -12,11 +12,7 @@ use actors::{
     core::TraceId,
     link::client::{LinkClient, LinkId},
 };
-use schema::{
-    messages::link::FromRack,
-    plan::Lease,
-    time::Timestamp,
-};
+use schema::{messages::link::FromRack, plan::Lease, time::Timestamp};
 use tokio::sync::{Notify, watch};
 
 use super::Ready;

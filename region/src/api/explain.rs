@@ -26,7 +26,7 @@ use super::{
 
 pub mod strays;
 
-pub use strays::StrayOfOurs;
+pub use strays::Unexpected;
 
 /// GET `/inspect/v1/explain/<id>`.
 pub async fn show(Own(call): Own) -> OwnAnswer {
@@ -42,7 +42,7 @@ pub async fn show(Own(call): Own) -> OwnAnswer {
 /// When there is no such machine, or the store does not answer.
 pub async fn now(house: &House, id: SystemId) -> Result<Value, Fault> {
     let (machine, racks) = (house.state(id).await?, house.racks_ail().await);
-    let strays = strays::of_ours(house.app.links.strays(), |macs| house.app.tickets.of_macs(macs));
+    let strays = strays::known(house.app.links.strays(), |macs| house.app.tickets.of_macs(macs));
     Ok(with(&machine, &racks, &house.app.links.foreign(), &strays, actors::clock::now()))
 }
 
@@ -73,13 +73,13 @@ impl RacksAil {
     }
 }
 
-/// The explanation, with what racks say of themselves and of machines that nobody asked to boot among its evidence, and of other DHCP servers.
+/// The explanation, with what racks say of themselves and of clients that nobody expected among its evidence, and of other DHCP servers.
 #[must_use]
 pub fn with(
     m: &Machine,
     racks: &RacksAil,
     heard: &[(RackId, ForeignDhcp)],
-    strays: &[StrayOfOurs],
+    strays: &[Unexpected],
     now: Timestamp,
 ) -> Value {
     let unasked = strays::beside(m, strays);

@@ -142,7 +142,9 @@ pub struct ForeignDhcp {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Stray {
     pub mac: MacAddr,
-    /// When it was heard, by the rack's clock.
+    /// When it began to ask, by the rack's clock: two minutes of silence end that.
+    pub first: Timestamp,
+    /// When it was heard last.
     pub at: Timestamp,
     /// The subnet that it asked on, where that is one of the plan's.
     pub subnet: Option<SubnetId>,

@@ -76,6 +76,12 @@ impl World {
             self.racks[rack].memory.strays_said.clone_from(&all);
             self.say_to_region(rack, FromRack::Strays(all));
         }
+        if let Some((uuid, ticket)) = request.client.firmware_uuid().zip(route::orders(&plan, request.mac, now))
+            && request.kind == packet::MessageType::Discover
+            && let Some(uuids) = self.racks[rack].memory.twins.note(request.mac, ticket.attempt, uuid, now)
+        {
+            self.report(rack, ticket.machine, ticket.attempt, Fact::TwoHosts { mac: request.mac, uuids });
+        }
         let routed = match routed {
             Ok(routed) => routed,
             Err(passed) => return self.say(&format!("r{rack} dhcp passes {}: {passed}", request.mac)),

@@ -39,7 +39,23 @@ fn cables() -> Vec<Row> {
             Ends::Failed,
         )
         .ill(Ill::Relayed(RELAY)),
-        passes("the system asks DHCP with another card than firmware did").ill(Ill::OtherCardLater),
+        row(
+            "the system asks DHCP with another card than firmware did",
+            Step::EphemeralBoot,
+            machine,
+            &["0c:42:a0:00:00:55", "after yard-0000's kernel was fetched", "its system uses another card"],
+            Ends::Failed,
+        )
+        .ill(Ill::OtherCardLater),
+        row(
+            "two hosts with one MAC, a cloned card",
+            Step::DhcpLease,
+            machine,
+            &["two hosts ask for an address with the MAC 0c:42:a0:00:00:00", "a cloned card", "another MAC"],
+            Ends::Ready,
+        )
+        .house(|s| s.machines = 3)
+        .does([Chaos::Falls(2, Ill::Twin(0))]),
     ]
 }
 
@@ -88,15 +104,25 @@ fn systems() -> Vec<Row> {
             Ends::Failed,
         )
         .ill(Ill::DiesIn(SCRIPT)),
-        row("a script's output arrives damaged", Step::Scripts, machine, &["refused"], Ends::Failed)
-            .ill(Ill::Truncates(SCRIPT)),
+        row(
+            "a script's output arrives damaged",
+            Step::Scripts,
+            machine,
+            &["what the machine sent was refused", "maas-support-info to end"],
+            Ends::Failed,
+        )
+        .ill(Ill::Truncates(SCRIPT)),
         passes("is on and runs an old system when it is commissioned").does([Chaos::SwitchOn(0)]),
         harmless("an old system at its address asks by a key of long ago", Step::Scripts, [Chaos::OldKey(0)]),
         row(
             "the rack's DNS dies while a machine boots",
             Step::Metadata,
             machine,
-            &["its dns does not serve", "port 53 is taken", "stop the other DNS server"],
+            &[
+                "its dns does not serve",
+                "port 53 is taken",
+                "stop the other DNS server on the rack; look at the console",
+            ],
             Ends::Failed,
         )
         .house(|s| s.house.names = true)

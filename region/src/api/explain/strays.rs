@@ -1,4 +1,5 @@
-//! Machines of ours that asked for an address to boot although nobody asked them to: the BMC that was told may be theirs. Pure.
+//! Clients that asked for an address to boot although nobody asked them to. A machine of ours: the BMC that was told may be its own. A strange
+//! card: it may be one of the machine that is waited for. Pure.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -17,49 +18,63 @@ const CLOCKS: Duration = Duration::from_secs(2);
 /// More are beside the point: a whole site that boots.
 const MOST: usize = 3;
 
-/// A client that asked a rack and was not expected there, and the machine of ours that it is.
+/// A client that asked a rack and was not expected there, and the machine of ours that it is, if it is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StrayOfOurs {
+pub struct Unexpected {
     pub rack: RackId,
     pub stray: Stray,
-    pub owner: Owner,
+    pub owner: Option<Owner>,
 }
 
-/// Those that are machines of ours and not under orders. `owners`: whose these MACs are.
-pub fn of_ours(
-    strays: Vec<(RackId, Stray)>,
-    owners: impl FnOnce(&HashSet<MacAddr>) -> Vec<Owner>,
-) -> Vec<StrayOfOurs> {
+/// Those that are no machine under orders. `owners`: whose these MACs are.
+pub fn known(strays: Vec<(RackId, Stray)>, owners: impl FnOnce(&HashSet<MacAddr>) -> Vec<Owner>) -> Vec<Unexpected> {
     let macs = strays.iter().map(|(_, stray)| stray.mac).collect();
     let owners = owners(&macs);
     let of = |(rack, stray): (RackId, Stray)| {
-        let owner = owners.iter().find(|owner| owner.mac == stray.mac && !owner.ordered)?.clone();
-        Some(StrayOfOurs { rack, stray, owner })
+        let owner = owners.iter().find(|owner| owner.mac == stray.mac).cloned();
+        owner.as_ref().is_none_or(|owner| !owner.ordered).then_some(Unexpected { rack, stray, owner })
     };
     strays.into_iter().filter_map(of).collect()
 }
 
-/// Those that asked after this machine's BMC was told to switch on, while it does not ask itself: the first of them, in words.
+/// Those that began to ask since this machine should have: it was switched on, or its kernel was fetched. The first of them, in words.
 #[must_use]
-pub fn beside(m: &Machine, strays: &[StrayOfOurs]) -> Vec<String> {
+pub fn beside(m: &Machine, strays: &[Unexpected]) -> Vec<String> {
     let Some(attempt) = &m.attempt else { return Vec::new() };
     let step = |step: CommissionStep| attempt.steps.get(step as usize);
-    let asked = step(CommissionStep::DhcpLease).is_some_and(|r| r.state == StepState::Done);
-    let Some(on) = step(CommissionStep::PowerOn).and_then(|r| r.started).filter(|_| !asked) else { return Vec::new() };
-    let meanwhile = |s: &&StrayOfOurs| {
-        let at = s.stray.at;
-        at + CLOCKS >= on && attempt.ended.is_none_or(|ended| at <= ended + CLOCKS)
+    let done = |s| step(s).is_some_and(|r| r.state == StepState::Done);
+    let (began, system) = match (done(CommissionStep::DhcpLease), done(CommissionStep::EphemeralBoot)) {
+        (false, _) => (step(CommissionStep::PowerOn).and_then(|r| r.started), false),
+        (true, false) => (step(CommissionStep::BootConfig).and_then(|r| r.ended), true),
+        (true, true) => (None, true),
     };
-    let mut all: Vec<_> = strays.iter().filter(|s| s.owner.machine != m.spec.system_id).filter(meanwhile).collect();
-    all.sort_by_key(|s| (s.stray.at, s.stray.mac));
-    let own = m.spec.power.address().unwrap_or("its BMC");
-    let said = |s: &StrayOfOurs| {
-        let StrayOfOurs { rack, stray, owner } = s;
-        let (name, address) = (&owner.hostname, &owner.power_address);
-        format!(
-            "{name} ({}) asked rack {rack} for an address at {} although nobody asked it to boot, after {own} was told to switch on: are the power addresses of {} ({own}) and {name} ({address}) swapped?",
-            stray.mac, stray.at, m.spec.hostname
-        )
+    let Some(began) = began else { return Vec::new() };
+    let meanwhile = |s: &&Unexpected| {
+        let of_another = s.owner.as_ref().is_some_and(|owner| owner.machine != m.spec.system_id);
+        let strange = s.owner.is_none() && attempt.boot_racks.contains(&s.rack);
+        let since =
+            s.stray.first + CLOCKS >= began && attempt.ended.is_none_or(|ended| s.stray.first <= ended + CLOCKS);
+        since && (of_another && !system || strange)
     };
-    all.into_iter().take(MOST).map(said).collect()
+    let mut all: Vec<_> = strays.iter().filter(meanwhile).collect();
+    // Our own machines before strange cards, the first before the later.
+    all.sort_by_key(|s| (s.owner.is_none(), s.stray.first, s.stray.mac));
+    all.into_iter().take(MOST).map(|s| said(m, s, system)).collect()
+}
+
+fn said(m: &Machine, unexpected: &Unexpected, system: bool) -> String {
+    let Unexpected { rack, stray, owner } = unexpected;
+    let (mac, at, own) = (stray.mac, stray.first, m.spec.power.address().unwrap_or("its BMC"));
+    let name = &m.spec.hostname;
+    match owner {
+        Some(Owner { hostname, power_address, .. }) => format!(
+            "{hostname} ({mac}) asked rack {rack} for an address at {at} although nobody asked it to boot, after {own} was told to switch on: are the power addresses of {name} ({own}) and {hostname} ({power_address}) swapped?"
+        ),
+        None if system => format!(
+            "{mac}, a card of no machine that is known, asked rack {rack} for an address at {at}, after {name}'s kernel was fetched: if it is a card of {name}, its system uses another card than its firmware; cable that one or take it off this network"
+        ),
+        None => format!(
+            "{mac}, a card of no machine that is known, asked rack {rack} for an address to boot at {at}, after {own} was told to switch on: if it is a card of {name}, add its MAC to the machine"
+        ),
+    }
 }
