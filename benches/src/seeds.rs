@@ -66,6 +66,8 @@ pub struct House {
     pub lost: Vec<&'static str>,
     /// The operator asks for so many of the machines only.
     pub asked: Option<usize>,
+    /// That machine was entered with the first one's power address.
+    pub same_power: Option<u32>,
 }
 
 impl Default for House {
@@ -80,6 +82,7 @@ impl Default for House {
             without: Vec::new(),
             lost: Vec::new(),
             asked: None,
+            same_power: None,
         }
     }
 }
@@ -327,7 +330,8 @@ impl Yard {
             self.0.region.foreign.iter().flat_map(|(id, all)| all.iter().map(|f| (*id, f.clone()))).collect();
         let strays = self.0.region.strays.iter().flat_map(|(id, all)| all.iter().map(|s| (*id, s.clone()))).collect();
         let strays = explain::strays::known(strays, |macs| self.0.region.tickets.of_macs(macs));
-        explain::with(&machine, &racks, &heard, &strays, self.now())
+        let beside = explain::Beside { strays, same_power: self.0.region.tickets.of_power(&machine.spec) };
+        explain::with(&machine, &racks, &heard, &beside, self.now())
     }
 
     /// Does something to it now.
@@ -371,6 +375,10 @@ impl World {
         }
         let runner = region::builtin::USER_DATA.as_bytes();
         self.region.store.user_data = Some(BodyRef { sha256: Sha256::of(runner), len: runner.len() as u64 });
+        if let Some(wrong) = self.scenario.house.same_power {
+            self.metals[wrong as usize].bmc = self.metals[0].bmc.clone();
+            self.falls(wrong as usize, Ill::WiredTo(0));
+        }
         let specs = self.metals.iter().map(furniture::spec).collect();
         self.found_region(items, specs);
         for (machine, ill) in self.scenario.ills.clone() {

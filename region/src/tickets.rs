@@ -115,6 +115,20 @@ impl Tickets {
         owners.collect()
     }
 
+    /// The host names of other machines that are switched by the same kind of BMC at that machine's address.
+    #[must_use]
+    pub fn of_power(&self, spec: &MachineSpec) -> Vec<String> {
+        let Some(address) = spec.power.address() else { return Vec::new() };
+        let rows = self.rows();
+        let same = rows.iter().filter(|(id, row)| {
+            let power = &row.machine.spec.power;
+            **id != spec.system_id && power.power_type == spec.power.power_type && power.address() == Some(address)
+        });
+        let mut names: Vec<_> = same.map(|(_, row)| row.machine.spec.hostname.clone()).collect();
+        names.sort();
+        names
+    }
+
     /// How every machine is switched, and where it boots, if that is known.
     #[must_use]
     pub fn powers(&self) -> Vec<(SystemId, PowerConfig, Option<VlanId>)> {

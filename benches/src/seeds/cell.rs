@@ -162,8 +162,8 @@ pub(super) struct Rack {
     pub(super) up: bool,
     /// Its clock before the world's.
     pub(super) skew_us: i64,
-    /// Its DNS does not answer.
-    pub(super) names_dead: bool,
+    /// Services that do not answer.
+    pub(super) dead: BTreeSet<&'static str>,
     /// Another DHCP server on its wire answers first.
     pub(super) foreign: Option<Ipv4Addr>,
     /// Numbers of sockets, requests and waits: never used twice, whatever life it is.
@@ -247,7 +247,7 @@ impl Rack {
             up: false,
             skew_us: 0,
             foreign: None,
-            names_dead: false,
+            dead: BTreeSet::new(),
             numbers: 0,
             disk,
             memory,

@@ -248,8 +248,8 @@ pub enum Chaos {
     SlowLink(usize, Duration),
     /// Each write of that rack takes so much longer.
     SlowDisk(usize, Duration),
-    /// That rack's DNS does not answer, and it says so.
-    NamesDead(usize),
+    /// That rack's service does not answer, and it says so.
+    Dead(usize, &'static str),
     /// That rack's certificate is revoked.
     Revoke(usize),
     /// Somebody switches that machine on; it boots its disk.
@@ -318,8 +318,8 @@ impl World {
             }
             Chaos::SlowLink(rack, by) => self.links[rack].slower = by,
             Chaos::SlowDisk(rack, by) => self.racks[rack].disk.slower = by,
-            Chaos::NamesDead(rack) => {
-                self.racks[rack].names_dead = true;
+            Chaos::Dead(rack, service) => {
+                self.racks[rack].dead.insert(service);
                 self.tell_services(rack);
             }
             Chaos::Revoke(rack) => {

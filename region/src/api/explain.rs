@@ -26,7 +26,7 @@ use super::{
 
 pub mod strays;
 
-pub use strays::Unexpected;
+pub use strays::Beside;
 
 /// GET `/inspect/v1/explain/<id>`.
 pub async fn show(Own(call): Own) -> OwnAnswer {
@@ -43,7 +43,8 @@ pub async fn show(Own(call): Own) -> OwnAnswer {
 pub async fn now(house: &House, id: SystemId) -> Result<Value, Fault> {
     let (machine, racks) = (house.state(id).await?, house.racks_ail().await);
     let strays = strays::known(house.app.links.strays(), |macs| house.app.tickets.of_macs(macs));
-    Ok(with(&machine, &racks, &house.app.links.foreign(), &strays, actors::clock::now()))
+    let beside = Beside { strays, same_power: house.app.tickets.of_power(&machine.spec) };
+    Ok(with(&machine, &racks, &house.app.links.foreign(), &beside, actors::clock::now()))
 }
 
 /// What racks say of themselves that a machine's wait may come from.
@@ -75,15 +76,9 @@ impl RacksAil {
 
 /// The explanation, with what racks say of themselves and of clients that nobody expected among its evidence, and of other DHCP servers.
 #[must_use]
-pub fn with(
-    m: &Machine,
-    racks: &RacksAil,
-    heard: &[(RackId, ForeignDhcp)],
-    strays: &[Unexpected],
-    now: Timestamp,
-) -> Value {
-    let unasked = strays::beside(m, strays);
-    let evidence: Vec<_> = racks.evidence(m).into_iter().chain(unasked.iter().cloned()).collect();
+pub fn with(m: &Machine, racks: &RacksAil, heard: &[(RackId, ForeignDhcp)], beside: &Beside, now: Timestamp) -> Value {
+    let beside_it = strays::told(m, beside);
+    let evidence: Vec<_> = racks.evidence(m).into_iter().chain(beside_it.iter().cloned()).collect();
     let mut explained = if evidence.is_empty() || m.wait.is_none() {
         at(m, now)
     } else {
@@ -91,13 +86,13 @@ pub fn with(
         m.wait.iter_mut().for_each(|wait| wait.evidence.extend(evidence.iter().cloned()));
         at(&m, now)
     };
-    if m.wait.is_none() && !unasked.is_empty() {
+    if m.wait.is_none() && !beside_it.is_empty() {
         // It has failed meanwhile, and they are the reason as before.
         let mut text = explained["text"].as_str().unwrap_or_default().to_owned();
-        unasked.iter().for_each(|seen| line(&mut text, "seen", seen));
+        beside_it.iter().for_each(|seen| line(&mut text, "seen", seen));
         explained["text"] = text.into();
     }
-    explained["unasked"] = unasked.into();
+    explained["beside"] = beside_it.into();
     explained["foreign_dhcp"] = foreign(m, heard);
     explained
 }

@@ -66,6 +66,9 @@ pub(super) fn reported(row: Row) -> Lease {
 
 impl World {
     pub(super) fn dhcp_packet(&mut self, rack: usize, metal: usize, socket: u64, bytes: &[u8]) {
+        if self.racks[rack].dead.contains("dhcp") {
+            return;
+        }
         let now = self.rack_now(rack);
         let Ok(Packet::Request(request)) = packet::parse(bytes) else { return };
         let plan = self.racks[rack].memory.plan.clone();

@@ -132,17 +132,22 @@ impl World {
             last_error: None,
             restarts: 0,
         };
-        let services = ["dhcp", "http", "power", "tftp"].into_iter().map(serving);
-        let names = self.racks[rack].names_dead.then(|| ServiceStatus {
-            health: Health::Dead,
-            last_error: Some(ServiceError {
-                at: crate::seeds::world::BEGIN,
-                why: "port 53 is taken by another program".into(),
-                remedy: "stop the other DNS server on the rack".into(),
-            }),
-            ..serving("dns")
-        });
-        let services = services.chain(self.racks[rack].memory.standing.trouble()).chain(names).collect();
+        let dead = self.racks[rack].dead.clone();
+        let stands = |service| match dead.contains(service) {
+            false => serving(service),
+            true => ServiceStatus {
+                health: Health::Dead,
+                last_error: Some(ServiceError {
+                    at: crate::seeds::world::BEGIN,
+                    why: "its port is taken by another program".into(),
+                    remedy: format!("stop the other {service} server on the rack"),
+                }),
+                ..serving(service)
+            },
+        };
+        let names = dead.iter().filter(|service| **service == "dns").copied();
+        let services = ["dhcp", "http", "power", "tftp"].into_iter().chain(names).map(stands);
+        let services = services.chain(self.racks[rack].memory.standing.trouble()).collect();
         if self.racks[rack].memory.listening {
             self.say_to_region(rack, FromRack::Services(services));
         }

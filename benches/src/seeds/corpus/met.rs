@@ -1,8 +1,8 @@
-//! More faults as operators meet them: wrong cables and addresses, Secure Boot, little memory, slow links and disks, a revoked rack.
+//! More faults as operators meet them: wrong cables and addresses, Secure Boot, little memory, slow links and disks, dead services.
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use super::{Chaos, Ends, Ill, Row, SEED, Step, harmless, row};
+use super::{Chaos, Ends, Ill, Row, SEED, Step, Way, harmless, row};
 use crate::hardware::{Firmware, Hardware};
 
 const SCRIPT: &str = "maas-support-info";
@@ -31,6 +31,15 @@ fn cables() -> Vec<Row> {
         )
         .house(|s| (s.machines, s.house.asked) = (3, Some(1)))
         .does([Chaos::Falls(0, Ill::WiredTo(2)), Chaos::Falls(2, Ill::WiredTo(0))]),
+        row(
+            "two machines were entered with one power address",
+            Step::DhcpLease,
+            machine,
+            &["a DHCP request from", "yard-0000 has the same power address, 10.78.0.1"],
+            Ends::Failed,
+        )
+        .house(|s| (s.machines, s.house.same_power) = (3, Some(2)))
+        .watched(2),
         row(
             "a relay asks for a network that nobody knows",
             Step::DhcpLease,
@@ -83,6 +92,14 @@ fn loaders() -> Vec<Row> {
         .watched(first(Firmware::UefiHttp))
         .ill(Ill::Loops("iPXE")),
         row(
+            "the kernel panics whenever it has its system, and starts anew",
+            Step::EphemeralBoot,
+            machine,
+            &["the ephemeral system to be fetched", "by network boot once more", "started anew"],
+            Ends::Failed,
+        )
+        .ill(Ill::Loops("/squashfs")),
+        row(
             "memory too small for the system",
             Step::EphemeralBoot,
             machine,
@@ -120,14 +137,14 @@ fn systems() -> Vec<Row> {
             machine,
             &[
                 "its dns does not serve",
-                "port 53 is taken",
-                "stop the other DNS server on the rack; look at the console",
+                "its port is taken",
+                "stop the other dns server on the rack; look at the console",
             ],
             Ends::Failed,
         )
         .house(|s| s.house.names = true)
         .at(Step::EphemeralBoot)
-        .does([Chaos::NamesDead(0)]),
+        .does([Chaos::Dead(0, "dns")]),
         row(
             "the rack's certificate is revoked while a machine boots",
             Step::EphemeralBoot,
@@ -143,6 +160,38 @@ fn systems() -> Vec<Row> {
 fn slowness() -> Vec<Row> {
     let s = Duration::from_secs;
     vec![
+        row(
+            "the rack's DHCP dies once the machine is on",
+            Step::DhcpLease,
+            "rack aaaa33",
+            &["its dhcp does not serve", "its port is taken", "stop the other dhcp server"],
+            Ends::Failed,
+        )
+        .at(Step::DhcpLease)
+        .does([Chaos::Dead(0, "dhcp")]),
+        row(
+            "the BMC falls silent while scripts run",
+            Step::Stored,
+            "the BMC",
+            &["10.78.0.1", "did not answer"],
+            Ends::Failed,
+        )
+        .at(Step::Scripts)
+        .ill(Ill::SilentBmc),
+        row(
+            "the rack loses the region for good while scripts run",
+            Step::Scripts,
+            "the machine",
+            &["lost its link"],
+            Ends::Failed,
+        )
+        .at(Step::Scripts)
+        .does([Chaos::Cut(Way::Region(0))]),
+        harmless(
+            "the rack loses the region for a minute while machines boot",
+            Step::DhcpLease,
+            [Chaos::Cut(Way::Region(0)), Chaos::In(s(60), Box::new(Chaos::Mend(Way::Region(0))))],
+        ),
         passes("each word between region and rack takes 2 s").does([Chaos::SlowLink(0, s(2))]),
         passes("each write of the rack takes 5 s").does([Chaos::SlowDisk(0, s(5))]),
     ]

@@ -26,6 +26,14 @@ pub struct Unexpected {
     pub owner: Option<Owner>,
 }
 
+/// What else a machine's wait may come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beside {
+    pub strays: Vec<Unexpected>,
+    /// The host names of other machines with its power address.
+    pub same_power: Vec<String>,
+}
+
 /// Those that are no machine under orders. `owners`: whose these MACs are.
 pub fn known(strays: Vec<(RackId, Stray)>, owners: impl FnOnce(&HashSet<MacAddr>) -> Vec<Owner>) -> Vec<Unexpected> {
     let macs = strays.iter().map(|(_, stray)| stray.mac).collect();
@@ -37,9 +45,25 @@ pub fn known(strays: Vec<(RackId, Stray)>, owners: impl FnOnce(&HashSet<MacAddr>
     strays.into_iter().filter_map(of).collect()
 }
 
-/// Those that began to ask since this machine should have: it was switched on, or its kernel was fetched. The first of them, in words.
+/// It in words: who shares its power address, and the first of those that began to ask since this machine should have: it was switched on, or
+/// its kernel was fetched.
 #[must_use]
-pub fn beside(m: &Machine, strays: &[Unexpected]) -> Vec<String> {
+pub fn told(m: &Machine, beside: &Beside) -> Vec<String> {
+    let power = m.spec.power.address().unwrap_or_default();
+    let boots = m
+        .attempt
+        .as_ref()
+        .filter(|a| a.steps.get(CommissionStep::Metadata as usize).is_some_and(|r| r.state != StepState::Done));
+    let same = |name: &String| {
+        format!(
+            "{name} has the same power address, {power}: whoever is switched on there, one of them does not boot; correct the power_address of the wrong one"
+        )
+    };
+    let shared = beside.same_power.iter().filter(|_| boots.is_some()).take(MOST).map(same);
+    shared.chain(unexpected(m, &beside.strays)).collect()
+}
+
+fn unexpected(m: &Machine, strays: &[Unexpected]) -> Vec<String> {
     let Some(attempt) = &m.attempt else { return Vec::new() };
     let step = |step: CommissionStep| attempt.steps.get(step as usize);
     let done = |s| step(s).is_some_and(|r| r.state == StepState::Done);
