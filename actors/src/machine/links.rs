@@ -101,7 +101,13 @@ impl Attempt {
         self.seen.iter().cloned().chain(ails).collect()
     }
 
-    /// What racks that serve all the same can be given: a system goes by their names and their time.
+    /// The racks that hold its ticket, where the links of all are down: what they see is not known here.
+    pub(super) fn unseen_by(&self) -> Option<String> {
+        let lost = !self.held_by.is_empty() && self.held_by.iter().all(|rack| self.away.contains(rack));
+        lost.then(|| self.held_by.iter().map(|rack| format!("rack {rack}")).collect::<Vec<_>>().join(", "))
+    }
+
+    /// What racks that serve all the same can be given: a system goes by their names.
     pub(super) fn helps_lack(&self) -> String {
         let lame = self.ailing.iter().filter(|(_, ailment)| ailment.serves);
         lame.map(|(rack, ailment)| format!("rack {rack}: {}; ", ailment.remedy)).collect()

@@ -86,8 +86,11 @@ impl Machine {
         let (what, owed_by, remedy) = self.owed(attempt, step);
         let (owed_by, remedy) = attempt.owed_by_who_ails(owed_by, remedy);
         let booting = (CommissionStep::DhcpLease..=CommissionStep::Scripts).contains(&step);
-        let remedy = match self.power_state {
-            PowerState::Off if booting => format!(
+        let remedy = match (self.power_state, attempt.unseen_by()) {
+            (_, Some(racks)) if booting && owed_by == OwedBy::Machine => format!(
+                "the link of {racks} is down: look at its host and its way to the region (UDP port 5250); what it saw meanwhile comes when it is back; {remedy}"
+            ),
+            (PowerState::Off, None) if booting => format!(
                 "the machine is off: look at its power supplies, its temperature and the BMC's own log (`ipmitool sel list`); {remedy}"
             ),
             _ => remedy,

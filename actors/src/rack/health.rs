@@ -59,8 +59,8 @@ impl Unfit {
 /// Without which no machine boots.
 const BOOTS: [&str; 4] = [ServiceStatus::DISK, "dhcp", "tftp", "http"];
 
-/// Without which most machines boot all the same, and some do not.
-const HELPS: [&str; 2] = ["dns", "ntp"];
+/// Without which those machines boot that go by addresses.
+const HELPS: [&str; 1] = ["dns"];
 
 /// What a service says of itself.
 fn told(status: &ServiceStatus) -> (String, String) {

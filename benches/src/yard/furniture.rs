@@ -13,12 +13,13 @@ use super::{Trouble, trouble};
 use crate::{fleet::rack_address, hardware::Draw};
 
 /// Sizes in bytes. Real ones are some 14, 60 and 130 million: a yard is about counts of machines, not about bandwidth.
-pub(super) const BODIES: [(&str, usize); 7] = [
+pub(super) const BODIES: [(&str, usize); 8] = [
     ("kernel", 16_384),
     ("initrd", 32_768),
     ("squashfs", 65_536),
     ("bootx64.efi", 24_576),
     ("grubx64.efi", 16_384),
+    ("snponly.efi", 16_384),
     ("lpxelinux.0", 16_384),
     ("ldlinux.c32", 8_192),
 ];

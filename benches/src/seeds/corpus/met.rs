@@ -63,8 +63,8 @@ fn cables() -> Vec<Row> {
             &["two hosts ask for an address with the MAC 0c:42:a0:00:00:00", "a cloned card", "another MAC"],
             Ends::Ready,
         )
-        .house(|s| s.machines = 3)
-        .does([Chaos::Falls(2, Ill::Twin(0))]),
+        .house(|s| s.machines = MOST)
+        .does([Chaos::Falls(neighbour(), Ill::Twin(0))]),
     ]
 }
 
@@ -182,7 +182,7 @@ fn slowness() -> Vec<Row> {
             "the rack loses the region for good while scripts run",
             Step::Scripts,
             "the machine",
-            &["lost its link"],
+            &["lost its link", "look at its host and its way to the region"],
             Ends::Failed,
         )
         .at(Step::Scripts)
@@ -195,6 +195,12 @@ fn slowness() -> Vec<Row> {
         passes("each word between region and rack takes 2 s").does([Chaos::SlowLink(0, s(2))]),
         passes("each write of the rack takes 5 s").does([Chaos::SlowDisk(0, s(5))]),
     ]
+}
+
+/// A machine on the first one's network whose firmware says its board's UUID.
+fn neighbour() -> u32 {
+    let says = |n: &u32| Hardware::draw(SEED, *n, 0, true).firmware == Firmware::UefiTftp;
+    (2..MOST).step_by(2).find(says).unwrap_or(MOST)
 }
 
 /// The first machine of the corpus' seed that boots so.
