@@ -507,9 +507,6 @@ impl Seen {
         let owner = told["wait"]["owed_by"].as_str().unwrap_or_default();
         self.owner |= here && owner == row.owner && told["wait"]["remedy"].as_str().is_some_and(|r| !r.is_empty());
         let text = format!("{} {}", told["text"].as_str().unwrap_or_default(), told["foreign_dhcp"]);
-        if std::env::var("ROWS").is_ok() && here {
-            println!("{now}: {}", told["wait"]);
-        }
         if self.named.is_none() && here && row.words.iter().all(|word| text.contains(word)) {
             let after = now.since(started);
             self.named = Some((after, after <= limit(machine, wanted, attempt) + Duration::from_secs(5)));

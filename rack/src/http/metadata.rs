@@ -166,12 +166,20 @@ impl Memory {
 
 /// Carries an answer out: outputs to disk, then facts to the outbox, then the bytes of the response.
 /// Reads and writes files: call it where blocking is allowed. Fails when a body the answer needs is not here
-/// or the disk refuses; nothing has been reported then.
+/// or the disk refuses; nothing but that has been reported then.
 fn carry_out(state: &HttpState, answer: &mut Answer, now: Timestamp) -> io::Result<Vec<u8>> {
+    let about = answer.about;
+    // Somebody waits for it.
+    let missed = |body: BodyRef, why: &io::Error| {
+        if let Some((machine, attempt)) = about {
+            state.reporter.of(machine, attempt, now, Fact::ResourcesMissing { body, why: why.to_string() });
+        }
+    };
+    let read = |body: BodyRef| state.bodies.read(body).inspect_err(|why| missed(body, why));
     let bytes = match std::mem::replace(&mut answer.response.body, Body::Bytes(Vec::new())) {
         Body::Bytes(bytes) => bytes,
-        Body::Stored(body) => state.bodies.read(body)?,
-        Body::Tar(members) => tar::assemble(&members, now, |body| state.bodies.read(body))?,
+        Body::Stored(body) => read(body)?,
+        Body::Tar(members) => tar::assemble(&members, now, read)?,
     };
     for output in &answer.keep {
         state.bodies.put(output)?;

@@ -43,7 +43,9 @@ pub async fn show(Own(call): Own) -> OwnAnswer {
 pub async fn now(house: &House, id: SystemId) -> Result<Value, Fault> {
     let (machine, racks) = (house.state(id).await?, house.racks_ail().await);
     let strays = strays::known(house.app.links.strays(), |macs| house.app.tickets.of_macs(macs));
-    let beside = Beside { strays, same_power: house.app.tickets.of_power(&machine.spec) };
+    // A look at every machine, for those only that it may concern.
+    let same_power = if strays::boots(&machine) { house.app.tickets.of_power(&machine.spec) } else { Vec::new() };
+    let beside = Beside { strays, same_power };
     Ok(with(&machine, &racks, &house.app.links.foreign(), &beside, actors::clock::now()))
 }
 

@@ -130,6 +130,7 @@ fn systems() -> Vec<Row> {
         )
         .ill(Ill::Truncates(SCRIPT)),
         passes("is on and runs an old system when it is commissioned").does([Chaos::SwitchOn(0)]),
+        harmless("the runner is damaged on the rack's disk", Step::DhcpLease, [Chaos::Damage(0, "user-data")]),
         harmless("an old system at its address asks by a key of long ago", Step::Scripts, [Chaos::OldKey(0)]),
         row(
             "the rack's DNS dies while a machine boots",

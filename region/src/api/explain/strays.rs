@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use actors::machine::Machine;
 use schema::{
-    commissioning::{CommissionStep, StepState},
+    commissioning::{CommissionStep, StepRecord, StepState},
     id::RackId,
     messages::link::Stray,
     net::MacAddr,
@@ -50,17 +50,20 @@ pub fn known(strays: Vec<(RackId, Stray)>, owners: impl FnOnce(&HashSet<MacAddr>
 #[must_use]
 pub fn told(m: &Machine, beside: &Beside) -> Vec<String> {
     let power = m.spec.power.address().unwrap_or_default();
-    let boots = m
-        .attempt
-        .as_ref()
-        .filter(|a| a.steps.get(CommissionStep::Metadata as usize).is_some_and(|r| r.state != StepState::Done));
     let same = |name: &String| {
         format!(
             "{name} has the same power address, {power}: whoever is switched on there, one of them does not boot; correct the power_address of the wrong one"
         )
     };
-    let shared = beside.same_power.iter().filter(|_| boots.is_some()).take(MOST).map(same);
+    let shared = beside.same_power.iter().filter(|_| boots(m)).take(MOST).map(same);
     shared.chain(unexpected(m, &beside.strays)).collect()
+}
+
+/// Whether it is to boot, or failed to: its system has never called.
+#[must_use]
+pub fn boots(m: &Machine) -> bool {
+    let called = |r: &StepRecord| r.state == StepState::Done;
+    m.attempt.as_ref().is_some_and(|a| !a.steps.get(CommissionStep::Metadata as usize).is_some_and(called))
 }
 
 fn unexpected(m: &Machine, strays: &[Unexpected]) -> Vec<String> {
