@@ -425,7 +425,11 @@ fn controllers() -> Vec<Row> {
         harmless(
             "disk full on the rack for a minute while scripts run",
             Step::Scripts,
-            [Chaos::DiskFull(0, true), Chaos::In(s(60), Box::new(Chaos::DiskFull(0, false)))],
+            // The step begins before the system has its address, for which it asks for a minute too.
+            [
+                Chaos::In(s(20), Box::new(Chaos::DiskFull(0, true))),
+                Chaos::In(s(80), Box::new(Chaos::DiskFull(0, false))),
+            ],
         ),
         harmless("DNS rotation with an unreachable rack", Step::Metadata, [Chaos::Cut(Way::Machines(0))])
             .house(|s| (s.house.pairs, s.house.names) = (true, true)),

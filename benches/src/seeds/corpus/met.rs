@@ -58,7 +58,7 @@ fn cables() -> Vec<Row> {
         .ill(Ill::OtherCardLater),
         row(
             "two hosts with one MAC, a cloned card",
-            Step::DhcpLease,
+            Step::EphemeralBoot,
             machine,
             &["two hosts ask for an address with the MAC 0c:42:a0:00:00:00", "a cloned card", "another MAC"],
             Ends::Ready,
