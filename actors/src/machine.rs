@@ -3,6 +3,7 @@
 
 mod admission;
 mod again;
+mod astray;
 mod commissioning;
 mod ending;
 mod links;
@@ -15,7 +16,10 @@ use schema::{
     boot::{BootMethod, Image},
     commissioning::{CommissionStep, StepRecord},
     id::{AttemptId, RackId, ResultId, SubnetId, SystemId},
-    messages::machine::{Ailment, BriefScript, CommissionOptions, MachineEvent, MachineSpec, MachineTimer},
+    messages::{
+        link::Stray,
+        machine::{Ailment, BriefScript, CommissionOptions, MachineEvent, MachineSpec, MachineTimer},
+    },
     net::MacAddr,
     power::PowerAction,
     projection::Projection,
@@ -77,6 +81,9 @@ pub struct Attempt {
     /// Racks of the boot VLAN that say that they lack something.
     #[serde(default)]
     pub ailing: Vec<(RackId, Ailment)>,
+    /// Where the machine asked for an address and was not expected.
+    #[serde(default)]
+    pub astray: Option<(RackId, Stray)>,
     /// Racks of the boot VLAN, which the ticket is for.
     pub boot_racks: Vec<RackId>,
     /// Those of them that hold the ticket.
@@ -225,6 +232,7 @@ impl Core for Machine {
                 | MachineEvent::RackLink { .. }
                 | MachineEvent::RackBegan { .. }
                 | MachineEvent::RackAils { .. }
+                | MachineEvent::Strayed { .. }
                 | MachineEvent::Turn { .. },
             ) => Step::ignored("the machine was deleted"),
             (Life::Deleted, _) => Step::refused(
@@ -304,6 +312,7 @@ impl Machine {
             MachineEvent::RackLink { rack, up } => self.rack_link(*rack, *up, now),
             MachineEvent::RackBegan { rack } => self.rack_began(*rack, now),
             MachineEvent::RackAils { rack, ailment } => self.rack_ails(*rack, ailment.as_ref(), now),
+            MachineEvent::Strayed { rack, stray } => self.strayed(*rack, stray, now),
             MachineEvent::Turn { brief } => self.turn(brief, now),
         }
     }

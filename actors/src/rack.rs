@@ -49,7 +49,13 @@ pub struct Rack {
     /// How its clock stands, as it said last.
     #[serde(default)]
     pub clock: Option<RackClock>,
+    /// Its link was closed since its certificate is not admitted any more.
+    #[serde(default)]
+    pub revoked: bool,
 }
+
+/// Why a link is closed whose rack's certificate was revoked.
+pub const REVOKED: &str = "the rack's certificate was revoked";
 
 /// A rack's clock, as the region reckons it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +212,7 @@ impl Rack {
             silent: None,
             wait: None,
             clock: None,
+            revoked: false,
         }
     }
 
@@ -296,6 +303,7 @@ impl Core for Rack {
                         Vec::new()
                     },
                     silent: None,
+                    revoked: false,
                     ..self.to_link(LinkState::Connected, now)
                 };
                 let ails = self.ails_otherwise(&next);
@@ -307,9 +315,11 @@ impl Core for Rack {
             RackEvent::Disconnected { .. } if self.link != LinkState::Connected => {
                 Step::ignored("the rack was not connected")
             }
-            RackEvent::Disconnected { last_report, .. } => {
-                let next = Self { last_report: *last_report, ..self.to_link(LinkState::Disconnected, now) };
-                next.expecting(now).with([RackEffect::TellMachines { up: false }, RackEffect::HealthChanged])
+            RackEvent::Disconnected { why, last_report } => {
+                let (last_report, revoked) = (*last_report, why == REVOKED);
+                let next = Self { last_report, revoked, ..self.to_link(LinkState::Disconnected, now) };
+                let ails = self.ails_otherwise(&next);
+                next.expecting(now).with([RackEffect::TellMachines { up: false }, RackEffect::HealthChanged]).with(ails)
             }
             RackEvent::Services { .. } | RackEvent::Silent if self.link != LinkState::Connected => {
                 Step::ignored("the rack is not connected")

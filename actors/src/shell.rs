@@ -36,7 +36,7 @@ pub use self::{
     nursery::{Arbiter, ArbiterHandle, spawn, spawn_here},
 };
 use self::{
-    address::{Envelope, Message, Reply},
+    address::{Control, Envelope, Message, Reply},
     inspect::{Current, EventTally, Outcome},
     timer::Timers,
 };
@@ -143,6 +143,10 @@ impl<C: Core, P: Perform<C>> Handler<Envelope<C>> for Shell<C, P> {
     type Result = ();
 
     fn handle(&mut self, envelope: Envelope<C>, ctx: &mut Self::Context) {
+        // Nothing is being recorded here: what found no room in the mailbox goes before what did.
+        if let Some(word) = self.me.left() {
+            self.obey(word);
+        }
         match envelope.message {
             Message::Event { event, tally, trace, reply } => {
                 let waited = clock::tick().saturating_duration_since(envelope.at);
@@ -150,8 +154,7 @@ impl<C: Core, P: Perform<C>> Handler<Envelope<C>> for Shell<C, P> {
                 let job = self.job((event, tally), sender, trace, reply, envelope.slot, waited);
                 self.decide(job, ctx);
             }
-            Message::Release => self.release(),
-            Message::Retire => self.leave(),
+            Message::Control(word) => self.obey(word),
         }
         self.stop_when_empty(ctx);
     }
@@ -410,6 +413,13 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
     fn quarantine(&mut self, event: String, why: String, at: Timestamp) {
         error!(actor.kind = C::KIND, actor.id = %self.me.id(), event, why, "the actor is quarantined");
         self.me.probe().set_quarantine(Some(Quarantine { at, event, why }));
+    }
+
+    fn obey(&mut self, word: Control) {
+        match word {
+            Control::Release => self.release(),
+            Control::Retire => self.leave(),
+        }
     }
 
     fn release(&mut self) {

@@ -64,6 +64,10 @@ pub struct House {
     pub without: Vec<&'static str>,
     /// Bodies that the region does not have.
     pub lost: Vec<&'static str>,
+    /// The operator asks for so many of the machines only.
+    pub asked: Option<usize>,
+    /// That machine was entered with the first one's power address.
+    pub same_power: Option<u32>,
 }
 
 impl Default for House {
@@ -77,6 +81,8 @@ impl Default for House {
             no_rack: false,
             without: Vec::new(),
             lost: Vec::new(),
+            asked: None,
+            same_power: None,
         }
     }
 }
@@ -322,7 +328,10 @@ impl Yard {
         }
         let heard: Vec<_> =
             self.0.region.foreign.iter().flat_map(|(id, all)| all.iter().map(|f| (*id, f.clone()))).collect();
-        explain::with(&machine, &racks, &heard, self.now())
+        let strays = self.0.region.strays.iter().flat_map(|(id, all)| all.iter().map(|s| (*id, s.clone()))).collect();
+        let strays = explain::strays::known(strays, |macs| self.0.region.tickets.of_macs(macs));
+        let beside = explain::Beside { strays, same_power: self.0.region.tickets.of_power(&machine.spec) };
+        explain::with(&machine, &racks, &heard, &beside, self.now())
     }
 
     /// Does something to it now.
@@ -366,6 +375,10 @@ impl World {
         }
         let runner = region::builtin::USER_DATA.as_bytes();
         self.region.store.user_data = Some(BodyRef { sha256: Sha256::of(runner), len: runner.len() as u64 });
+        if let Some(wrong) = self.scenario.house.same_power {
+            self.metals[wrong as usize].bmc = self.metals[0].bmc.clone();
+            self.falls(wrong as usize, Ill::WiredTo(0));
+        }
         let specs = self.metals.iter().map(furniture::spec).collect();
         self.found_region(items, specs);
         for (machine, ill) in self.scenario.ills.clone() {
@@ -377,7 +390,8 @@ impl World {
         for rack in 0..self.racks.len() {
             self.start_rack(rack);
         }
-        let ids: Vec<_> = self.metals.iter().map(|metal| metal.id).collect();
+        let asked = self.scenario.house.asked.unwrap_or(usize::MAX);
+        let ids: Vec<_> = self.metals.iter().map(|metal| metal.id).take(asked).collect();
         for (n, id) in (0..).zip(ids) {
             self.for_region(Duration::from_millis(1_500 + 20 * n), office::RegionEv::Commission(id));
         }

@@ -20,6 +20,7 @@ use actors::{
 };
 use schema::{
     id::{Generation, RackId},
+    messages::link::FromRack,
     service::ServiceStatus,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -272,7 +273,8 @@ fn dial(
     running.tasks.extend([
         tokio::spawn(fetching),
         tokio::spawn(outbox::send(client.clone(), state, bodies, links.ready(), links.acked())),
-        tokio::spawn(outbox::send_foreign(client.clone(), neighbours.foreign(), links.ready())),
+        tokio::spawn(outbox::send_known(client.clone(), neighbours.foreign(), FromRack::ForeignDhcp, links.ready())),
+        tokio::spawn(outbox::send_known(client.clone(), neighbours.strays(), FromRack::Strays, links.ready())),
         tokio::spawn(outbox::send_leases(client, leases, links.ready())),
         tokio::spawn(listener.run(events)),
         tokio::spawn(link::tell_clock(links.clone())),

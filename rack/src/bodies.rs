@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use schema::boot::{BodyRef, Sha256};
+use tokio::sync::Notify;
 
 /// Bodies up to this many bytes are kept in memory once they were asked for: first loaders, their configs, scripts.
 const SMALL: u64 = 256 << 10;
@@ -21,6 +22,8 @@ pub struct Bodies {
     dir: PathBuf,
     /// A body never changes under its name, so what was read once is right for ever.
     small: Arc<Mutex<HashMap<Sha256, Bytes>>>,
+    /// One that was thought to be here is not.
+    lost: Arc<Notify>,
 }
 
 impl Bodies {
@@ -31,7 +34,7 @@ impl Bodies {
     pub fn open(state: &Path) -> io::Result<Self> {
         let dir = state.join("bodies");
         fs::create_dir_all(dir.join("partial"))?;
-        Ok(Self { dir, small: Arc::default() })
+        Ok(Self { dir, small: Arc::default(), lost: Arc::default() })
     }
 
     /// Where a whole body stands, if it is here.
@@ -47,12 +50,28 @@ impl Bodies {
         self.dir.join("partial").join(sha256.to_string())
     }
 
-    /// The bytes of a small body (a script, user-data, a loader).
+    /// The bytes of a small body (a script, user-data, a loader), verified once more: disks forget. A damaged one is thrown away.
     ///
     /// # Errors
-    /// When it is not here or cannot be read.
+    /// When it is not here, is damaged, or cannot be read: then it is fetched anew.
     pub fn read(&self, body: BodyRef) -> io::Result<Vec<u8>> {
-        fs::read(self.dir.join(body.sha256.to_string()))
+        let path = self.dir.join(body.sha256.to_string());
+        let whole = |bytes: Vec<u8>| {
+            if Sha256::of(&bytes) == body.sha256 {
+                return Ok(bytes);
+            }
+            fs::remove_file(&path)?;
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "its bytes on the rack's disk were damaged; it is fetched anew",
+            ))
+        };
+        fs::read(&path).and_then(whole).inspect_err(|_| self.lost.notify_one())
+    }
+
+    /// Until a body that was thought to be here was not.
+    pub async fn lost(&self) {
+        self.lost.notified().await;
     }
 
     /// The bytes of a small body, without a system call when it was asked for lately. `None`: it is not here, or not small.
@@ -98,5 +117,26 @@ impl Bodies {
     pub fn adopt(&self, sha256: Sha256) -> io::Result<()> {
         fs::rename(self.partial(sha256), self.dir.join(sha256.to_string()))?;
         fs::File::open(&self.dir)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_damaged_body_is_thrown_away_and_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let bodies = Bodies::open(dir.path()).unwrap();
+        let body = bodies.put(b"#!/bin/sh\ntrue\n").unwrap();
+        assert_eq!(bodies.read(body).unwrap(), b"#!/bin/sh\ntrue\n");
+        fs::write(bodies.path(body.sha256).unwrap(), b"#!/bin/sh\nfals\n").unwrap();
+        assert_eq!(bodies.read(body).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        bodies.lost().await;
+        assert!(bodies.path(body.sha256).is_none());
+        assert_eq!(bodies.read(body).unwrap_err().kind(), io::ErrorKind::NotFound);
+        bodies.lost().await;
+        bodies.put(b"#!/bin/sh\ntrue\n").unwrap();
+        assert!(bodies.read(body).is_ok());
     }
 }

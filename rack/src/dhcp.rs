@@ -21,6 +21,8 @@ mod server;
 pub mod shares;
 pub mod socket;
 pub mod status;
+pub mod strays;
+pub mod twins;
 
 pub use self::{
     neighbours::Neighbours,

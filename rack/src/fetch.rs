@@ -93,6 +93,7 @@ impl Work {
                 Some(ended) = self.tasks.join_next() => if let Ok((body, result)) = ended {
                     self.ended(body, result);
                 },
+                () = self.bodies.lost() => {}
                 _ = tick.tick(), if !idle => {}
             }
             self.tell();

@@ -25,7 +25,7 @@ use schema::{
 };
 use tokio::sync::{mpsc, watch};
 
-pub use self::leases::{Leases, send_foreign, send_leases};
+pub use self::leases::{Leases, send_known, send_leases};
 use crate::{
     bodies::Bodies,
     deputies::Ears,

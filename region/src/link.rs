@@ -46,6 +46,7 @@ mod door;
 mod pace;
 mod reports;
 mod services;
+mod strays;
 
 pub use door::Door;
 use pace::Pace;
@@ -177,6 +178,7 @@ impl Talking {
             FromRack::Leases(leases) => self.take_leases(leases, trace).await,
             FromRack::LeasesThrough { through } => self.app.links.told_through(self.rack, through, trace),
             FromRack::ForeignDhcp(foreign) => self.app.links.heard_foreign(self.rack, foreign),
+            FromRack::Strays(strays) => self.take_strays(strays, trace).await,
             FromRack::Services(services) => self.take_services(services, trace).await,
             FromRack::Logs(batch) => self.app.logs.take(self.rack, batch),
             FromRack::Clock(clock) => self.hear_clock(&clock, trace).await,

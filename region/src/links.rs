@@ -10,7 +10,7 @@ use actors::{core::TraceId, link::server::LinkServer, machine::Machine, session:
 use arc_swap::ArcSwapOption;
 use schema::{
     id::{AttemptId, Generation, RackId, ReportSeq, SubnetId, SystemId},
-    messages::link::{ForeignDhcp, Hello, ToRack},
+    messages::link::{ForeignDhcp, Hello, Stray, ToRack},
     plan::Lease,
     power::PowerAction,
     service::ServiceStatus,
@@ -138,6 +138,8 @@ pub struct Links {
     told: Mutex<HashMap<RackId, Timestamp>>,
     /// Other DHCP servers that each rack hears.
     foreign: Mutex<HashMap<RackId, Vec<ForeignDhcp>>>,
+    /// Clients that asked each rack for an address to boot, and were not expected.
+    strays: Mutex<HashMap<RackId, Vec<Stray>>>,
 }
 
 impl Links {
@@ -262,6 +264,20 @@ impl Links {
     pub fn foreign(&self) -> Vec<(RackId, ForeignDhcp)> {
         let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
         foreign.iter().flat_map(|(rack, all)| all.iter().map(|f| (*rack, f.clone()))).collect()
+    }
+
+    /// Clients that asked a rack and were not expected, all of them. Returns those that were not known.
+    pub(crate) fn heard_strays(&self, rack: RackId, strays: Vec<Stray>) -> Vec<Stray> {
+        let mut all = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.insert(rack, strays.clone()).unwrap_or_default();
+        strays.into_iter().filter(|stray| !known.contains(stray)).collect()
+    }
+
+    /// Clients that asked racks and were not expected, with the rack that they asked.
+    #[must_use]
+    pub fn strays(&self) -> Vec<(RackId, Stray)> {
+        let strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
+        strays.iter().flat_map(|(rack, all)| all.iter().map(|s| (*rack, s.clone()))).collect()
     }
 
     /// Up to which version each connected rack has the names in force.

@@ -252,7 +252,7 @@ impl Perform<Catalogue> for Hands {
                 let app = self.0.clone();
                 self.spawn(async move { app.size_subnets(trace).await });
             }
-            CatalogueEffect::CloseLink { rack } => self.0.links.close(rack, "the rack's certificate was revoked"),
+            CatalogueEffect::CloseLink { rack } => self.0.links.close(rack, actors::rack::REVOKED),
         }
     }
 

@@ -9,6 +9,7 @@ use actors::machine::{Life, Machine};
 use schema::{
     id::{AttemptId, RackId, SystemId, VlanId},
     messages::machine::MachineSpec,
+    net::MacAddr,
     plan::Ticket,
     power::PowerConfig,
 };
@@ -25,6 +26,17 @@ struct Row {
     machine: MachineRow,
     /// The last attempt whose ticket was withdrawn: what was published for it and comes late is void.
     withdrawn: AttemptId,
+}
+
+/// Whose a MAC is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub mac: MacAddr,
+    pub machine: SystemId,
+    pub hostname: String,
+    pub power_address: String,
+    /// It is under orders to boot.
+    pub ordered: bool,
 }
 
 impl Tickets {
@@ -80,6 +92,41 @@ impl Tickets {
     #[must_use]
     pub fn vlan(&self, id: SystemId) -> Option<VlanId> {
         self.rows().get(&id)?.machine.spec.vlan
+    }
+
+    /// Whose these MACs are: each with the machine's id and host name, and whether it is under orders to boot.
+    #[must_use]
+    pub fn of_macs(&self, macs: &HashSet<MacAddr>) -> Vec<Owner> {
+        if macs.is_empty() {
+            return Vec::new();
+        }
+        let rows = self.rows();
+        let owners = rows.iter().flat_map(|(id, row)| {
+            let MachineRow { spec, boot } = &row.machine;
+            let own = spec.macs.iter().filter(|mac| macs.contains(mac));
+            own.map(|mac| Owner {
+                mac: *mac,
+                machine: *id,
+                hostname: spec.hostname.clone(),
+                power_address: spec.power.address().unwrap_or_default().to_owned(),
+                ordered: boot.is_some(),
+            })
+        });
+        owners.collect()
+    }
+
+    /// The host names of other machines that are switched by the same kind of BMC at that machine's address.
+    #[must_use]
+    pub fn of_power(&self, spec: &MachineSpec) -> Vec<String> {
+        let Some(address) = spec.power.address() else { return Vec::new() };
+        let rows = self.rows();
+        let same = rows.iter().filter(|(id, row)| {
+            let power = &row.machine.spec.power;
+            **id != spec.system_id && power.power_type == spec.power.power_type && power.address() == Some(address)
+        });
+        let mut names: Vec<_> = same.map(|(_, row)| row.machine.spec.hostname.clone()).collect();
+        names.sort();
+        names
     }
 
     /// How every machine is switched, and where it boots, if that is known.

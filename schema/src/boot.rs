@@ -77,7 +77,7 @@ pub enum BootMethod {
     Ipxe,
     /// x64 UEFI PXE (7, 9): `bootx64.efi` by TFTP.
     UefiAmd64Tftp,
-    /// x64 UEFI HTTP boot (16): `bootx64.efi` by HTTP, option 60 `HTTPClient`.
+    /// x64 UEFI HTTP boot (16): iPXE as `snponly.efi` by HTTP, option 60 `HTTPClient`.
     UefiAmd64Http,
     /// ARM64 UEFI PXE (11).
     UefiArm64Tftp,

@@ -99,6 +99,7 @@ impl Machine {
             bmc_rack: 0,
             away: Vec::new(),
             ailing: Vec::new(),
+            astray: None,
             boot_racks: brief.boot_racks.clone(),
             held_by: Vec::new(),
             ready_on: Vec::new(),

@@ -99,6 +99,10 @@ impl Machine {
                 });
                 self.hindered(report.at, format!("a request of the machine was refused: {why}{skew}"), now)
             }
+            Fact::SignalRefused { why } => {
+                self.hindered(report.at, format!("what the machine sent was refused: {why}"), now)
+            }
+            Fact::TwoHosts { mac, uuids } => self.two_hosts(report.at, *mac, uuids, now),
             Fact::ScriptsFetched { .. } | Fact::Heartbeat => self.signalled(report.at, now),
             Fact::CloudInit { name, result, description, .. } => {
                 self.cloud_init(report.at, name, result.as_deref(), description, now)

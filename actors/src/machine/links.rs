@@ -95,8 +95,22 @@ impl Attempt {
 
     /// What its wait shows: what was seen, and after it what racks of the boot VLAN lack now.
     pub(super) fn evidence(&self) -> Vec<String> {
-        let ails = self.ailing.iter().map(|(rack, ailment)| format!("rack {rack}: {}", ailment.why));
+        // Of one that serves none, the remedy is the wait's own.
+        let remedy = |a: &Ailment| if a.serves { format!("; {}", a.remedy) } else { String::new() };
+        let ails = self.ailing.iter().map(|(rack, a)| format!("rack {rack}: {}{}", a.why, remedy(a)));
         self.seen.iter().cloned().chain(ails).collect()
+    }
+
+    /// The racks that hold its ticket, where the links of all are down: what they see is not known here.
+    pub(super) fn unseen_by(&self) -> Option<String> {
+        let lost = !self.held_by.is_empty() && self.held_by.iter().all(|rack| self.away.contains(rack));
+        lost.then(|| self.held_by.iter().map(|rack| format!("rack {rack}")).collect::<Vec<_>>().join(", "))
+    }
+
+    /// What racks that serve all the same can be given: a system goes by their names.
+    pub(super) fn helps_lack(&self) -> String {
+        let lame = self.ailing.iter().filter(|(_, ailment)| ailment.serves);
+        lame.map(|(rack, ailment)| format!("rack {rack}: {}; ", ailment.remedy)).collect()
     }
 
     /// A machine owes nothing to racks none of which serves it: then the first of them does.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use schema::{
+    boot::BootMethod,
     commissioning::{CommissionStep, StepState},
     id::RackId,
     messages::machine::MachineTimer,
@@ -85,8 +86,11 @@ impl Machine {
         let (what, owed_by, remedy) = self.owed(attempt, step);
         let (owed_by, remedy) = attempt.owed_by_who_ails(owed_by, remedy);
         let booting = (CommissionStep::DhcpLease..=CommissionStep::Scripts).contains(&step);
-        let remedy = match self.power_state {
-            PowerState::Off if booting => format!(
+        let remedy = match (self.power_state, attempt.unseen_by()) {
+            (_, Some(racks)) if booting && owed_by == OwedBy::Machine => format!(
+                "the link of {racks} is down: look at its host and its way to the region (UDP port 5250); what it saw meanwhile comes when it is back; {remedy}"
+            ),
+            (PowerState::Off, None) if booting => format!(
                 "the machine is off: look at its power supplies, its temperature and the BMC's own log (`ipmitool sel list`); {remedy}"
             ),
             _ => remedy,
@@ -138,7 +142,9 @@ impl Machine {
             CommissionStep::DhcpLease => (
                 format!("a DHCP request from {mac}"),
                 OwedBy::Machine,
-                format!("look at the machine's console: network boot enabled first for {mac}? cable and VLAN right? another MAC than {mac}?"),
+                attempt.astray_remedy().unwrap_or_else(|| {
+                    format!("look at the machine's console: network boot enabled first for {mac}? cable and VLAN right? another MAC than {mac}? is {bmc} this machine's own BMC?")
+                }),
             ),
             CommissionStep::NextServer => (
                 "the boot loader to be fetched to its last byte".into(),
@@ -153,7 +159,7 @@ impl Machine {
             CommissionStep::BootConfig => (
                 "the kernel to be asked for".into(),
                 OwedBy::Machine,
-                "look at the loader's messages on the machine's console".into(),
+                self.loader_remedy(),
             ),
             CommissionStep::EphemeralBoot => (
                 "the ephemeral system to be fetched to its last byte".into(),
@@ -163,10 +169,24 @@ impl Machine {
             CommissionStep::Metadata => (
                 "cloud-init to fetch its user-data".into(),
                 OwedBy::Machine,
-                "look at the console: does the system start (a squashfs that is damaged on the rack's disk does not mount), and does cloud-init reach the rack on 5248/tcp?".into(),
+                format!("{}look at the console: does the system start (a squashfs that is damaged on the rack's disk does not mount), and does cloud-init reach the rack on 5248/tcp?", attempt.helps_lack()),
             ),
             CommissionStep::Scripts => (scripts_owed(attempt), OwedBy::Machine, scripts_remedy(attempt, name)),
             CommissionStep::Stored => stored_owed(attempt, bmc),
+        }
+    }
+
+    /// The loader was fetched, and no kernel was asked for.
+    fn loader_remedy(&self) -> String {
+        let look = "look at the loader's messages on the machine's console";
+        match self.boot_method {
+            Some(BootMethod::UefiAmd64Tftp | BootMethod::UefiArm64Tftp) => format!(
+                "{look}; does it go on from shim to GRUB? with Secure Boot on, firmware runs only what its keys admit: bring shim and GRUB from one distribution (`hostler image loaders`), or turn Secure Boot off"
+            ),
+            Some(BootMethod::UefiAmd64Http | BootMethod::UefiArm64Http) => format!(
+                "{look}; with Secure Boot on, firmware refuses iPXE, which is not signed: turn Secure Boot off, or boot by PXE (TFTP) instead of HTTP boot"
+            ),
+            _ => look.into(),
         }
     }
 

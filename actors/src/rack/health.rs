@@ -59,6 +59,9 @@ impl Unfit {
 /// Without which no machine boots.
 const BOOTS: [&str; 4] = [ServiceStatus::DISK, "dhcp", "tftp", "http"];
 
+/// Without which those machines boot that go by addresses.
+const HELPS: [&str; 1] = ["dns"];
+
 /// What a service says of itself.
 fn told(status: &ServiceStatus) -> (String, String) {
     let unsaid = || ("it does not say why".to_owned(), "see the rack's log".to_owned());
@@ -131,15 +134,23 @@ impl Rack {
     /// What keeps it from booting machines, or from doing so well, by its own word or its silence.
     #[must_use]
     pub fn ailment(&self) -> Option<Ailment> {
+        if self.revoked {
+            let remedy = "enrol it anew with a fresh token; what it sees meanwhile reaches nobody".into();
+            return Some(Ailment { serves: false, why: super::REVOKED.into(), remedy });
+        }
         if let Some(since) = self.silent {
             let remedy = "look at the rack's log; restart it if it hangs".into();
             let why = format!("it has said nothing of its services since {since}");
             return Some(Ailment { serves: false, why, remedy });
         }
-        let of = |health| self.services.iter().find(move |s| s.health == health && BOOTS.contains(&s.service.as_str()));
-        let (status, serves) = of(Health::Dead).map(|s| (s, false)).or_else(|| Some((of(Health::Degraded)?, true)))?;
+        let of = |health, among: &'static [&'static str]| {
+            self.services.iter().find(move |s| s.health == health && among.contains(&s.service.as_str()))
+        };
+        let dead = || of(Health::Dead, &BOOTS).map(|s| (s, false));
+        let lame = || of(Health::Dead, &HELPS).or_else(|| of(Health::Degraded, &BOOTS)).map(|s| (s, true));
+        let (status, serves) = dead().or_else(lame)?;
         let (why, remedy) = told(status);
-        let word = if serves { "serves in part" } else { "does not serve" };
+        let word = if status.health == Health::Degraded { "serves in part" } else { "does not serve" };
         Some(Ailment { serves, why: format!("its {} {word}: {why}", status.service), remedy })
     }
 

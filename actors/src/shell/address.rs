@@ -3,7 +3,10 @@
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -37,8 +40,15 @@ pub(super) struct Envelope<C: Core> {
 
 pub(super) enum Message<C: Core> {
     Event { event: C::Event, tally: Arc<EventTally>, trace: TraceId, reply: Option<Reply> },
-    Release,
-    Retire,
+    Control(Control),
+}
+
+/// What is said to the shell, not to the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Control {
+    Release = 1,
+    Retire = 2,
 }
 
 impl<C: Core> actix::Message for Envelope<C> {
@@ -81,6 +91,8 @@ struct Shared<C: Core> {
     probe: Arc<Probe>,
     published: ArcSwap<Published<C>>,
     mailbox: OnceLock<Recipient<Envelope<C>>>,
+    /// Words for the shell that found no room in the mailbox, by [`Control`].
+    left: AtomicU8,
 }
 
 struct Published<C> {
@@ -127,11 +139,11 @@ impl<C: Core> ActorRef<C> {
         };
         match self.post_event(event, trace, None, slot) {
             Ok(()) => Ok(()),
-            Err(Unposted::Full(event, slot)) => {
+            Err(Unposted::Full(Some((event, slot)))) => {
                 drop(slot); // It does not wait there.
                 Err(self.full(&event, trace))
             }
-            Err(Unposted::Gone) => Err(Busy::Gone { actor: self.to_string() }),
+            Err(Unposted::Full(None) | Unposted::Gone) => Err(Busy::Gone { actor: self.to_string() }),
         }
     }
 
@@ -173,8 +185,8 @@ impl<C: Core> ActorRef<C> {
             let (reply, verdict) = oneshot::channel();
             match self.post_event(event, trace, Some(reply), slot) {
                 Ok(()) => return Some(verdict),
-                Err(Unposted::Gone) => return None,
-                Err(Unposted::Full(back, place)) => {
+                Err(Unposted::Full(None) | Unposted::Gone) => return None,
+                Err(Unposted::Full(Some((back, place)))) => {
                     (event, slot) = (back, place?);
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -214,12 +226,31 @@ impl<C: Core> ActorRef<C> {
 
     /// Lets a quarantined actor decide again.
     pub fn release(&self) {
-        self.post(Message::Release, None).ok(); // A dead actor needs no release.
+        self.control(Control::Release);
     }
 
     /// Ends the actor: what waits in its mailbox goes to [`super::Perform::stale`].
     pub fn retire(&self) {
-        self.post(Message::Retire, None).ok(); // It has ended already.
+        self.control(Control::Retire);
+    }
+
+    /// A dead actor needs neither. Until one has started, its mailbox takes fewer messages than it will: then the word is left beside it.
+    fn control(&self, word: Control) {
+        let refused = || matches!(self.post(Message::Control(word), None), Err(Unposted::Full(None)));
+        if refused() {
+            self.0.left.fetch_or(word as u8, Ordering::AcqRel);
+            refused(); // The mailbox may have been emptied meanwhile; if it is full still, its next message finds the word.
+        }
+    }
+
+    /// What was left beside the mailbox.
+    pub(super) fn left(&self) -> Option<Control> {
+        if self.0.left.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        // Who is to end need not be released before.
+        let left = self.0.left.swap(0, Ordering::AcqRel);
+        Some(if left & Control::Retire as u8 != 0 { Control::Retire } else { Control::Release })
     }
 
     pub(super) fn new(core: &C, generation: Generation, view: View, probe: Arc<Probe>) -> Self {
@@ -227,7 +258,7 @@ impl<C: Core> ActorRef<C> {
         probe.publish(view.clone(), generation, detail(&core));
         let published = Published { core, view, generation };
         let published = ArcSwap::from_pointee(published);
-        Self(Arc::new(Shared { id, probe, published, mailbox: OnceLock::new() }))
+        Self(Arc::new(Shared { id, probe, published, mailbox: OnceLock::new(), left: AtomicU8::new(0) }))
     }
 
     /// Both the caller and the actor's thread do this, whichever comes first.
@@ -267,17 +298,18 @@ impl<C: Core> ActorRef<C> {
         let mailbox = self.0.mailbox.get().ok_or(Unposted::Gone)?;
         mailbox.try_send(Envelope { message, slot, at: clock::tick() }).map_err(|error| match error {
             SendError::Full(Envelope { message: Message::Event { event, .. }, slot, .. }) => {
-                Unposted::Full(event, slot)
+                Unposted::Full(Some((event, slot)))
             }
-            SendError::Full(_) | SendError::Closed(_) => Unposted::Gone,
+            SendError::Full(_) => Unposted::Full(None),
+            SendError::Closed(_) => Unposted::Gone,
         })
     }
 }
 
 /// What the mailbox did not take.
 enum Unposted<C: Core> {
-    /// There is a slot and no room yet: until the actor has started, actix takes fewer messages than the slots are. Both come back.
-    Full(C::Event, Option<OwnedSemaphorePermit>),
+    /// There is a slot and no room yet: until the actor has started, actix takes fewer messages than the slots are. An event and its slot come back.
+    Full(Option<(C::Event, Option<OwnedSemaphorePermit>)>),
     Gone,
 }
 

@@ -1,6 +1,8 @@
 //! Laws of the machine under any sequence of events: legal statuses, no wait without an end and an owner, nothing stuck,
 //! repeats harmless, tickets withdrawn, resume harmless.
 
+use std::net::Ipv4Addr;
+
 use actors::{
     core::{Core, TimerOp, Verdict},
     machine::{Life, Machine, MachineEffect},
@@ -12,13 +14,14 @@ use schema::{
         machine::{Ailment, Brief, CommissionOptions, MachineEvent, MachineTimer},
         report::{Fact, FileKind},
     },
+    net::MacAddr,
     power::{PowerAction, PowerType},
     script::SignalStatus,
     status::{NodeStatus, PowerState},
     time::Timestamp,
 };
 
-use crate::story::*;
+use crate::{astray::astray, story::*};
 
 fn facts() -> impl Strategy<Value = Fact> {
     let failed = |action| Fact::PowerFailed { action, why: "no answer".into(), remedy: "look".into() };
@@ -45,6 +48,8 @@ fn facts() -> impl Strategy<Value = Fact> {
             description: "x".into(),
         },
         Fact::CloudInit { name: "init".into(), event_type: "start".into(), result: None, description: "x".into() },
+        Fact::SignalRefused { why: "no status".into() },
+        Fact::TwoHosts { mac: MacAddr([2; 6]), uuids: [[1; 16], [2; 16]] },
         Fact::Heartbeat,
         script_ended(11, 1),
         script_ended(99, 0),
@@ -79,6 +84,9 @@ fn events() -> impl Strategy<Value = MachineEvent> {
         1 => (1..3_u8, proptest::option::of(any::<bool>())).prop_map(|(r, serves)| {
             let ailment = serves.map(|serves| Ailment { serves, why: "full".into(), remedy: "make room".into() });
             MachineEvent::RackAils { rack: rack(r), ailment }
+        }),
+        1 => (1..3_u8, proptest::option::of(Just(Ipv4Addr::new(10, 9, 9, 1)))).prop_map(|(r, relay)| {
+            MachineEvent::Strayed { rack: rack(r), stray: astray(relay) }
         }),
     ]
 }

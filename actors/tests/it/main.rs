@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by panicking")]
 
 mod agent;
+mod astray;
 mod catalogue;
 mod dns;
 mod errand;

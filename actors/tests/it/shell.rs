@@ -343,6 +343,24 @@ fn a_stale_actor_ends_and_hands_on_what_it_had_not_handled() {
     });
 }
 
+/// Until it has started its mailbox is small: the word to end must not be lost there, whatever waits before it.
+#[test]
+fn an_actor_that_has_not_started_and_is_full_ends_when_it_is_told_to() {
+    paused(|hands| async move {
+        let (actor, registry) = start(&hands);
+        let mut told = 0;
+        while actor.tell(Event::Add(1), TRACE).is_ok() {
+            told += 1;
+        }
+        assert!(told > 0 && !actor.is_gone());
+        actor.retire();
+        while registry.get("counter", "7").is_some() || hands.log().len() < told {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(actor.is_gone() && hands.log().iter().all(|line| line.starts_with("left over")), "{:?}", hands.log());
+    });
+}
+
 #[test]
 fn a_states_timer_rings_as_an_event_and_dies_with_its_state() {
     paused(|hands| async move {

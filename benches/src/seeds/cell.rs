@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::Ipv4Addr,
     sync::Arc,
+    time::Duration,
 };
 
 use actors::{
@@ -14,7 +15,7 @@ use actors::{
     session::Sending,
 };
 use rack::{
-    dhcp::status::Counters,
+    dhcp::{status::Counters, strays::Strays, twins::Twins},
     disk::Disk as Standing,
     http::metadata::Progress,
     leases::LeaseTable,
@@ -25,7 +26,7 @@ use schema::{
     boot::{BodyRef, Sha256},
     id::{AttemptId, RackId, ReportSeq, SubnetId, SystemId},
     messages::{
-        link::{ForeignDhcp, Order, PlanUpdate, ToRack},
+        link::{ForeignDhcp, Order, PlanUpdate, Stray, ToRack},
         report::{Fact, FileKind, Report},
     },
     net::MacAddr,
@@ -69,6 +70,8 @@ pub(super) struct Disk {
     pub(super) full: bool,
     /// How it says so.
     pub(super) refusal: &'static str,
+    /// Each write takes so much longer.
+    pub(super) slower: Duration,
 }
 
 impl Disk {
@@ -84,6 +87,7 @@ impl Disk {
             bodies: BTreeMap::new(),
             full: false,
             refusal: "",
+            slower: Duration::ZERO,
         }
     }
 }
@@ -117,6 +121,9 @@ pub(super) struct Memory {
     pub(super) progress: Progress,
     pub(super) counters: Counters,
     pub(super) foreign_said: Vec<ForeignDhcp>,
+    strays: Strays,
+    twins: Twins,
+    pub(super) strays_said: Vec<Stray>,
     pub(super) told_foreign: BTreeMap<MacAddr, Timestamp>,
     pub(super) sending: Option<Sending>,
     pub(super) acked: ReportSeq,
@@ -155,6 +162,8 @@ pub(super) struct Rack {
     pub(super) up: bool,
     /// Its clock before the world's.
     pub(super) skew_us: i64,
+    /// Services that do not answer.
+    pub(super) dead: BTreeSet<&'static str>,
     /// Another DHCP server on its wire answers first.
     pub(super) foreign: Option<Ipv4Addr>,
     /// Numbers of sockets, requests and waits: never used twice, whatever life it is.
@@ -230,7 +239,19 @@ pub(super) enum RackEv {
 impl Rack {
     pub(super) fn new(id: RackId, wire: usize, address: Ipv4Addr) -> Self {
         let (disk, memory) = (Disk::new(), Memory::default());
-        Self { id, wire, address, life: 0, up: false, skew_us: 0, foreign: None, numbers: 0, disk, memory }
+        Self {
+            id,
+            wire,
+            address,
+            life: 0,
+            up: false,
+            skew_us: 0,
+            foreign: None,
+            dead: BTreeSet::new(),
+            numbers: 0,
+            disk,
+            memory,
+        }
     }
 }
 
@@ -312,6 +333,11 @@ impl World {
         self.shares_change(rack);
         self.begin_listening(rack);
         self.dial_later(rack);
+    }
+
+    /// How long a write on that rack's disk takes.
+    pub(super) fn rack_write(&mut self, rack: usize) -> Duration {
+        self.racks[rack].disk.slower + self.weather.disk(&mut self.draw)
     }
 
     /// Reports a fact, as `rack::report::Reporter` does: it is durable a little later.

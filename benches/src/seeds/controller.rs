@@ -104,6 +104,8 @@ impl World {
 
     fn switches(&mut self, index: usize, event: Option<PowerEvent>) {
         if let Some(event) = event {
+            let wired = |ill: &Ill| if let Ill::WiredTo(other) = ill { Some(*other as usize) } else { None };
+            let index = self.metals[index].ills.iter().find_map(wired).unwrap_or(index);
             self.queue.after(Duration::from_millis(5), Ev::Metal { index, what: MetalEv::Power(event) });
         }
     }

@@ -1,15 +1,25 @@
 //! What is done to the deterministic yard: ills of single machines, and what befalls nodes and ways. It knows what it did: it is the oracle.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use actors::catalogue::{Catalogue, CatalogueEvent};
+use schema::catalogue::{CatalogueItem, RackEntry};
 
 use super::{
     furniture,
     hosted::{Tag, Who, tell},
+    metal::MetalEv,
     office::RegionEv,
     weather::Way,
     world::{Ev, World},
 };
-use crate::machine::Request;
+use crate::{
+    bmc::chassis::{Boot, PowerEvent},
+    machine::{Key, Request},
+};
 
 /// What is wrong with a machine, from its beginning to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +52,22 @@ pub enum Ill {
     OtherCard,
     /// Its card is cabled into the network of that number.
     WrongWire(usize),
+    /// The address of its BMC is that machine's: it is the other one that is switched.
+    WiredTo(u32),
+    /// Its card is a clone of that machine's.
+    Twin(u32),
+    /// Its network asks through a relay of that address.
+    Relayed(Ipv4Addr),
+    /// The system's DHCP clients use another card than firmware did.
+    OtherCardLater,
     /// It goes off by itself so many milliseconds after it was switched on.
     Dies(u64),
+    /// It goes off by itself in the middle of that script.
+    DiesIn(&'static str),
+    /// Its memory ends while it fetches the system.
+    LittleMemory,
+    /// What it tells of that script's end is cut off in the middle.
+    Truncates(&'static str),
     /// It starts anew from the network whenever it asks for something that holds this text.
     Loops(&'static str),
     /// Datagrams with more bytes do not reach it.
@@ -80,6 +104,8 @@ pub(super) enum Fate {
     Reboots,
     /// The machine starts anew, and from the network.
     Loops,
+    /// Its power goes.
+    Dies,
 }
 
 impl Ill {
@@ -91,6 +117,26 @@ impl Ill {
     /// Whether a datagram with this text is lost.
     pub(super) fn swallows(&self, text: &str) -> bool {
         matches!(self, Self::Loses(part) if text.contains(part))
+    }
+
+    /// Whether the machine starts anew over a datagram with this text.
+    pub(super) fn loops_at(&self, bytes: &[u8]) -> bool {
+        matches!(self, Self::Loops(text) if find(bytes, text.as_bytes()).is_some())
+    }
+
+    /// What becomes of a DHCP client's packet on its way.
+    pub(super) fn meddle_dhcp(&self, bytes: &mut [u8]) {
+        let firmware = find(bytes, b"PXEClient").or_else(|| find(bytes, b"HTTPClient")).is_some();
+        match self {
+            Self::OtherCard => bytes.iter_mut().skip(33).take(1).for_each(|last| *last ^= 0x55),
+            Self::OtherCardLater if !firmware => bytes.iter_mut().skip(33).take(1).for_each(|last| *last ^= 0x55),
+            Self::Relayed(relay) => {
+                if let Some(giaddr) = bytes.get_mut(24..28) {
+                    giaddr.copy_from_slice(&relay.octets());
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Whether a datagram is too long for the way to the machine.
@@ -120,6 +166,11 @@ impl Ill {
         match self {
             Self::FreezesIn(name) if ended(name) => Fate::Freezes,
             Self::RebootsIn(name) if ended(name) => Fate::Reboots,
+            Self::DiesIn(name) if ended(name) => Fate::Dies,
+            Self::Truncates(name) if ended(name) => {
+                request.bytes.truncate(head_end + (request.bytes.len() - head_end) / 2);
+                Fate::Goes
+            }
             Self::ScriptFails(name) if ended(name) => {
                 replace(request, b"name=\"exit_status\"\r\n\r\n0", b"name=\"exit_status\"\r\n\r\n1");
                 Fate::Goes
@@ -193,6 +244,18 @@ pub enum Chaos {
     Skew(usize, i64),
     /// That rack's link is cut and mended so often.
     Flap(usize, u32),
+    /// That rack's words and those to it take so much longer.
+    SlowLink(usize, Duration),
+    /// Each write of that rack takes so much longer.
+    SlowDisk(usize, Duration),
+    /// That rack's service does not answer, and it says so.
+    Dead(usize, &'static str),
+    /// That rack's certificate is revoked.
+    Revoke(usize),
+    /// Somebody switches that machine on; it boots its disk.
+    SwitchOn(u32),
+    /// An old system at that machine's address asks for metadata by a key of long ago.
+    OldKey(u32),
     /// Something happens after so long.
     In(Duration, Box<Self>),
 }
@@ -253,12 +316,36 @@ impl World {
                     self.queue.after(at + lasts, Ev::Chaos(Chaos::Mend(Way::Region(rack))));
                 }
             }
+            Chaos::SlowLink(rack, by) => self.links[rack].slower = by,
+            Chaos::SlowDisk(rack, by) => self.racks[rack].disk.slower = by,
+            Chaos::Dead(rack, service) => {
+                self.racks[rack].dead.insert(service);
+                self.tell_services(rack);
+            }
+            Chaos::Revoke(rack) => {
+                let id = self.racks[rack].id;
+                let Some(entry) = self.region.content().racks.get(&id).cloned() else { return };
+                let item = CatalogueItem::Rack(RackEntry { revoked: true, ..entry });
+                let event = CatalogueEvent::Put { by: "operator".into(), item };
+                tell::<Catalogue>(self, Who::Catalogue, event, Tag::Nobody);
+            }
+            Chaos::SwitchOn(machine) => {
+                let index = machine as usize;
+                self.metals[index].controller.chassis_mut().set_power(true);
+                let what = MetalEv::Power(PowerEvent::On(Boot::default()));
+                self.queue.after(Duration::ZERO, Ev::Metal { index, what });
+            }
+            Chaos::OldKey(machine) => self.old_key(machine as usize),
             Chaos::In(wait, chaos) => self.queue.after(wait, Ev::Chaos(*chaos)),
         }
     }
 
     /// The machine is ill from now on.
     pub(super) fn falls(&mut self, index: usize, ill: Ill) {
+        if let Ill::Twin(of) = ill {
+            let mac = self.metals[of as usize].hardware.mac();
+            self.metals[index].clone_card(mac, self.scenario.seed);
+        }
         let Some(metal) = self.metals.get_mut(index) else { return };
         let faults = &mut metal.controller.chassis_mut().faults;
         match ill {
@@ -274,6 +361,23 @@ impl World {
             _ => {}
         }
         metal.ills.push(ill);
+    }
+
+    /// A request that is signed with a key that was destroyed, from the machine's address.
+    fn old_key(&mut self, index: usize) {
+        let Some(rack) = self.racks_on(self.metals[index].wire).next() else { return };
+        let key = Key {
+            consumer_key: "oldoldoldoldoldold".into(),
+            token_key: "longlonglongago".into(),
+            token_secret: "forgotten".into(),
+        };
+        let signed = key.sign("17", self.queue.now.seconds());
+        let path = "/MAAS/metadata/2012-03-01/meta-data/instance-id";
+        let bytes = format!("GET {path} HTTP/1.1\r\nHost: rack\r\nAuthorization: {signed}\r\n\r\n").into_bytes();
+        let to = SocketAddrV4::new(self.racks[rack].address, 5_248);
+        let asked = Request { to, name: None, bytes, keep: false, head: false };
+        // No machine waits for the answer.
+        self.ask_rack(index, u64::MAX, rack, Duration::from_millis(1), Box::new(asked));
     }
 
     /// The operator asks for every machine that is New.

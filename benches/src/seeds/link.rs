@@ -34,6 +34,8 @@ pub(super) struct Link {
     /// What was said while the way was cut: sent again when it is whole, if the connection still stands.
     held: Vec<Ev>,
     pause: Duration,
+    /// Each word takes so much longer.
+    pub(super) slower: Duration,
     /// What the region said it has when the link came up.
     pub(super) welcome: ReportSeq,
 }
@@ -58,8 +60,9 @@ impl World {
         if !self.racks[rack].up || self.racks[rack].life != life || self.links[rack].rack_up {
             return;
         }
-        if self.is_cut(rack) || !self.region.up {
-            // The region's host answers that nobody listens; a cut way says nothing.
+        let revoked = self.region.content().racks.get(&self.racks[rack].id).is_some_and(|entry| entry.revoked);
+        if self.is_cut(rack) || !self.region.up || revoked {
+            // A rack that is not admitted is told so; the region's host answers that nobody listens; a cut way says nothing.
             return self.dial_later(rack);
         }
         let way = self.weather.stream(&mut self.draw) * 3;
@@ -97,7 +100,7 @@ impl World {
         if self.is_cut(rack) {
             return self.links[rack].held.push(event);
         }
-        let at = self.queue.now + self.weather.stream(&mut self.draw);
+        let at = self.queue.now + self.links[rack].slower + self.weather.stream(&mut self.draw);
         let link = &mut self.links[rack];
         link.to_rack = link.to_rack.max(at);
         self.queue.at(link.to_rack, event);
@@ -114,7 +117,7 @@ impl World {
             self.links[rack].held.push(event);
             return true;
         }
-        let at = self.queue.now + self.weather.stream(&mut self.draw);
+        let at = self.queue.now + self.links[rack].slower + self.weather.stream(&mut self.draw);
         let link = &mut self.links[rack];
         link.from_rack = link.from_rack.max(at);
         self.queue.at(link.from_rack, event);

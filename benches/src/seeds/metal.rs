@@ -4,7 +4,7 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use rack::{dhcp::packet::MessageType, power::rmcp::BootDevice};
-use schema::{id::SystemId, time::Timestamp};
+use schema::{id::SystemId, net::MacAddr, time::Timestamp};
 
 use super::{
     cell::RackEv,
@@ -103,6 +103,21 @@ impl Metal {
             refused: None,
             boots: 0,
         }
+    }
+
+    /// The machine, while it is off, with another address in its card.
+    pub(super) fn clone_card(&mut self, mac: MacAddr, seed: u64) {
+        let mut hardware = Hardware::clone(&self.hardware);
+        hardware.nics.iter_mut().take(1).for_each(|nic| nic.mac = mac);
+        self.hardware = Arc::new(hardware);
+        self.machine = Machine::new(self.hardware.clone(), seed);
+    }
+
+    /// It reads no further, and does nothing any more, where its memory is too small for that file.
+    pub(super) fn overflows(&mut self, path: &str) -> bool {
+        let over = self.ills.contains(&Ill::LittleMemory) && path.ends_with("/squashfs");
+        self.frozen |= over;
+        over
     }
 
     /// Whether it waits for the answer to that request.
@@ -229,11 +244,10 @@ impl World {
                 wire = *other;
             }
         }
-        if metal.ills.contains(&Ill::OtherCard)
-            && let Some(last) = bytes.get_mut(33)
-        {
-            *last ^= 0x55;
+        if metal.ills.iter().any(|ill| ill.loops_at(&bytes)) {
+            return self.starts_anew(index, Boot { device: BootDevice::Network, ..Boot::default() });
         }
+        metal.ills.iter().for_each(|ill| ill.meddle_dhcp(&mut bytes));
         for rack in self.racks_on(wire) {
             if self.cuts.has(Way::Machines(rack)) {
                 continue;
@@ -283,6 +297,9 @@ impl World {
         let metal = &self.metals[index];
         let socket = metal.socket;
         let text = String::from_utf8_lossy(&bytes).into_owned();
+        if metal.ills.iter().any(|ill| ill.loops_at(&bytes)) {
+            return self.starts_anew(index, Boot { device: BootDevice::Network, ..Boot::default() });
+        }
         let Some(rack) = self.rack_at(metal.machine.server()) else { return };
         if self.cuts.has(Way::Machines(rack)) || metal.ills.iter().any(|ill| ill.swallows(&text)) {
             return;
@@ -306,6 +323,10 @@ impl World {
                 Fate::Freezes => {
                     metal.frozen = true;
                     return self.say(&format!("m{index} freezes"));
+                }
+                Fate::Dies => {
+                    let what = MetalEv::Dies { boots: metal.boots };
+                    return self.queue.after(Duration::ZERO, Ev::Metal { index, what });
                 }
                 Fate::Reboots => return self.starts_anew(index, Boot::default()),
                 Fate::Loops => {

@@ -27,7 +27,7 @@ use schema::{
     catalogue::{Catalogue as Content, CatalogueItem},
     id::{AttemptId, RackId, ReportSeq, ResultId, SubnetId, SystemId},
     messages::{
-        link::{ForeignDhcp, Hello, PlanUpdate},
+        link::{ForeignDhcp, Hello, PlanUpdate, Stray},
         machine::{Ailment, Brief, CommissionOptions, MachineEvent, MachineSpec},
     },
     plan::{Lease, NodeKey},
@@ -117,6 +117,7 @@ pub(super) struct Region {
     /// Up to when each rack has told all its leases, by its own clock.
     through: BTreeMap<RackId, Timestamp>,
     pub(super) foreign: BTreeMap<RackId, Vec<ForeignDhcp>>,
+    pub(super) strays: BTreeMap<RackId, Vec<Stray>>,
     /// For spans only; no output depends on it.
     base: Instant,
 }
@@ -163,6 +164,7 @@ impl Region {
             ways: ways::Ways::default(),
             through: BTreeMap::new(),
             foreign: BTreeMap::new(),
+            strays: BTreeMap::new(),
             base: actors::clock::tick(),
         }
     }

@@ -13,12 +13,13 @@ use super::{Trouble, trouble};
 use crate::{fleet::rack_address, hardware::Draw};
 
 /// Sizes in bytes. Real ones are some 14, 60 and 130 million: a yard is about counts of machines, not about bandwidth.
-pub(super) const BODIES: [(&str, usize); 7] = [
+pub(super) const BODIES: [(&str, usize); 8] = [
     ("kernel", 16_384),
     ("initrd", 32_768),
     ("squashfs", 65_536),
     ("bootx64.efi", 24_576),
     ("grubx64.efi", 16_384),
+    ("snponly.efi", 16_384),
     ("lpxelinux.0", 16_384),
     ("ldlinux.c32", 8_192),
 ];
@@ -55,7 +56,7 @@ pub(super) fn items(app: &App, racks: &[RackId]) -> Result<Vec<CatalogueItem>, T
         kernel_params: PARAMS.into(),
     };
     items.push(CatalogueItem::Image(CatalogueImage { id: 1, image, default: true }));
-    for name in ["bootx64.efi", "grubx64.efi", "lpxelinux.0", "ldlinux.c32"] {
+    for name in ["bootx64.efi", "grubx64.efi", "snponly.efi", "lpxelinux.0", "ldlinux.c32"] {
         items.push(CatalogueItem::BootFile(BootFile { name: name.into(), body: body(name)? }));
     }
     let first = app.catalogue_content().scripts.keys().max().map_or(1, |last| last + 1);

@@ -19,6 +19,8 @@ pub struct Client {
     ipxe_user_class: bool,
     /// Option 175 says that it fetches by HTTP and boots a kernel or an EFI image.
     ipxe_features: bool,
+    /// Option 97 (RFC 4578): the board's UUID.
+    uuid: Option<[u8; 16]>,
 }
 
 /// Option 60 by its beginning.
@@ -28,6 +30,8 @@ enum Class {
     Other,
     PxeClient,
     HttpClient,
+    /// klibc's ipconfig in an initramfs.
+    Initramfs,
 }
 
 impl Client {
@@ -36,6 +40,7 @@ impl Client {
         self.class = match data {
             [b'P', b'X', b'E', ..] => Class::PxeClient,
             _ if data.starts_with(b"HTTPClient") => Class::HttpClient,
+            _ if data.starts_with(b"Linux ipconfig") => Class::Initramfs,
             _ => Class::Other,
         };
     }
@@ -50,6 +55,13 @@ impl Client {
             rest = next;
         }
         self.ipxe_user_class = data == b"iPXE" || listed;
+    }
+
+    /// Option 97: type 0 and sixteen bytes. A board without a UUID says the same as many others.
+    pub(super) fn see_uuid(&mut self, data: &[u8]) {
+        if let [0, uuid @ ..] = data {
+            self.uuid = <[u8; 16]>::try_from(uuid).ok().filter(|uuid| *uuid != [0; 16] && *uuid != [255; 16]);
+        }
     }
 
     /// Option 93. A length that is odd or zero says nothing.
@@ -76,7 +88,19 @@ impl Client {
     /// Whether this is firmware (or a loader in its place) that boots: it gets the short lease.
     #[must_use]
     pub fn is_firmware(&self) -> bool {
+        matches!(self.class, Class::PxeClient | Class::HttpClient)
+    }
+
+    /// Whether it asks in order to boot: firmware, or a kernel that wants its system.
+    #[must_use]
+    pub fn boots(&self) -> bool {
         self.class != Class::Other
+    }
+
+    /// The board's UUID as its own firmware says it. (iPXE may say it the other way round.)
+    #[must_use]
+    pub fn firmware_uuid(&self) -> Option<[u8; 16]> {
+        self.uuid.filter(|_| self.is_firmware() && !self.ipxe_user_class && !self.ipxe_features)
     }
 
     /// How it boots; `None` for an operating system, and for an architecture that has no loader here.
@@ -130,7 +154,9 @@ pub fn loader(method: BootMethod, server: Server) -> BootAnswer {
         BootMethod::Pxe => BootAnswer { path_prefix: Some(url("")), ..plain("lpxelinux.0".into()) },
         BootMethod::UefiAmd64Tftp => plain("bootx64.efi".into()),
         BootMethod::UefiArm64Tftp => plain("bootaa64.efi".into()),
-        BootMethod::UefiAmd64Http => http("bootx64.efi"),
+        // Debian's signed GRUB knows no HTTP: behind shim it would stand at its prompt. Under Secure Boot firmware refuses iPXE and goes on to
+        // its next way of booting, which by TFTP is shim.
+        BootMethod::UefiAmd64Http => http("snponly.efi"),
         BootMethod::UefiArm64Http => http("bootaa64.efi"),
     }
 }

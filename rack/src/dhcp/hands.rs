@@ -36,6 +36,8 @@ use super::{
     shares::{self, Shares, is_peer},
     socket::Port,
     status::{Counters, Shortage, Sighting},
+    strays::{self, Strays},
+    twins::Twins,
 };
 use crate::{
     leases::LeaseTable,
@@ -77,6 +79,8 @@ pub(super) struct Hands {
     pub(super) probing: Cell<usize>,
     /// Which machine was told last, and when, that this rack stands aside.
     pub(super) told: RefCell<HashMap<MacAddr, Timestamp>>,
+    pub(super) strays: RefCell<Strays>,
+    pub(super) twins: RefCell<Twins>,
 }
 
 /// The plan as this round of packets sees it.
@@ -159,7 +163,20 @@ impl Hands {
         };
         self.counters.count(name(request.kind));
         let plan = self.view.borrow().plan.clone();
-        let routed = match route::route(&request, &port.addresses, &plan, now) {
+        let routed = route::route(&request, &port.addresses, &plan, now);
+        if let Some(stray) =
+            strays::of(&request, routed.as_ref().map_err(|why| *why), &port.addresses, &plan, &port.name, now)
+            && let Some(all) = self.strays.borrow_mut().note(stray)
+        {
+            self.neighbours.astray(all);
+        }
+        if request.kind == MessageType::Discover
+            && let Some((uuid, ticket)) = request.client.firmware_uuid().zip(route::orders(&plan, request.mac, now))
+            && let Some(uuids) = self.twins.borrow_mut().note(request.mac, ticket.attempt, uuid, now)
+        {
+            self.reporter.fact(ticket, now, Fact::TwoHosts { mac: request.mac, uuids });
+        }
+        let routed = match routed {
             Ok(routed) => routed,
             Err(Passed::Stranger) => return self.counters.count("stranger"),
             Err(passed) => return self.counters.complain("passed", &passed.to_string(), now, Some(request.mac)),

@@ -1,5 +1,5 @@
-//! What the DHCP service exchanges with the region besides facts: the other racks' leases on their way in, other servers that it heard on
-//! their way out. Queues only; who may have which address is the leases' core's.
+//! What the DHCP service exchanges with the region besides facts: the other racks' leases on their way in, other servers and
+//! stray clients that it heard on their way out. Queues only; who may have which address is the leases' core's.
 
 use std::{
     collections::VecDeque,
@@ -7,7 +7,12 @@ use std::{
 };
 
 use actors::clock;
-use schema::{id::RackId, messages::link::ForeignDhcp, plan::Lease, time::Timestamp};
+use schema::{
+    id::RackId,
+    messages::link::{ForeignDhcp, Stray},
+    plan::Lease,
+    time::Timestamp,
+};
 use tokio::sync::{Notify, watch};
 
 use super::shares::Through;
@@ -21,6 +26,7 @@ struct Inner {
     words: Mutex<VecDeque<Word>>,
     came: Notify,
     foreign: watch::Sender<Vec<ForeignDhcp>>,
+    strays: watch::Sender<Vec<Stray>>,
 }
 
 /// What the region said of other racks' leases. In order: a `Through` speaks of the leases before it.
@@ -32,7 +38,8 @@ pub(super) enum Word {
 
 impl Default for Neighbours {
     fn default() -> Self {
-        Self(Arc::new(Inner { words: Mutex::default(), came: Notify::new(), foreign: watch::Sender::default() }))
+        let (foreign, strays) = (watch::Sender::default(), watch::Sender::default());
+        Self(Arc::new(Inner { words: Mutex::default(), came: Notify::new(), foreign, strays }))
     }
 }
 
@@ -72,5 +79,16 @@ impl Neighbours {
     #[must_use]
     pub fn foreign(&self) -> watch::Receiver<Vec<ForeignDhcp>> {
         self.0.foreign.subscribe()
+    }
+
+    /// Clients that asked to boot and were not expected, all of them.
+    pub(super) fn astray(&self, strays: Vec<Stray>) {
+        self.0.strays.send_replace(strays);
+    }
+
+    /// Clients that ask to boot and are not expected, as they come.
+    #[must_use]
+    pub fn strays(&self) -> watch::Receiver<Vec<Stray>> {
+        self.0.strays.subscribe()
     }
 }

@@ -45,6 +45,8 @@ pub mod option {
     pub const RELAY: u8 = 82;
     /// RFC 4578.
     pub const ARCH: u8 = 93;
+    /// RFC 4578.
+    pub const UUID: u8 = 97;
     /// RFC 3397.
     pub const SEARCH: u8 = 119;
     /// iPXE's own, encapsulated.
@@ -273,6 +275,7 @@ impl Options {
             option::VENDOR_CLASS => self.client.see_vendor_class(data),
             option::USER_CLASS => self.client.see_user_class(data),
             option::ARCH => self.client.see_archs(data),
+            option::UUID => self.client.see_uuid(data),
             option::IPXE => self.client.see_ipxe(data),
             option::RELAY => self.relay = Some(relay_info(data)?),
             option::OVERLOAD => self.overload = data.first().copied().unwrap_or(0),

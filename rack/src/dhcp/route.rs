@@ -80,6 +80,12 @@ pub fn route(request: &Request, here: &[Ipv4Addr], plan: &Snapshot, now: Timesta
     Ok(Routed { subnet: index, server, action, lease_s })
 }
 
+/// The subnet that a packet belongs to, whoever sent it.
+#[must_use]
+pub fn subnet_of(request: &Request, here: &[Ipv4Addr], plan: &Snapshot) -> Option<SubnetId> {
+    subnet(request, here, plan).ok().map(|(_, subnet)| subnet.id)
+}
+
 /// RFC 2131 section 4.3.1: by the relay's link (RFC 3527 before giaddr), by the client's own address, by the link it came from.
 fn subnet<'a>(request: &Request, here: &[Ipv4Addr], plan: &'a Snapshot) -> Result<(usize, &'a PlanSubnet), Passed> {
     let served = || plan.plan.subnets.iter().enumerate().filter(|(_, s)| s.dhcp && s.cidr.network().is_ipv4());

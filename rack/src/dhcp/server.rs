@@ -156,6 +156,8 @@ pub fn start_with(config: DhcpConfig, handles: DhcpHandles, store: impl LeaseSto
                 flights: Default::default(),
                 probing: Default::default(),
                 told: Default::default(),
+                strays: Default::default(),
+                twins: Default::default(),
             });
             serve(hands, config.listen, ready, stopped).await;
         });

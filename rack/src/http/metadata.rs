@@ -33,6 +33,7 @@ use schema::{
 
 pub use actix_web::http::Method;
 
+use self::answer::without_body;
 pub use self::{
     answer::{admit, answer},
     multipart::{Form, FormError, Part},
@@ -165,12 +166,20 @@ impl Memory {
 
 /// Carries an answer out: outputs to disk, then facts to the outbox, then the bytes of the response.
 /// Reads and writes files: call it where blocking is allowed. Fails when a body the answer needs is not here
-/// or the disk refuses; nothing has been reported then.
+/// or the disk refuses; nothing but that has been reported then.
 fn carry_out(state: &HttpState, answer: &mut Answer, now: Timestamp) -> io::Result<Vec<u8>> {
+    let about = answer.about;
+    // Somebody waits for it.
+    let missed = |body: BodyRef, why: &io::Error| {
+        if let Some((machine, attempt)) = about {
+            state.reporter.of(machine, attempt, now, Fact::ResourcesMissing { body, why: why.to_string() });
+        }
+    };
+    let read = |body: BodyRef| state.bodies.read(body).inspect_err(|why| missed(body, why));
     let bytes = match std::mem::replace(&mut answer.response.body, Body::Bytes(Vec::new())) {
         Body::Bytes(bytes) => bytes,
-        Body::Stored(body) => state.bodies.read(body)?,
-        Body::Tar(members) => tar::assemble(&members, now, |body| state.bodies.read(body))?,
+        Body::Stored(body) => read(body)?,
+        Body::Tar(members) => tar::assemble(&members, now, read)?,
     };
     for output in &answer.keep {
         state.bodies.put(output)?;
@@ -217,7 +226,10 @@ async fn serve(state: HttpState, http: HttpRequest, payload: web::Payload) -> Ht
         Ok(0) => Vec::new(),
         Ok(limit) => match read(payload, limit).await {
             Ok(body) => body,
-            Err(response) => return finish(state, response.into(), &http, from, now).await,
+            Err((status, why)) => {
+                let answer = without_body(&request, &snapshot, status, why, now);
+                return finish(state, answer, &http, from, now).await;
+            }
         },
     };
     request.body = &body;
@@ -225,20 +237,20 @@ async fn serve(state: HttpState, http: HttpRequest, payload: web::Payload) -> Ht
     finish(state, answer, &http, from, now).await
 }
 
-async fn read(mut payload: web::Payload, limit: usize) -> Result<Vec<u8>, Response> {
+/// The body, or the status and the reason of a refusal.
+async fn read(mut payload: web::Payload, limit: usize) -> Result<Vec<u8>, (u16, String)> {
     let gather = async {
         let mut body = Vec::new();
         while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|e| Response::text(400, format!("The body broke off: {e}. Send it again.\n")))?;
+            let chunk = chunk.map_err(|e| (400, format!("The body broke off: {e}. Send it again")))?;
             if body.len() + chunk.len() > limit {
-                let why = format!("The body exceeds {limit} bytes. Cut the output files to 1 MiB each.\n");
-                return Err(Response::text(413, why));
+                return Err((413, format!("The body exceeds {limit} bytes. Cut the output files to 1 MiB each")));
             }
             body.extend_from_slice(&chunk);
         }
         Ok(body)
     };
-    let late = || Response::text(408, format!("The body did not arrive within {} s.\n", BODY_WAIT.as_secs()));
+    let late = || (408, format!("The body did not arrive within {} s", BODY_WAIT.as_secs()));
     tokio::time::timeout(BODY_WAIT, gather).await.unwrap_or_else(|_| Err(late()))
 }
 

@@ -12,11 +12,7 @@ use actors::{
     core::TraceId,
     link::client::{LinkClient, LinkId},
 };
-use schema::{
-    messages::link::{ForeignDhcp, FromRack},
-    plan::Lease,
-    time::Timestamp,
-};
+use schema::{messages::link::FromRack, plan::Lease, time::Timestamp};
 use tokio::sync::{Notify, watch};
 
 use super::Ready;
@@ -119,20 +115,25 @@ async fn say<'a>(
     }
 }
 
-/// Tells the regions of other DHCP servers: all that are known, when that changed and on every new link.
-pub async fn send_foreign(client: LinkClient, mut foreign: watch::Receiver<Vec<ForeignDhcp>>, ready: Ready) {
+/// Tells the regions what is known of something: all of it, when that changed and on every new link.
+pub async fn send_known<T: Clone>(
+    client: LinkClient,
+    mut known: watch::Receiver<Vec<T>>,
+    message: fn(Vec<T>) -> FromRack,
+    ready: Ready,
+) {
     let mut links = ready.subscribe();
     let mut told = BTreeMap::new();
     loop {
         let changed = tokio::select! {
             changed = links.changed() => if changed.is_err() { return } else { false },
-            changed = foreign.changed() => if changed.is_err() { return } else { true },
+            changed = known.changed() => if changed.is_err() { return } else { true },
         };
         let up = links.borrow_and_update().clone();
-        let known = foreign.borrow_and_update().clone();
+        let known = known.borrow_and_update().clone();
         for (link, session) in &up {
             if changed || told.get(link) != Some(session) {
-                client.send(*link, &FromRack::ForeignDhcp(known.clone()), TraceId::default()).await.ok(); // Down: said anew when it is up.
+                client.send(*link, &message(known.clone()), TraceId::default()).await.ok(); // Down: said anew when it is up.
             }
         }
         told = up;

@@ -152,7 +152,7 @@ fn loaders_by_method() {
         (BootMethod::Ipxe, "http://10.77.0.1:5248/ipxe.cfg", None, None),
         (BootMethod::Pxe, "lpxelinux.0", None, Some("http://10.77.0.1:5248/")),
         (BootMethod::UefiAmd64Tftp, "bootx64.efi", None, None),
-        (BootMethod::UefiAmd64Http, "http://10.77.0.1:5248/bootx64.efi", Some("HTTPClient"), None),
+        (BootMethod::UefiAmd64Http, "http://10.77.0.1:5248/snponly.efi", Some("HTTPClient"), None),
         (BootMethod::UefiArm64Tftp, "bootaa64.efi", None, None),
         (BootMethod::UefiArm64Http, "http://10.77.0.1:5248/bootaa64.efi", Some("HTTPClient"), None),
     ] {
@@ -226,7 +226,7 @@ fn http_boot_gets_its_class_and_uri() {
         message.opts().get(OptionCode::ClassIdentifier),
         Some(&DhcpOption::ClassIdentifier(b"HTTPClient".to_vec()))
     );
-    let uri = b"http://10.77.0.1:5248/bootx64.efi".to_vec();
+    let uri = b"http://10.77.0.1:5248/snponly.efi".to_vec();
     assert_eq!(message.opts().get(OptionCode::BootfileName), Some(&DhcpOption::BootfileName(uri)));
 }
 

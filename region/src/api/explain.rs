@@ -25,6 +25,9 @@ use super::{
 };
 
 mod causes;
+pub mod strays;
+
+pub use strays::Beside;
 
 /// GET `/inspect/v1/explain/<id>`.
 pub async fn show(Own(call): Own) -> OwnAnswer {
@@ -40,7 +43,11 @@ pub async fn show(Own(call): Own) -> OwnAnswer {
 /// When there is no such machine, or the store does not answer.
 pub async fn now(house: &House, id: SystemId) -> Result<Value, Fault> {
     let (machine, racks) = (house.state(id).await?, house.racks_ail().await);
-    Ok(with(&machine, &racks, &house.app.links.foreign(), actors::clock::now()))
+    let strays = strays::known(house.app.links.strays(), |macs| house.app.tickets.of_macs(macs));
+    // A look at every machine, for those only that it may concern.
+    let same_power = if strays::boots(&machine) { house.app.tickets.of_power(&machine.spec) } else { Vec::new() };
+    let beside = Beside { strays, same_power };
+    Ok(with(&machine, &racks, &house.app.links.foreign(), &beside, actors::clock::now()))
 }
 
 /// What racks say of themselves that a machine's wait may come from.
@@ -70,10 +77,11 @@ impl RacksAil {
     }
 }
 
-/// The explanation, with what racks say of themselves among the evidence of its wait, and of other DHCP servers.
+/// The explanation, with what racks say of themselves and of clients that nobody expected among its evidence, and of other DHCP servers.
 #[must_use]
-pub fn with(m: &Machine, racks: &RacksAil, heard: &[(RackId, ForeignDhcp)], now: Timestamp) -> Value {
-    let evidence = racks.evidence(m);
+pub fn with(m: &Machine, racks: &RacksAil, heard: &[(RackId, ForeignDhcp)], beside: &Beside, now: Timestamp) -> Value {
+    let beside_it = strays::told(m, beside);
+    let evidence: Vec<_> = racks.evidence(m).into_iter().chain(beside_it.iter().cloned()).collect();
     let mut explained = if evidence.is_empty() || m.wait.is_none() {
         at(m, now)
     } else {
@@ -81,6 +89,13 @@ pub fn with(m: &Machine, racks: &RacksAil, heard: &[(RackId, ForeignDhcp)], now:
         m.wait.iter_mut().for_each(|wait| wait.evidence.extend(evidence.iter().cloned()));
         at(&m, now)
     };
+    if m.wait.is_none() && !beside_it.is_empty() {
+        // It has failed meanwhile, and they are the reason as before.
+        let mut text = explained["text"].as_str().unwrap_or_default().to_owned();
+        beside_it.iter().for_each(|seen| line(&mut text, "seen", seen));
+        explained["text"] = text.into();
+    }
+    explained["beside"] = beside_it.into();
     explained["foreign_dhcp"] = foreign(m, heard);
     let causes = causes::ranked(m, racks, &explained);
     let text = explained["text"].as_str().unwrap_or_default();

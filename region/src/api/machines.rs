@@ -77,7 +77,7 @@ pub async fn one(call: Call) -> Answer {
         }
         ("GET", "explain") => {
             call.user()?;
-            Ok(json(&explain::of(&*call.house.state(id).await?)))
+            Ok(json(&explain::now(&call.house, id).await?))
         }
         ("GET", "power_parameters") => {
             call.admin()?;

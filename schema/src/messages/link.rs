@@ -1,6 +1,6 @@
 //! What region and rack say to each other over the link. Bodies of bulk streams are not here: they are raw bytes after a [`BulkHeader`].
 
-use std::net::Ipv4Addr;
+use std::{fmt, net::Ipv4Addr};
 
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,9 @@ pub enum FromRack {
     ForeignDhcp(Vec<ForeignDhcp>),
     /// The answer to [`ToRack::Inspect`]: JSON text for people, and how much was left out of it for its size.
     Inspected { number: u64, json: String, left_off: u32 },
+    /// Clients that asked this rack for an address to boot and that it has no order to boot: the newest, each as it was heard last. Said when
+    /// that changes and on every new link.
+    Strays(Vec<Stray>),
 }
 
 /// What is asked of a rack's actors. The answers are read from what each actor publishes, never through a mailbox.
@@ -133,6 +136,37 @@ pub struct ForeignDhcp {
     pub proven: bool,
     pub first: Timestamp,
     pub last: Timestamp,
+}
+
+/// A client that asked a rack for an address to boot, where nobody expected it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Stray {
+    pub mac: MacAddr,
+    /// When it began to ask, by the rack's clock: two minutes of silence end that.
+    pub first: Timestamp,
+    /// When it was heard last.
+    pub at: Timestamp,
+    /// The subnet that it asked on, where that is one of the plan's.
+    pub subnet: Option<SubnetId>,
+    /// The relay that it asked through.
+    pub relay: Option<Ipv4Addr>,
+    /// The rack's interface that it was heard on.
+    pub interface: String,
+    /// Why it was not told what to boot.
+    pub why: String,
+}
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} asked for an address to boot on ", self.mac)?;
+        match (self.relay, self.subnet) {
+            (Some(relay), Some(subnet)) => write!(f, "subnet {subnet}, through the relay {relay}")?,
+            (Some(relay), None) => write!(f, "{}, through the relay {relay}", self.interface)?,
+            (None, Some(subnet)) => write!(f, "subnet {subnet} ({})", self.interface)?,
+            (None, None) => f.write_str(&self.interface)?,
+        }
+        write!(f, ": {}", self.why)
+    }
 }
 
 /// What a rack is, said once per connection.

@@ -9,7 +9,7 @@ use crate::{
     hardware::HardwareReport,
     id::{RackId, ResultId, SubnetId, SystemId, VlanId},
     lldp::LldpNeighbour,
-    messages::report::Report,
+    messages::{link::Stray, report::Report},
     net::MacAddr,
     power::PowerConfig,
     script::{ResultStatus, ScriptType},
@@ -86,6 +86,11 @@ pub enum MachineEvent {
     RackAils {
         rack: RackId,
         ailment: Option<Ailment>,
+    },
+    /// One of its cards has asked that rack for an address to boot, and was not expected there.
+    Strayed {
+        rack: RackId,
+        stray: Stray,
     },
     /// Its turn has come: so much else was under way when it was asked for. `brief` is looked up anew.
     Turn {

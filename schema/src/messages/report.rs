@@ -95,6 +95,10 @@ pub enum Fact {
     BmcUnreachable { action: PowerAction, why: String, remedy: String },
     /// A try at the BMC failed in a way that may pass; the next one follows.
     PowerTryFailed { action: PowerAction, try_number: u32, why: String },
+    /// What the machine sent with its own key could not be read, and was refused.
+    SignalRefused { why: String },
+    /// Another host asks for an address with the same MAC: firmware of another UUID. A cloned card, or a copied virtual machine.
+    TwoHosts { mac: MacAddr, uuids: [[u8; 16]; 2] },
 }
 
 impl Fact {

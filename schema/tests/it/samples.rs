@@ -11,7 +11,7 @@ use schema::{
         enrol::{EnrolAnswer, EnrolAsk},
         link::{
             BulkAnswer, BulkHeader, ClockReport, ForeignDhcp, FromRack, Hello, InspectAsk, Order, PlanUpdate,
-            RackInterface, Rows, SweepTarget, SweepUpdate, ToRack,
+            RackInterface, Rows, Stray, SweepTarget, SweepUpdate, ToRack,
         },
         report::{Fact, FileKind, Report},
     },
@@ -281,6 +281,15 @@ pub(crate) fn from_rack() -> Vec<FromRack> {
             last: NOW,
         }]),
         FromRack::Inspected { number: 7, json: "{}".into(), left_off: 0 },
+        FromRack::Strays(vec![Stray {
+            mac: MAC,
+            first: NOW,
+            at: NOW,
+            subnet: Some(SubnetId(1)),
+            relay: Some(Ipv4Addr::new(10, 9, 0, 1)),
+            interface: "eth1".into(),
+            why: "this rack has no order to boot it".into(),
+        }]),
     ]
 }
 
@@ -354,6 +363,8 @@ pub(crate) fn facts() -> Vec<Fact> {
         Fact::Finished { status: SignalStatus::Failed, error: text("20-lldp failed") },
         Fact::BmcUnreachable { action: PowerAction::Query, why: text("no answer"), remedy: text("check the route") },
         Fact::PowerTryFailed { action: PowerAction::NetworkBoot, try_number: 6, why: text("no answer") },
+        Fact::SignalRefused { why: text("status \"FINE\" is none of OK, FAILED, WORKING") },
+        Fact::TwoHosts { mac: MAC, uuids: [[1; 16], [2; 16]] },
     ]
 }
 

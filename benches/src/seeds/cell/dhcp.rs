@@ -12,6 +12,7 @@ use rack::{
         route::{self, Action, Routed},
         shares,
         status::Sighting,
+        strays,
     },
     plan::Snapshot,
 };
@@ -65,11 +66,26 @@ pub(super) fn reported(row: Row) -> Lease {
 
 impl World {
     pub(super) fn dhcp_packet(&mut self, rack: usize, metal: usize, socket: u64, bytes: &[u8]) {
+        if self.racks[rack].dead.contains("dhcp") {
+            return;
+        }
         let now = self.rack_now(rack);
         let Ok(Packet::Request(request)) = packet::parse(bytes) else { return };
         let plan = self.racks[rack].memory.plan.clone();
         let here = [self.racks[rack].address];
-        let routed = match route::route(&request, &here, &plan, now) {
+        let routed = route::route(&request, &here, &plan, now);
+        let stray = strays::of(&request, routed.as_ref().map_err(|why| *why), &here, &plan, "eth0", now);
+        if let Some(all) = stray.and_then(|stray| self.racks[rack].memory.strays.note(stray)) {
+            self.racks[rack].memory.strays_said.clone_from(&all);
+            self.say_to_region(rack, FromRack::Strays(all));
+        }
+        if let Some((uuid, ticket)) = request.client.firmware_uuid().zip(route::orders(&plan, request.mac, now))
+            && request.kind == packet::MessageType::Discover
+            && let Some(uuids) = self.racks[rack].memory.twins.note(request.mac, ticket.attempt, uuid, now)
+        {
+            self.report(rack, ticket.machine, ticket.attempt, Fact::TwoHosts { mac: request.mac, uuids });
+        }
+        let routed = match routed {
             Ok(routed) => routed,
             Err(passed) => return self.say(&format!("r{rack} dhcp passes {}: {passed}", request.mac)),
         };

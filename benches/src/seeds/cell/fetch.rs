@@ -77,7 +77,7 @@ impl World {
                 return;
             }
             let bytes = self.region.store.bodies.get(&body.sha256).cloned().filter(|_| self.region.up);
-            let way = self.weather.stream(&mut self.draw) * 2 + self.weather.disk(&mut self.draw);
+            let way = self.weather.stream(&mut self.draw) * 2 + self.rack_write(rack);
             self.racks[rack].memory.fetching.insert(body.sha256);
             self.for_rack(way, rack, RackEv::Fetched { body, bytes });
         }

@@ -51,7 +51,7 @@ impl Kind for Errand {
     }
 
     fn disk(w: &mut World, who: &Who, _: &Pending<Self>) -> Option<Duration> {
-        matches!(who, Who::Errand(..)).then(|| w.weather.disk(&mut w.draw))
+        if let Who::Errand(rack, _) = who { Some(w.rack_write(*rack)) } else { None }
     }
 
     fn takes(w: &mut World, who: &Who) -> Takes {
@@ -112,9 +112,9 @@ impl Kind for SubnetLeases {
     }
 
     fn disk(w: &mut World, who: &Who, step: &Pending<Self>) -> Option<Duration> {
-        let rows = matches!(who, Who::Leases(..))
-            && step.effects.iter().any(|e| matches!(e, LeaseEffect::Keep(_) | LeaseEffect::Copy(_)));
-        rows.then(|| w.weather.disk(&mut w.draw))
+        let Who::Leases(rack, _) = who else { return None };
+        let rows = step.effects.iter().any(|e| matches!(e, LeaseEffect::Keep(_) | LeaseEffect::Copy(_)));
+        rows.then(|| w.rack_write(*rack))
     }
 
     fn takes(w: &mut World, who: &Who) -> Takes {

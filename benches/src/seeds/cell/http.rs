@@ -1,6 +1,6 @@
 //! The rack's HTTP: boot files by `rack::http::files`, metadata by `rack::http::metadata`, both as pure answers.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{cell::Cell, io, net::SocketAddr, time::Duration};
 
 use rack::{
     boot::host::host,
@@ -10,7 +10,7 @@ use rack::{
     },
 };
 use schema::{
-    boot::BodyRef,
+    boot::{BodyRef, Sha256},
     id::{AttemptId, SystemId},
     messages::report::{Fact, FileKind},
     time::Timestamp,
@@ -69,12 +69,13 @@ impl World {
             bytes: whole,
             since,
         });
+        let over = self.metals[metal].overflows(&asking.path);
         let way = self.send_answer(rack, metal, request, reply.status, sent);
         if let (Some(d), Some(way)) = (delivery, way) {
             // The far end's acknowledgement comes back, if the machine is there to give it.
             let back = way + self.weather.stream(&mut self.draw);
             let (whose, file, kind, bytes, since) = (d.whose, d.file, d.kind, d.bytes, d.since);
-            let ok = self.metals[metal].awaits(request);
+            let ok = self.metals[metal].awaits(request) && !over;
             self.for_rack(back, rack, RackEv::Arrived { whose, file, kind, bytes, since, ok });
         }
     }
@@ -146,19 +147,34 @@ impl World {
         let now = self.rack_now(rack);
         let dear = answer.facts.iter().any(|f| matches!(f, Fact::ScriptEnded { .. } | Fact::Finished { .. }));
         let bodies = &self.racks[rack].disk.bodies;
-        let lost = || io::Error::new(io::ErrorKind::NotFound, "No such file or directory (os error 2)");
-        let read = |body: BodyRef| bodies.get(&body.sha256).cloned().ok_or_else(lost);
+        let missed = Cell::new(None);
+        let lost = |body, why: &str| {
+            missed.set(Some((body, why.to_owned())));
+            io::Error::new(io::ErrorKind::NotFound, why)
+        };
+        let read = |body: BodyRef| match bodies.get(&body.sha256) {
+            Some(bytes) if Sha256::of(bytes) == body.sha256 => Ok(bytes.clone()),
+            Some(_) => Err(lost(body, "its bytes on the rack's disk were damaged; it is fetched anew")),
+            None => Err(lost(body, "No such file or directory (os error 2)")),
+        };
         let bytes = match std::mem::replace(&mut answer.response.body, Body::Bytes(Vec::new())) {
             Body::Bytes(bytes) => Ok(bytes),
             Body::Stored(body) => read(body),
             Body::Tar(members) => metadata::assemble(&members, now, read),
         };
+        if let Some((body, why)) = missed.take() {
+            self.racks[rack].disk.bodies.remove(&body.sha256);
+            if let Some((machine, attempt)) = answer.about {
+                self.report(rack, machine, attempt, Fact::ResourcesMissing { body, why });
+            }
+            self.fetch(rack);
+        }
         let full = !answer.keep.is_empty() && self.refuses(rack);
         let Some(bytes) = bytes.ok().filter(|_| !full) else {
             return self.answer_machine(rack, metal, request, 503, Vec::new());
         };
         for output in &answer.keep {
-            self.racks[rack].disk.bodies.insert(schema::boot::Sha256::of(output), output.clone());
+            self.racks[rack].disk.bodies.insert(Sha256::of(output), output.clone());
         }
         if let Some((machine, attempt)) = answer.about {
             for fact in answer.facts.drain(..) {

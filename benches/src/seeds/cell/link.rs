@@ -14,7 +14,7 @@ use schema::{
     },
     net::Cidr,
     plan::{BootPurpose, Ticket},
-    service::{Health, ServiceStatus},
+    service::{Health, ServiceError, ServiceStatus},
 };
 
 use super::RackEv;
@@ -88,6 +88,10 @@ impl World {
         }
         self.tell_clock(rack);
         self.tell_services(rack);
+        let strays = self.racks[rack].memory.strays_said.clone();
+        if !strays.is_empty() {
+            self.say_to_region(rack, FromRack::Strays(strays));
+        }
         self.drain(rack);
         self.fetch(rack);
     }
@@ -118,7 +122,7 @@ impl World {
     }
 
     /// How the services stand, as `rack::services` says it; here only when it is another.
-    fn tell_services(&mut self, rack: usize) {
+    pub(in crate::seeds) fn tell_services(&mut self, rack: usize) {
         let serving = |service: &str| ServiceStatus {
             service: service.into(),
             health: Health::Running,
@@ -128,7 +132,21 @@ impl World {
             last_error: None,
             restarts: 0,
         };
-        let services = ["dhcp", "http", "power", "tftp"].into_iter().map(serving);
+        let dead = self.racks[rack].dead.clone();
+        let stands = |service| match dead.contains(service) {
+            false => serving(service),
+            true => ServiceStatus {
+                health: Health::Dead,
+                last_error: Some(ServiceError {
+                    at: crate::seeds::world::BEGIN,
+                    why: "its port is taken by another program".into(),
+                    remedy: format!("stop the other {service} server on the rack"),
+                }),
+                ..serving(service)
+            },
+        };
+        let names = dead.iter().filter(|service| **service == "dns").copied();
+        let services = ["dhcp", "http", "power", "tftp"].into_iter().chain(names).map(stands);
         let services = services.chain(self.racks[rack].memory.standing.trouble()).collect();
         if self.racks[rack].memory.listening {
             self.say_to_region(rack, FromRack::Services(services));
@@ -191,7 +209,7 @@ impl World {
             return self.say(&format!("r{rack} cannot make plan {} durable", update.generation));
         }
         self.racks[rack].memory.applying = true;
-        let wait = self.weather.disk(&mut self.draw);
+        let wait = self.rack_write(rack);
         self.for_rack(wait, rack, RackEv::PlanDurable(update));
     }
 

@@ -29,7 +29,7 @@ impl World {
             takes += self.weather.stream(&mut self.draw) * 2;
             if self.cuts.has(Way::Machines(rack)) {
                 takes += SERVER;
-            } else if self.racks[rack].up {
+            } else if self.racks[rack].up && !self.racks[rack].dead.contains("dns") {
                 found = self.addresses_of(rack, asked.name.as_deref().unwrap_or_default());
                 break;
             }

@@ -50,7 +50,7 @@ impl World {
             return;
         }
         memory.writing = Some((std::mem::take(&mut memory.fresh), std::mem::take(&mut memory.settling)));
-        let wait = self.weather.disk(&mut self.draw);
+        let wait = self.rack_write(rack);
         self.for_rack(wait, rack, RackEv::Gathered);
     }
 

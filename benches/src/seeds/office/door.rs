@@ -15,9 +15,9 @@ use region::{
     plans::{self, Sections, Told},
 };
 use schema::{
-    id::{Generation, ReportSeq},
+    id::{Generation, RackId, ReportSeq},
     messages::{
-        link::{FromRack, Hello, ToRack},
+        link::{FromRack, Hello, Stray, ToRack},
         machine::MachineEvent,
         report::Report,
     },
@@ -86,6 +86,7 @@ impl World {
                 }
             }
             FromRack::ForeignDhcp(foreign) => drop(self.region.foreign.insert(id, foreign)),
+            FromRack::Strays(strays) => self.take_strays(id, strays),
             FromRack::Services(services) => {
                 tell::<Rack>(self, Who::Rack(id), RackEvent::Services { services }, Tag::Nobody);
             }
@@ -109,6 +110,19 @@ impl World {
         tell::<Rack>(self, Who::Rack(id), RackEvent::Connected { facts, plan, last_report, anew }, Tag::Nobody);
         self.gather_soon(rack);
         self.ways_changed();
+    }
+
+    /// As `region::link` does.
+    fn take_strays(&mut self, rack: RackId, strays: Vec<Stray>) {
+        let known = self.region.strays.insert(rack, strays.clone()).unwrap_or_default();
+        let fresh: Vec<_> = strays.into_iter().filter(|stray| !known.contains(stray)).collect();
+        let macs = fresh.iter().map(|stray| stray.mac).collect();
+        for owner in self.region.tickets.of_macs(&macs).into_iter().filter(|owner| owner.ordered) {
+            let stray = fresh.iter().find(|stray| stray.mac == owner.mac).cloned();
+            if let Some(stray) = stray.filter(|_| self.wake_machine(owner.machine)) {
+                tell::<Machine>(self, Who::Machine(owner.machine), MachineEvent::Strayed { rack, stray }, Tag::Nobody);
+            }
+        }
     }
 
     fn take_leases(&mut self, rack: usize, leases: Vec<Lease>) {

@@ -249,7 +249,7 @@ impl Kind for Catalogue {
             CatalogueEffect::PlansChanged => w.mark_sections(),
             CatalogueEffect::CloseLink { rack } => {
                 if let Some(rack) = w.by_rack.get(&rack).copied() {
-                    w.end_link(rack, "the rack's certificate was revoked");
+                    w.end_link(rack, actors::rack::REVOKED);
                 }
             }
         }

@@ -180,7 +180,7 @@ fn operate(request: &Request<'_>, snapshot: &Snapshot, now: Timestamp) -> Answer
     };
     let form = match Form::parse(request.content_type, request.body) {
         Ok(form) => form,
-        Err(error) => return Response::text(400, format!("{error}.\n")).into(),
+        Err(error) => return unread(ticket, 400, error.to_string()),
     };
     match query_op(request.query).or(form.text("op").map(str::trim)) {
         Some("signal") => match signal::read(&form, boot) {
@@ -189,15 +189,34 @@ fn operate(request: &Request<'_>, snapshot: &Snapshot, now: Timestamp) -> Answer
                 answer.keep = heard.keep;
                 answer
             }
-            Err(why) => Response::text(400, format!("{why}.\n")).into(),
+            Err(why) => unread(ticket, 400, why),
         },
         // The plan, not the node, says what a machine boots; the request is granted for what it is worth.
         Some("netboot_off" | "netboot_on") => with(Response::text(200, "OK"), ticket, vec![Fact::Heartbeat]),
         Some(op) => {
             let op: String = op.chars().take(60).collect();
-            Response::text(400, format!("op \"{op}\" is not one of signal, netboot_off, netboot_on.\n")).into()
+            unread(ticket, 400, format!("op \"{op}\" is not one of signal, netboot_off, netboot_on"))
         }
-        None => Response::text(400, "The field \"op\" is missing; send op=signal.\n").into(),
+        None => unread(ticket, 400, "the field \"op\" is missing; send op=signal".into()),
+    }
+}
+
+/// What came with a node's own key and cannot be used: its machine waits for an answer that is none, so somebody is told.
+fn unread(ticket: &Ticket, status: u16, why: String) -> Answer {
+    with(Response::text(status, format!("{why}.\n")), ticket, vec![Fact::SignalRefused { why }])
+}
+
+/// The answer to a request whose body did not come whole, or is too long.
+pub(super) fn without_body(
+    request: &Request<'_>,
+    snapshot: &Snapshot,
+    status: u16,
+    why: String,
+    now: Timestamp,
+) -> Answer {
+    match (route(request.path), node(request, snapshot, now)) {
+        (Route::Node("", ""), Ok((ticket, _))) => unread(ticket, status, why),
+        _ => Response::text(status, format!("{why}.\n")).into(),
     }
 }
 

@@ -48,7 +48,8 @@ impl Progress {
     /// Takes note of a fact, and says whether to report it: a stranger who knocks without end is reported once in ten seconds.
     /// A new attempt forgets the old one.
     pub fn note(&self, machine: SystemId, attempt: AttemptId, fact: &Fact, now: Timestamp) -> bool {
-        let refusal = matches!(fact, Fact::AuthRefused { .. } | Fact::PreseedRefused { .. });
+        let refusal =
+            matches!(fact, Fact::AuthRefused { .. } | Fact::PreseedRefused { .. } | Fact::SignalRefused { .. });
         let moved = match fact {
             Fact::ScriptStarted { result, .. } => Some((*result, Stage::Begun)),
             Fact::ScriptEnded { result, .. } => Some((*result, Stage::Ended)),
