@@ -6,7 +6,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actors::{
@@ -30,6 +30,7 @@ use schema::{
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
+    time::MissedTickBehavior,
 };
 use tracing::{debug, info, warn};
 
@@ -107,6 +108,11 @@ async fn serve(app: App, mut connection: Connection) {
     }
 }
 
+/// Whether what began then, and takes no time, took longer than between two looks: the region itself was busy.
+fn is_late(began: Instant) -> bool {
+    clock::tick().saturating_duration_since(began) > services::LOOK
+}
+
 /// One rack's connection, as its parts use it.
 struct Talking {
     app: App,
@@ -120,18 +126,25 @@ impl Talking {
     async fn listen(&self, connection: &mut Connection, tasks: &mut JoinSet<()>) -> String {
         let reports = reports::Desk::new(&self.app, self.rack);
         let mut kept: Vec<AbortHandle> = Vec::new();
-        let (begun, mut look) = (clock::now(), tokio::time::interval(services::LOOK));
+        let mut look = tokio::time::interval(services::LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // From then on the rack could be heard: what a busy region does not read is no silence.
+        let mut listening = clock::now();
         loop {
             // What came is read before silence is spoken of.
             let incoming = tokio::select! {
                 biased;
                 incoming = connection.incoming.recv() => incoming,
-                _ = look.tick() => {
-                    self.listen_for_silence(begun).await;
+                due = look.tick() => {
+                    if is_late(due.into_std()) {
+                        listening = clock::now();
+                    }
+                    self.listen_for_silence(listening).await;
                     continue;
                 }
             };
             let Some(incoming) = incoming else { break };
+            let taken = clock::tick();
             match incoming {
                 Incoming::Closed { why } => return why,
                 Incoming::Bulk(request) => drop(tasks.spawn(bulk(self.app.clone(), self.rack, request))),
@@ -148,6 +161,9 @@ impl Talking {
                     kept.push(tasks.spawn(keep_plan(app, self.rack, connected, self.sender.clone(), hello)));
                 }
                 Incoming::Message(trace, message) => self.hear(message, trace).await,
+            }
+            if is_late(taken) {
+                listening = clock::now();
             }
         }
         "the link stopped".into()

@@ -33,11 +33,11 @@ impl Talking {
         }
     }
 
-    /// Tells the actor, once, that the rack is silent.
-    pub(super) async fn listen_for_silence(&self, since: Timestamp) {
+    /// Tells the actor, once, that the rack is silent. `listening`: since when it could have been heard.
+    pub(super) async fn listen_for_silence(&self, listening: Timestamp) {
         let (last, patience) = match self.connected.last_heard() {
-            Some(last) => (last, SILENCE),
-            None => (since, FIRST_WORD),
+            Some(last) => (last.max(listening), SILENCE),
+            None => (listening, FIRST_WORD),
         };
         let speaks = |rack: Arc<Rack>| rack.link == LinkState::Connected && rack.silent.is_none();
         if self.app.rack_state(self.rack).is_some_and(speaks) && clock::now().since(last) > patience {

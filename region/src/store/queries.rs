@@ -27,17 +27,25 @@ pub use results::*;
 /// # Errors
 /// When the database does not answer; so with every query here.
 pub fn load_actor(db: &mut Db, kind: &str, id: &str) -> QueryResult<Option<(String, Generation)>> {
-    let last =
-        journal::kind.eq(actors::kind).and(journal::id.eq(actors::id)).and(journal::generation.eq(actors::generation));
-    let row: Option<(Option<String>, Option<String>, i64)> = actors::table
-        .left_join(journal::table.on(last))
-        .filter(actors::kind.eq(kind))
-        .filter(actors::id.eq(id))
-        .select((actors::state, journal::state.nullable(), actors::generation))
-        .first(db)
-        .optional()?;
-    let Some((kept, told, generation)) = row else { return Ok(None) };
-    Ok(kept.or(told).map(|state| (state, Generation(unsigned(generation)))))
+    loop {
+        let row: Option<(Option<String>, i64)> =
+            actors::table.find((kind, id)).select((actors::state, actors::generation)).first(db).optional()?;
+        let Some((kept, generation)) = row else { return Ok(None) };
+        // Each by its whole key: a join goes through all steps of the actor.
+        let told = journal::table
+            .filter(journal::kind.eq(kind))
+            .filter(journal::id.eq(id))
+            .filter(journal::generation.eq(generation))
+            .select(journal::state);
+        let state = match kept {
+            Some(state) => Some(state),
+            None => told.first(db).optional()?,
+        };
+        // Without one, that step was dropped a moment ago, and its state stands in the actor's row now.
+        if let Some(state) = state {
+            return Ok(Some((state, Generation(unsigned(generation)))));
+        }
+    }
 }
 
 /// The ids of all actors of a kind, in order.
