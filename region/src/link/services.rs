@@ -35,14 +35,20 @@ impl Talking {
 
     /// Tells the actor, once, that the rack is silent. `listening`: since when it could have been heard.
     pub(super) async fn listen_for_silence(&self, listening: Timestamp) {
-        let (last, patience) = match self.connected.last_heard() {
-            Some(last) => (last.max(listening), SILENCE),
-            None => (listening, FIRST_WORD),
-        };
         let speaks = |rack: Arc<Rack>| rack.link == LinkState::Connected && rack.silent.is_none();
-        if self.app.rack_state(self.rack).is_some_and(speaks) && clock::now().since(last) > patience {
+        if is_silent(self.connected.last_heard(), listening, clock::now())
+            && self.app.rack_state(self.rack).is_some_and(speaks)
+        {
             self.tell_rack(RackEvent::Silent, new_trace()).await;
         }
+    }
+}
+
+/// Whether a rack is silent that was heard last then, by one who listens since `listening`.
+fn is_silent(heard: Option<Timestamp>, listening: Timestamp, now: Timestamp) -> bool {
+    match heard {
+        Some(heard) => now.since(heard.max(listening)) > SILENCE,
+        None => now.since(listening) > FIRST_WORD,
     }
 }
 
@@ -60,4 +66,28 @@ fn same(a: &[ServiceStatus], b: &[ServiceStatus]) -> bool {
             == (&b.service, b.health, &b.addresses, b.restarts, why(b))
     };
     a.len() == b.len() && a.iter().zip(b).all(one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: i64) -> Timestamp {
+        Timestamp::from_seconds(1_800_000_000 + s)
+    }
+
+    #[test]
+    fn three_words_missed_are_a_silence_and_the_first_may_take_longer() {
+        assert!(!is_silent(Some(at(0)), at(-60), at(6)));
+        assert!(is_silent(Some(at(0)), at(-60), at(7)));
+        assert!(!is_silent(None, at(0), at(15)));
+        assert!(is_silent(None, at(0), at(16)));
+    }
+
+    #[test]
+    fn what_a_busy_region_did_not_read_is_no_silence() {
+        // It was busy for a minute, and reads again since five seconds.
+        assert!(!is_silent(Some(at(0)), at(60), at(65)));
+        assert!(is_silent(Some(at(0)), at(60), at(67)));
+    }
 }
