@@ -25,27 +25,36 @@ pub use results::*;
 /// An actor's state as JSON, with its generation.
 ///
 /// # Errors
-/// When the database does not answer; so with every query here.
+/// When the database does not answer; so with every query here. When the state is nowhere, which no step of ours leaves behind.
 pub fn load_actor(db: &mut Db, kind: &str, id: &str) -> QueryResult<Option<(String, Generation)>> {
-    loop {
+    // Where the first look finds no state, its step was dropped just between the two reads: it stands in the actor's row now.
+    for _ in 0..2 {
         let row: Option<(Option<String>, i64)> =
             actors::table.find((kind, id)).select((actors::state, actors::generation)).first(db).optional()?;
         let Some((kept, generation)) = row else { return Ok(None) };
-        // Each by its whole key: a join goes through all steps of the actor.
-        let told = journal::table
-            .filter(journal::kind.eq(kind))
-            .filter(journal::id.eq(id))
-            .filter(journal::generation.eq(generation))
-            .select(journal::state);
         let state = match kept {
             Some(state) => Some(state),
-            None => told.first(db).optional()?,
+            None => told_at(db, kind, id, generation)?,
         };
-        // Without one, that step was dropped a moment ago, and its state stands in the actor's row now.
         if let Some(state) = state {
             return Ok(Some((state, Generation(unsigned(generation)))));
         }
     }
+    let why = format!(
+        "{kind} {id} has no state, neither in its row of actors nor in the journal: somebody changed the database; restore it from a backup"
+    );
+    Err(diesel::result::Error::DeserializationError(why.into()))
+}
+
+/// The state that a step left, by the journal. By the whole key: a join would go through all steps of the actor.
+fn told_at(db: &mut Db, kind: &str, id: &str, generation: i64) -> QueryResult<Option<String>> {
+    journal::table
+        .filter(journal::kind.eq(kind))
+        .filter(journal::id.eq(id))
+        .filter(journal::generation.eq(generation))
+        .select(journal::state)
+        .first(db)
+        .optional()
 }
 
 /// The ids of all actors of a kind, in order.

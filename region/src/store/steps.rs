@@ -183,13 +183,15 @@ fn prune(db: &mut Db, before: i64) -> QueryResult<i64> {
     let oldest: Vec<(i64, i64)> =
         journal::table.select((journal::seq, journal::at)).order(journal::seq).limit(PRUNE).load(db)?;
     let old: Vec<i64> = oldest.into_iter().filter(|(_, at)| *at < before).map(|(seq, _)| seq).collect();
-    let kept: Vec<(String, String, String)> = journal::table
+    let kept: Vec<(String, String, i64, String)> = journal::table
         .filter(journal::seq.eq_any(&old))
         .filter(diesel::dsl::exists(last))
-        .select((journal::kind, journal::id, journal::state))
+        .select((journal::kind, journal::id, journal::generation, journal::state))
         .load(db)?;
-    for (kind, id, state) in kept {
-        diesel::update(actors::table.find((kind, id))).set(actors::state.eq(Some(state))).execute(db)?;
+    for (kind, id, generation, state) in kept {
+        // Another region may have moved it on meanwhile: then this state is no longer its own.
+        let row = actors::table.find((kind, id)).filter(actors::generation.eq(generation));
+        diesel::update(row).set(actors::state.eq(Some(state))).execute(db)?;
     }
     let gone = diesel::delete(journal::table.filter(journal::seq.eq_any(&old))).execute(db)?;
     Ok(i64::try_from(gone).unwrap_or(0))

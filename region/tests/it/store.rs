@@ -71,6 +71,7 @@ suite! {
     writing::the_journal_is_pruned_by_age_and_the_actors_stay,
     writing::a_deleted_machine_takes_its_rows_and_secrets_along,
     writing::migrations_go_down_and_up_again,
+    writing::a_state_that_is_nowhere_is_an_error_that_says_so,
     writing::states_survive_the_newest_migration,
     writing::a_newer_database_is_left_alone,
     reading::hardware_is_replaced_and_what_stays_keeps_its_id,

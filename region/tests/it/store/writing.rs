@@ -209,6 +209,14 @@ pub(crate) async fn migrations_go_down_and_up_again(empty: Empty<'_>) {
     }
 }
 
+pub(crate) async fn a_state_that_is_nowhere_is_an_error_that_says_so(empty: Empty<'_>) {
+    let store = empty.open();
+    store.commit(step("a", 0, vec![])).await.unwrap();
+    diesel::delete(tables::journal::table).execute(&mut bare(&empty.url)).unwrap();
+    let error = store.read(|db| queries::load_actor(db, "test", "a")).await.unwrap_err().to_string();
+    assert!(error.contains("test a has no state") && error.contains("from a backup"), "{error}");
+}
+
 /// Before the newest migration states stood in the actors' rows, and were never dropped from there.
 pub(crate) async fn states_survive_the_newest_migration(empty: Empty<'_>) {
     let store = empty.open();
