@@ -5,8 +5,10 @@ see chassis.py, a switch that speaks LLDP), racks with a leg on each, a region, 
     BMCs' wire     10.78.0.0/24   BMC i .i, rack n .250+n
     management     10.76.0.0/24   region .10, rack n .n
 
-Nothing leaves the namespaces. `Lab.close` ends what the lab started, by pid, and removes the namespaces.
+Nothing leaves the namespaces. `Lab.close` ends what the lab started, by pid, and removes the namespaces. Their names are another run's
+never: a lab that was killed is swept away by the next one, and is not in its way until then.
 """
+import fcntl
 import json
 import os
 import shutil
@@ -32,18 +34,59 @@ FIRMWARE = {
                     "extra": ["-global", "driver=cfi.pflash01,property=secure,value=on"]},
 }
 USER, PASSWORD = "maas", "lab-Pass.9#"
+# A file for each lab, named as it and locked for as long as its run lives.
+LABS = "/run/hostler-labs"
 
 
 def run(*command, **options):
     return subprocess.run(command, check=True, text=True, capture_output=True, **options).stdout
 
 
+def locked(path):
+    """The file, opened and locked; None while its run lives."""
+    file = open(path, "a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def remove(namespace):
+    """Ends what runs in a namespace of a lab, and removes it."""
+    inside = subprocess.run(["ip", "netns", "pids", namespace], text=True, capture_output=True, check=False).stdout
+    for pid in inside.split():
+        try:
+            os.kill(int(pid), signal.SIGKILL)
+        except ProcessLookupError:
+            pass   # It ended by itself.
+    subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
+
+
+def sweep():
+    """Removes the labs of runs that were killed before they could do it."""
+    os.makedirs(LABS, exist_ok=True)
+    there = [line.split()[0] for line in run("ip", "netns", "list").splitlines() if line.strip()]
+    for name in os.listdir(LABS):
+        file = locked(f"{LABS}/{name}")
+        if file:
+            for namespace in there:
+                if namespace.startswith(f"{name}-"):
+                    remove(namespace)
+            os.unlink(f"{LABS}/{name}")
+            file.close()
+
+
 class Lab:
-    """One lab. `name` prefixes its namespaces, so that several can live side by side. `bmc_racks`: those with a leg among the BMCs."""
+    """One lab. `name` begins its namespaces, so that several can live side by side. `bmc_racks`: those with a leg among the BMCs."""
 
     def __init__(self, work, name="hx-lab", taps=4, racks=1, bmc_racks=None):
+        name = f"{name}-{os.getpid()}"
         self.work, self.name, self.processes, self.machines = os.path.abspath(work), name, {}, {}
         os.makedirs(self.work, exist_ok=True)
+        sweep()
+        self.lock = locked(f"{LABS}/{name}")
         self.wire_ns, self.region_ns, self.router_ns = f"{name}-wire", f"{name}-region", f"{name}-router"
         self.racks = {n: f"{name}-rack{n}" for n in range(1, racks + 1)}
         self.namespaces = [self.wire_ns, self.region_ns, self.router_ns, *self.racks.values()]
@@ -199,6 +242,8 @@ set_working_mc 0x20
             self.stop(name)
         for ns in self.namespaces:
             subprocess.run(["ip", "netns", "del", ns], check=False)
+        os.unlink(self.lock.name)
+        self.lock.close()
 
     def __enter__(self):
         return self
