@@ -54,6 +54,7 @@
 pub mod bulk;
 pub mod ca;
 pub mod client;
+mod drive;
 pub mod enrol;
 pub mod server;
 pub mod stream;

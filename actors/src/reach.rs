@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub const REACHED: Duration = Duration::from_secs(24 * 3_600);
 /// What did not work is tried again after that.
 pub const MISSED: Duration = Duration::from_secs(600);
+/// So many racks are tried for one BMC; each may take a minute, and what they learn puts others first the next time.
+pub const TRIED: usize = 16;
 /// What is known already is written down again after this part of its time, so that it does not expire while it holds.
 const REFRESH: u32 = 4;
 
@@ -59,72 +61,93 @@ pub struct Candidate {
     pub boots: bool,
 }
 
-/// All that is known, by BMC and rack.
+/// All that is known, by BMC and rack: who asks does so of one BMC and many racks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reach {
-    known: BTreeMap<(String, RackId), Reached>,
+    known: BTreeMap<String, BTreeMap<RackId, Reached>>,
 }
 
 impl Reach {
     /// What was kept.
     #[must_use]
     pub fn of(kept: impl IntoIterator<Item = Reached>) -> Self {
-        Self { known: kept.into_iter().map(|r| ((r.bmc.clone(), r.rack), r)).collect() }
+        let mut all = Self::default();
+        kept.into_iter().for_each(|r| all.put(r));
+        all
     }
 
     /// Takes what was learned. True when it is to be written down: it is new, another, or refreshes what grows old.
     pub fn note(&mut self, learned: &Reached) -> bool {
-        let key = (learned.bmc.clone(), learned.rack);
-        let worth = self.known.get(&key).is_none_or(|old| {
+        let old = self.known.get(&learned.bmc).and_then(|racks| racks.get(&learned.rack));
+        let worth = old.is_none_or(|old| {
             let half_gone = old.expires().since(old.at) / REFRESH;
             learned.at >= old.at && (old.reachable != learned.reachable || learned.at.since(old.at) >= half_gone)
         });
         if worth {
-            self.known.insert(key, learned.clone());
+            self.put(learned.clone());
         }
         worth
     }
 
-    /// Whether that rack reaches that BMC, as far as is known now.
-    #[must_use]
-    pub fn reaches(&self, bmc: &str, rack: RackId, now: Timestamp) -> Option<bool> {
-        let known = self.known.get(&(bmc.to_ascii_lowercase(), rack))?;
-        (known.expires() > now).then_some(known.reachable)
+    fn put(&mut self, learned: Reached) {
+        self.known.entry(learned.bmc.clone()).or_default().insert(learned.rack, learned);
     }
 
     /// Forgets what has expired; what went.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Reached> {
-        let (gone, kept) = std::mem::take(&mut self.known).into_iter().partition(|(_, r)| r.expires() <= now);
-        self.known = kept;
-        let gone: BTreeMap<_, _> = gone;
-        gone.into_values().collect()
+        let all = std::mem::take(&mut self.known).into_values().flat_map(BTreeMap::into_values);
+        let (gone, kept): (Vec<_>, Vec<_>) = all.partition(|r| r.expires() <= now);
+        *self = Self::of(kept);
+        gone
     }
 
-    /// What is known of a rack, or of all.
+    /// All of it.
     pub fn all(&self) -> impl Iterator<Item = &Reached> {
-        self.known.values()
+        self.known.values().flat_map(BTreeMap::values)
     }
 
     /// The candidates in the order in which they are tried: those in the BMC's subnet, those that reached it, those that machines boot
-    /// from, the others, and at last those that did not reach it a moment ago. Among equals each BMC has an order of its own.
+    /// from, the others, and at last those that did not reach it a moment ago. Among equals each BMC has an order of its own; at most
+    /// [`TRIED`] of them.
     #[must_use]
     pub fn order(&self, bmc: Option<&str>, candidates: &[Candidate], now: Timestamp) -> Vec<RackId> {
-        let rank = |c: &Candidate| match (bmc.and_then(|bmc| self.reaches(bmc, c.rack, now)), c) {
-            (Some(false), _) => 4,
-            (_, Candidate { near: true, .. }) => 0,
-            (Some(true), _) => 1,
-            (None, Candidate { boots: true, .. }) => 2,
-            (None, _) => 3,
-        };
-        let spread = |rack: RackId| {
-            let mut hasher = DefaultHasher::new();
-            (bmc, rack).hash(&mut hasher);
-            hasher.finish()
-        };
-        let mut ranked: Vec<_> = candidates.iter().map(|c| (rank(c), spread(c.rack), c.rack)).collect();
+        let rank = self.ranking(bmc, now);
+        let mut ranked: Vec<_> = candidates.iter().map(|c| (rank(c), spread(bmc, c.rack), c.rack)).collect();
         ranked.sort_unstable();
+        ranked.truncate(TRIED);
         ranked.into_iter().map(|(_, _, rack)| rack).collect()
     }
+
+    /// The first of that order, without putting the others into it: a site asks it for each of its machines.
+    #[must_use]
+    pub fn first(&self, bmc: Option<&str>, candidates: &[Candidate], now: Timestamp) -> Option<RackId> {
+        let rank = self.ranking(bmc, now);
+        let best = candidates.iter().map(&rank).min()?;
+        let equal = candidates.iter().filter(|c| rank(c) == best);
+        equal.map(|c| (spread(bmc, c.rack), c.rack)).min().map(|(_, rack)| rack)
+    }
+
+    /// How good each candidate is for a BMC: the least first.
+    fn ranking(&self, bmc: Option<&str>, now: Timestamp) -> impl Fn(&Candidate) -> u8 {
+        let known = bmc.and_then(|bmc| self.known.get(&bmc.to_ascii_lowercase()));
+        move |c| {
+            let reached = known.and_then(|racks| racks.get(&c.rack)).filter(|r| r.expires() > now);
+            match (reached.map(|r| r.reachable), c) {
+                (Some(false), _) => 4,
+                (_, Candidate { near: true, .. }) => 0,
+                (Some(true), _) => 1,
+                (None, Candidate { boots: true, .. }) => 2,
+                (None, _) => 3,
+            }
+        }
+    }
+}
+
+/// The place of a rack among its equals, another one for each BMC.
+fn spread(bmc: Option<&str>, rack: RackId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (bmc, rack).hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -204,6 +227,7 @@ mod tests {
             }
             let all: Vec<_> = (1..6).map(|n| candidate(n, near & (1 << n) != 0, n % 2 == 0)).collect();
             let mut ordered = reach.order(Some("10.9.0.5"), &all, at(90_000));
+            prop_assert_eq!(ordered.first().copied(), reach.first(Some("10.9.0.5"), &all, at(90_000)));
             prop_assert_eq!(&ordered, &reach.order(Some("10.9.0.5"), &all, at(90_000)));
             ordered.sort();
             prop_assert_eq!(ordered, (1..6).map(rack).collect::<Vec<_>>());

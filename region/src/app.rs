@@ -387,14 +387,14 @@ impl App {
         options: Option<&CommissionOptions>,
     ) -> (Brief, Vec<schema::catalogue::Script>) {
         let ails = |id| self.fit(id, Duty::Boot).err().map(Ailment::from);
-        let connected = self.racks().into_iter().map(|(id, _)| (id, ails(id))).collect();
+        let connected = self.racks().into_iter().map(|(id, _)| id);
         let bmc_racks = self.bmc_racks(machine.spec.power.address(), machine.spec.vlan);
-        briefs::compose(&self.catalogue_content(), connected, bmc_racks, &machine.spec, options)
+        briefs::compose(&self.catalogue_content(), connected, ails, bmc_racks, &machine.spec, options)
     }
 
     /// Connected racks, with what they say of themselves.
     #[must_use]
-    pub fn racks(&self) -> Vec<(RackId, Hello)> {
+    pub fn racks(&self) -> Vec<(RackId, Arc<Hello>)> {
         self.links.hellos()
     }
 

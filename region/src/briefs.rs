@@ -10,27 +10,29 @@ use schema::{
 
 use crate::plans::{self, deb_arch};
 
-/// The brief without its result ids, and the scripts that need one. `connected`: the racks, each with what keeps it from booting machines;
-/// `bmc_racks` switch this one, best first.
+/// The brief without its result ids, and the scripts that need one. `ails`: what keeps a connected rack from booting machines; `bmc_racks`
+/// switch this one, best first.
 #[must_use]
 pub fn compose(
     c: &Catalogue,
-    connected: Vec<(RackId, Option<Ailment>)>,
+    connected: impl IntoIterator<Item = RackId>,
+    ails: impl Fn(RackId) -> Option<Ailment>,
     bmc_racks: Vec<RackId>,
     spec: &MachineSpec,
     options: Option<&CommissionOptions>,
 ) -> (Brief, Vec<Script>) {
     let dhcp = plans::dhcp_racks(c, spec.vlan);
     let (mut boot_racks, mut lame) = (Vec::new(), Vec::new());
-    for (rack, ailment) in connected.into_iter().filter(|(id, _)| dhcp.contains(id)) {
-        match ailment {
+    for rack in connected.into_iter().filter(|id| dhcp.contains(id)) {
+        match ails(rack) {
             None => boot_racks.push(rack),
             Some(ailment) => lame.push((rack, ailment)),
         }
     }
+    let nobody = boot_racks.is_empty() && lame.is_empty();
     let brief = Brief {
         bmc_racks,
-        unserved: unserved(c, spec).filter(|_| boot_racks.is_empty() && lame.is_empty()),
+        unserved: nobody.then(|| unserved(c, spec)).flatten(),
         boot_racks,
         lame,
         boot_subnets: boot_subnets(c, spec),
@@ -190,8 +192,8 @@ mod tests {
         let vlan = c.vlans.values_mut().next().unwrap();
         (vlan.dhcp_on, vlan.primary_rack, vlan.secondary_rack) = (true, Some(rack(2)), Some(rack(4)));
         let dead = Ailment { serves: false, why: "its dhcp is dead".into(), remedy: "free the port".into() };
-        let connected = [1, 2, 4].map(|n| (rack(n), (n == 4).then(|| dead.clone())));
-        let (brief, _) = compose(&c, connected.into(), vec![rack(3)], &spec, None);
+        let ails = |id: RackId| (id == rack(4)).then(|| dead.clone());
+        let (brief, _) = compose(&c, [1, 2, 4].map(rack), ails, vec![rack(3)], &spec, None);
         assert_eq!((brief.bmc_racks, brief.boot_racks, brief.image), (vec![rack(3)], vec![rack(2)], None));
         assert_eq!(brief.lame, [(rack(4), dead)]);
     }

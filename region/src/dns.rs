@@ -215,7 +215,7 @@ impl App {
     /// A rack came, went, or is not what it was: the internal domain follows.
     pub fn racks_changed(&self) {
         let mut racks: Vec<_> =
-            self.fit_racks(Duty::Names).into_iter().map(|(rack, hello)| (rack, hello.interfaces)).collect();
+            self.fit_racks(Duty::Names).into_iter().map(|(rack, hello)| (rack, hello.interfaces.clone())).collect();
         racks.sort_by_key(|(rack, _)| *rack);
         self.names.change(|composer| composer.racks(racks));
     }

@@ -40,7 +40,7 @@ impl App {
 
     /// The racks that new work of that kind may be given to, with what they said of themselves.
     #[must_use]
-    pub fn fit_racks(&self, duty: Duty) -> Vec<(RackId, Hello)> {
+    pub fn fit_racks(&self, duty: Duty) -> Vec<(RackId, Arc<Hello>)> {
         self.racks().into_iter().filter(|(rack, _)| self.fit(*rack, duty).is_ok()).collect()
     }
 
@@ -84,8 +84,8 @@ pub fn name_neighbours(subnet: &mut PlanSubnet) {
 }
 
 /// Those with an address in that subnet, with the first of them.
-fn racks_on(racks: &[(RackId, Hello)], cidr: Cidr) -> Vec<SubnetRack> {
-    let own = |(rack, hello): &(RackId, Hello)| {
+fn racks_on(racks: &[(RackId, Arc<Hello>)], cidr: Cidr) -> Vec<SubnetRack> {
+    let own = |(rack, hello): &(RackId, Arc<Hello>)| {
         let inside = |a: &Ipv4Addr| cidr.contains(IpAddr::V4(*a));
         Some(SubnetRack { rack: *rack, address: plans::addresses(&hello.interfaces).find(inside)? })
     };

@@ -156,7 +156,7 @@ impl App {
         let (sender, answer) = oneshot::channel();
         let number = self.inspector.next.fetch_add(1, Relaxed);
         self.inspector.asked().insert(number, sender);
-        let said = if self.links.hellos().iter().any(|(id, _)| *id == rack) {
+        let said = if self.links.is_connected(rack) {
             self.links.queue(rack, ToDo::Say(Box::new(ToRack::Inspect { number, ask })), new_trace());
             tokio::time::timeout(patience, answer).await.ok().and_then(Result::ok)
         } else {

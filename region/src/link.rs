@@ -108,7 +108,7 @@ async fn serve(app: App, mut connection: Connection) {
     }
 }
 
-/// Whether what began then, and takes no time, took longer than between two looks: the region itself was busy.
+/// Whether that is longer ago than the time between two looks. Of what takes no time it says that the region itself was busy.
 fn is_late(began: Instant) -> bool {
     clock::tick().saturating_duration_since(began) > services::LOOK
 }
@@ -130,6 +130,7 @@ impl Talking {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // From then on the rack could be heard: what a busy region does not read is no silence.
         let mut listening = clock::now();
+        let mut read = clock::tick();
         loop {
             // What came is read before silence is spoken of.
             let incoming = tokio::select! {
@@ -139,7 +140,10 @@ impl Talking {
                     if is_late(due.into_std()) {
                         listening = clock::now();
                     }
-                    self.listen_for_silence(listening).await;
+                    // Its words come in order: while others come, the one that is missed may be behind them.
+                    if is_late(read) {
+                        self.listen_for_silence(listening).await;
+                    }
                     continue;
                 }
             };
@@ -165,6 +169,7 @@ impl Talking {
             if is_late(taken) {
                 listening = clock::now();
             }
+            read = clock::tick();
         }
         "the link stopped".into()
     }
@@ -176,7 +181,7 @@ impl Talking {
         let known = self.app.rack(self.rack).await.ok().and_then(|actor| actor.snapshot().facts.clone());
         let moved = known.as_ref().is_none_or(moved);
         // A second Hello on the same connection tells the rack's actor; the first stays for the briefs.
-        let anew = self.connected.hello.set(hello).is_ok();
+        let anew = self.connected.hello.set(Arc::new(hello)).is_ok();
         self.app.racks_changed();
         let last_report = self.app.links.seen(self.rack).unwrap_or_default();
         self.tell_rack(RackEvent::Connected { facts, plan, last_report, anew }, trace).await;

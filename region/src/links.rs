@@ -36,7 +36,7 @@ pub(crate) struct Connected {
     /// Of two connections of a rack the higher is in force.
     pub(crate) number: u64,
     /// What it said of itself; `None` before it did.
-    pub(crate) hello: OnceLock<Hello>,
+    pub(crate) hello: OnceLock<Arc<Hello>>,
     /// What it said last of its services, and when.
     pub(crate) services: Mutex<Option<(Timestamp, Vec<ServiceStatus>)>>,
     pub(crate) queue: mpsc::UnboundedSender<(ToDo, TraceId)>,
@@ -145,9 +145,15 @@ pub struct Links {
 impl Links {
     /// Racks that are connected and said what they are.
     #[must_use]
-    pub fn hellos(&self) -> Vec<(RackId, Hello)> {
+    pub fn hellos(&self) -> Vec<(RackId, Arc<Hello>)> {
         let racks = self.racks();
         racks.iter().filter_map(|(id, c)| c.hello.get().map(|hello| (*id, hello.clone()))).collect()
+    }
+
+    /// Whether that rack is connected and said what it is.
+    #[must_use]
+    pub fn is_connected(&self, rack: RackId) -> bool {
+        self.racks().get(&rack).is_some_and(|c| c.hello.get().is_some())
     }
 
     /// The highest report such that it and all before it are durable; `None` when none was heard since the start.

@@ -10,7 +10,7 @@ use actors::{
     subnet::{Subnet, SubnetEffect},
 };
 use schema::{
-    id::{AttemptId, SystemId},
+    id::AttemptId,
     messages::{link::ToRack, machine::MachineEvent},
     projection::Projection,
     time::Timestamp,
@@ -261,10 +261,4 @@ impl Perform<Catalogue> for Hands {
             self.0.catalogue.publish(&me.snapshot());
         }
     }
-}
-
-/// The machines whose present work that rack has a part in.
-pub(crate) fn has_part(machine: &Machine, rack: SystemId) -> bool {
-    let attempt = machine.open_attempt().is_some_and(|a| a.bmc_racks.contains(&rack) || a.boot_racks.contains(&rack));
-    attempt || machine.errand.as_ref().is_some_and(|e| e.racks.contains(&rack))
 }

@@ -19,6 +19,7 @@ use schema::{
         link::{Hello, SweepTarget, SweepUpdate, ToRack},
         report::{Fact, Report},
     },
+    net::Cidr,
     power::{PowerAccess, PowerConfig},
     time::Timestamp,
 };
@@ -33,6 +34,8 @@ use crate::{
 
 /// Changes of what racks watch gather for that long: whoever commissions a site learns of thousands of BMCs.
 const GATHER: Duration = Duration::from_secs(2);
+/// And for so many times as long as the last reckoning took: at a large site it takes no more than this part of a core.
+const SPARING: u32 = 20;
 /// Machines in one message at most.
 const BATCH: usize = 512;
 /// How often what has expired is forgotten.
@@ -105,13 +108,14 @@ impl App {
     #[must_use]
     pub fn bmc_racks(&self, address: Option<&str>, vlan: Option<VlanId>) -> Vec<RackId> {
         let boots = plans::dhcp_racks(&self.catalogue_content(), vlan);
-        in_order(&self.ways.reach(), address, &boots, &self.fit_racks(Duty::Power), clock::now())
+        let racks = PowerRacks::of(&self.fit_racks(Duty::Power));
+        self.ways.reach().order(address, &racks.candidates(address, &boots), clock::now())
     }
 
     fn assignment(&self) -> Assignment {
-        let (c, racks, now) = (self.catalogue_content(), self.fit_racks(Duty::Power), clock::now());
-        let (reach, secrets) = (self.ways.reach(), self.ways.secrets());
-        assigned(&c, self.tickets.powers(), &secrets, &racks, &reach, now)
+        let (c, racks) = (self.catalogue_content(), PowerRacks::of(&self.fit_racks(Duty::Power)));
+        let (machines, secrets) = (self.tickets.powers(), self.ways.secrets().clone());
+        assigned(&c, machines, &secrets, &racks, &self.ways.reach(), clock::now())
     }
 }
 
@@ -127,7 +131,7 @@ pub fn assigned(
     c: &Catalogue,
     machines: Vec<(SystemId, PowerConfig, Option<VlanId>)>,
     secrets: &HashMap<SystemId, u64>,
-    racks: &[(RackId, Hello)],
+    racks: &PowerRacks,
     reach: &Reach,
     now: Timestamp,
 ) -> Assignment {
@@ -138,38 +142,51 @@ pub fn assigned(
             continue;
         }
         let boots = boots.entry(vlan).or_insert_with(|| plans::dhcp_racks(c, vlan));
-        let order = in_order(reach, power.address(), boots, racks, now);
-        if let Some(rack) = order.first() {
+        if let Some(rack) = reach.first(power.address(), &racks.candidates(power.address(), boots), now) {
             let version = secrets.get(&machine).copied().unwrap_or_default();
-            assigned.entry(*rack).or_default().insert(machine, (power, version));
+            assigned.entry(rack).or_default().insert(machine, (power, version));
         }
     }
     assigned
 }
 
-/// The racks that may be given that BMC's work, in the order in which they are tried. `boots`: those that serve where the machine boots.
-#[must_use]
-pub fn in_order(
-    reach: &Reach,
-    address: Option<&str>,
-    boots: &HashSet<RackId>,
-    racks: &[(RackId, Hello)],
-    now: Timestamp,
-) -> Vec<RackId> {
-    let bmc = address.and_then(schema::power::bmc_ip);
-    let candidate = |(rack, hello): &(RackId, Hello)| {
-        let own = hello.interfaces.iter().flat_map(|i| &i.addresses).filter(|(own, _)| !own.is_loopback());
-        let near = bmc.is_some_and(|bmc| own.clone().any(|(_, cidr)| cidr.contains(bmc)));
-        Candidate { rack: *rack, near, boots: boots.contains(rack) }
-    };
-    reach.order(address, &racks.iter().map(candidate).collect::<Vec<_>>(), now)
+/// The racks that may be given power work, each with the networks that it has an address in.
+pub struct PowerRacks(Vec<(RackId, Vec<Cidr>)>);
+
+impl PowerRacks {
+    /// By what they said of themselves.
+    #[must_use]
+    pub fn of(racks: &[(RackId, Arc<Hello>)]) -> Self {
+        let networks = |hello: &Hello| {
+            let own = hello.interfaces.iter().flat_map(|i| &i.addresses).filter(|(own, _)| !own.is_loopback());
+            own.map(|(_, cidr)| *cidr).collect()
+        };
+        Self(racks.iter().map(|(rack, hello)| (*rack, networks(hello))).collect())
+    }
+
+    /// What they are to the BMC of that address. `boots`: the racks that serve where the machine boots.
+    #[must_use]
+    pub fn candidates(&self, address: Option<&str>, boots: &HashSet<RackId>) -> Vec<Candidate> {
+        let bmc = address.and_then(schema::power::bmc_ip);
+        let candidate = |(rack, networks): &(RackId, Vec<Cidr>)| {
+            let near = bmc.is_some_and(|bmc| networks.iter().any(|cidr| cidr.contains(bmc)));
+            Candidate { rack: *rack, near, boots: boots.contains(rack) }
+        };
+        self.0.iter().map(candidate).collect()
+    }
 }
 
 /// Keeps the assignment of machines to racks up to date, for all connections at once.
 pub(crate) async fn assign(app: App) {
     let mut changed = app.ways.changed.subscribe();
     loop {
-        let assigned = app.assignment();
+        let began = clock::tick();
+        let reckoning = tokio::task::spawn_blocking({
+            let app = app.clone();
+            move || app.assignment()
+        });
+        let Ok(assigned) = reckoning.await else { return }; // The runtime stops.
+        let pause = GATHER.max(began.elapsed() * SPARING);
         app.ways.assigned.send_if_modified(|old| {
             let differs = **old != assigned;
             if differs {
@@ -180,7 +197,7 @@ pub(crate) async fn assign(app: App) {
         if changed.changed().await.is_err() {
             return;
         }
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(pause).await;
         changed.mark_unchanged();
     }
 }
@@ -287,12 +304,13 @@ mod tests {
                 orders: Vec::new(),
                 now: Timestamp(0),
             };
-            (id.parse::<RackId>().unwrap(), hello)
+            (id.parse::<RackId>().unwrap(), Arc::new(hello))
         };
         let racks = [rack("rack01", "10.9.0.1"), rack("rack02", "10.77.1.1")];
         for address in ["10.77.1.9", "10.77.1.9:6230", "https://10.77.1.9", "https://10.77.1.9:8443/redfish/v1"] {
-            let order = in_order(&Reach::default(), Some(address), &HashSet::new(), &racks, Timestamp(0));
-            assert_eq!(order.first(), Some(&racks[1].0), "{address}");
+            let candidates = PowerRacks::of(&racks).candidates(Some(address), &HashSet::new());
+            let first = Reach::default().first(Some(address), &candidates, Timestamp(0));
+            assert_eq!(first, Some(racks[1].0), "{address}");
         }
     }
 }

@@ -6,7 +6,7 @@
 //! in time: machines that begin together also end together, and the fleet would come back in waves.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -37,7 +37,7 @@ pub struct Turns(Mutex<Inner>);
 struct Inner {
     limit: usize,
     under_way: HashSet<SystemId>,
-    waiting: VecDeque<SystemId>,
+    waiting: Queue,
     /// Of the reports since the last look: how many, and how many were slow or not quick.
     heard: u32,
     slow: u32,
@@ -59,7 +59,7 @@ pub struct TurnCounts {
 
 impl Default for Inner {
     fn default() -> Self {
-        let (under_way, waiting) = (HashSet::new(), VecDeque::new());
+        let (under_way, waiting) = (HashSet::new(), Queue::default());
         let (looked, ripened) = (None, None);
         Self { limit: FIRST, under_way, waiting, heard: 0, slow: 0, unquick: 0, looked, ripe: AT_ONCE, ripened }
     }
@@ -88,7 +88,7 @@ impl Turns {
                 // One that was told while it did not wait yet is told again; twice does no harm.
                 if inner.under_way.remove(&id) {
                     inner.waiting.push_front(id);
-                } else if !inner.waiting.contains(&id) {
+                } else {
                     inner.waiting.push_back(id);
                 }
             }
@@ -133,7 +133,7 @@ impl Turns {
     #[must_use]
     pub fn place(&self, machine: SystemId) -> Option<(usize, usize)> {
         let inner = self.inner();
-        Some((inner.waiting.iter().position(|id| *id == machine)?, inner.limit))
+        Some((inner.waiting.before(machine)?, inner.limit))
     }
 
     /// How many there are.
@@ -150,10 +150,8 @@ impl Turns {
 
 impl Inner {
     fn leave(&mut self, machine: SystemId) {
-        if !self.under_way.remove(&machine)
-            && let Some(at) = self.waiting.iter().position(|id| *id == machine)
-        {
-            self.waiting.remove(at);
+        if !self.under_way.remove(&machine) {
+            self.waiting.remove(machine);
         }
     }
 
@@ -185,6 +183,60 @@ impl Inner {
             self.limit = (self.limit + self.limit / 40 + 1).min(MOST);
         }
         (self.heard, self.slow, self.unquick, self.looked) = (0, 0, 0, Some(tick));
+    }
+}
+
+/// Machines in their order. Each is found without looking at the others: all that a machine does is told here, and whole sites wait.
+#[derive(Default)]
+struct Queue {
+    order: BTreeMap<i64, SystemId>,
+    places: HashMap<SystemId, i64>,
+}
+
+impl Queue {
+    /// It is the last now, unless it waits already.
+    fn push_back(&mut self, machine: SystemId) {
+        let last = self.order.last_key_value().map_or(0, |(place, _)| place + 1);
+        if !self.places.contains_key(&machine) {
+            self.put(machine, last);
+        }
+    }
+
+    /// It is the first now.
+    fn push_front(&mut self, machine: SystemId) {
+        self.remove(machine);
+        let first = self.order.first_key_value().map_or(0, |(place, _)| place - 1);
+        self.put(machine, first);
+    }
+
+    fn put(&mut self, machine: SystemId, place: i64) {
+        self.order.insert(place, machine);
+        self.places.insert(machine, place);
+    }
+
+    fn pop_front(&mut self) -> Option<SystemId> {
+        let (_, machine) = self.order.pop_first()?;
+        self.places.remove(&machine);
+        Some(machine)
+    }
+
+    fn remove(&mut self, machine: SystemId) {
+        if let Some(place) = self.places.remove(&machine) {
+            self.order.remove(&place);
+        }
+    }
+
+    /// How many are before it; `None`: it does not wait.
+    fn before(&self, machine: SystemId) -> Option<usize> {
+        self.places.get(&machine).map(|place| self.order.range(..place).count())
+    }
+
+    fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     Close, LinkError, Refusal, Timing,
     bulk::{Bulk, BulkError},
     ca::RackIdentity,
-    describe, silence,
+    describe, drive, silence,
     stream::{self, Reader, SendError, Sender},
     tls,
 };
@@ -375,7 +375,7 @@ pub(super) async fn dial(
     let mut last = Refusal::new(format!("{address} has no address"), "correct the region's HOST:PORT");
     for to in addresses {
         let from: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let endpoint = quinn::Endpoint::client(from)
+        let endpoint = drive::endpoint(from, None)
             .map_err(|e| Refusal::new(format!("no UDP socket: {e}"), "raise the limit of open files"))?;
         let connecting = endpoint.connect_with(config.clone(), to, tls::REGION_NAME);
         let connecting = connecting.map_err(|e| Refusal::new(e.to_string(), "correct the region's HOST:PORT"))?;

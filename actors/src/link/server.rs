@@ -25,7 +25,7 @@ use super::{
     Admitted, Close, Doorkeeper, LinkError, Refusal, Timing,
     bulk::{BulkRequest, Open},
     ca::{Ca, RACK_VALIDITY},
-    describe,
+    describe, drive,
     enrol::{Desk, is_enrolment},
     silence,
     stream::{self, ReadError, Reader, Sender, read_one, write_one},
@@ -130,7 +130,7 @@ struct Inner {
 }
 
 impl LinkServer {
-    /// Listens on the current tokio runtime. Connections are to be taken: a full queue holds registrations back.
+    /// Listens; what it does is done on the current tokio runtime, and the packets on a thread of their own. Connections are to be taken: a full queue holds registrations back.
     ///
     /// # Errors
     /// When the address is taken, or certificates cannot be made.
@@ -143,7 +143,7 @@ impl LinkServer {
         let judge = Judge::new(ca.certificate())?;
         let quic = quinn::ServerConfig::with_crypto(Arc::new(tls::server(identity.chain, identity.key)?));
         let address = config.listen;
-        let endpoint = quinn::Endpoint::server(transport(quic, &config.timing), address)
+        let endpoint = drive::endpoint(address, Some(transport(quic, &config.timing)))
             .map_err(|source| LinkError::Listen { address, source })?;
         let (handover, connections) = mpsc::channel(64);
         let inner = Arc::new(Inner {

@@ -151,6 +151,9 @@ impl Machine {
                 a.bmc_racks.clone_from(&brief.bmc_racks);
                 a.boot_racks.clone_from(&brief.boot_racks);
                 a.boot_subnets.clone_from(&brief.boot_subnets);
+                // They are linked and fit now, whatever was heard of them before.
+                a.away.clear();
+                a.ailing.clear();
                 a.left_out(brief, now);
             }
             a.done(CommissionStep::Order, now, None, "region", "its turn came; order and ticket composed".into());

@@ -15,6 +15,15 @@ use crate::core::Step;
 const CONNECTED: &str = "is connected again";
 
 impl Machine {
+    /// Whether that rack has a part in what is under way, so that the machine must hear what becomes of it. Of one that waits for its turn
+    /// none has yet: its racks are looked up anew then.
+    #[must_use]
+    pub fn counts_on(&self, rack: RackId) -> bool {
+        let begun = self.open_attempt().filter(|a| a.place.is_none());
+        begun.is_some_and(|a| a.bmc_racks.contains(&rack) || a.boot_racks.contains(&rack))
+            || self.errand.as_ref().is_some_and(|e| e.racks.contains(&rack))
+    }
+
     /// How a rack's link stands. Only the last word on it is kept: a link that flaps must not drive out what else was seen.
     fn link_noted(&self, rack: RackId, word: &str, now: Timestamp) -> Step<Self> {
         let text = |word: &str| format!(" rack {rack} {word}");

@@ -334,11 +334,10 @@ impl World {
 
     /// What a decision about that machine needs, as `region::app` looks it up.
     fn brief(&mut self, machine: &Machine, options: Option<&CommissionOptions>) -> Brief {
-        let connected: Vec<RackId> = self.connected();
-        let boot =
-            connected.into_iter().map(|id| (id, self.region.fit(id, Duty::Boot).err().map(Ailment::from))).collect();
+        let ails = |id| self.region.fit(id, Duty::Boot).err().map(Ailment::from);
         let power = self.bmc_racks(machine.spec.power.address(), machine.spec.vlan);
-        let (brief, scripts) = briefs::compose(self.region.content(), boot, power, &machine.spec, options);
+        let content = self.region.content();
+        let (brief, scripts) = briefs::compose(content, self.connected(), ails, power, &machine.spec, options);
         let Some(_) = options else { return brief };
         let first = self.region.store.last_result + 1;
         self.region.store.last_result += i64::try_from(scripts.len()).unwrap_or(0);

@@ -23,7 +23,7 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct RackFacts {
     pub entry: RackEntry,
-    pub hello: Option<Hello>,
+    pub hello: Option<Arc<Hello>>,
     pub state: Option<Arc<Rack>>,
     /// With counters while it is connected.
     pub services: Vec<ServiceStatus>,

@@ -17,7 +17,7 @@ use tracing::{error, warn};
 
 use super::{App, Missing};
 use crate::{
-    perform::{has_part, node_key},
+    perform::node_key,
     plans::{self, BootRow},
 };
 
@@ -84,7 +84,7 @@ impl App {
     /// The machines whose present work that rack has a part in, by hostname.
     pub(crate) fn machines_of(&self, rack: RackId) -> Vec<String> {
         let states = self.machines.all().into_iter().map(|actor| actor.snapshot());
-        let mut names: Vec<_> = states.filter(|m| has_part(m, rack)).map(|m| m.spec.hostname.clone()).collect();
+        let mut names: Vec<_> = states.filter(|m| m.counts_on(rack)).map(|m| m.spec.hostname.clone()).collect();
         names.sort();
         names
     }
@@ -92,7 +92,7 @@ impl App {
     /// Tells the machines that rack works for what has become of it.
     pub(crate) async fn tell_machines(&self, rack: RackId, event: &MachineEvent, trace: TraceId) {
         for actor in self.machines.all() {
-            if has_part(&actor.snapshot(), rack)
+            if actor.snapshot().counts_on(rack)
                 && let Err(error) = actor.ask(event.clone(), trace).await
             {
                 warn!(machine = %actor.id(), %rack, %error, "not told what has become of its rack");

@@ -92,11 +92,11 @@ mod tests {
         let (one, two) = (topics.watch("summary"), topics.watch("summary"));
         assert!(Arc::ptr_eq(&one, &two) && one.name() == "summary");
         let hour = Duration::from_secs(3_600);
-        let both = futures_util::join!(one.state(hour, || make("a", "1")), two.state(hour, || make("b", "2")));
+        let both = tokio::join!(one.state(hour, || make("a", "1")), two.state(hour, || make("b", "2")));
         assert_eq!((made.load(SeqCst), both.0.version, both.1.data.as_str()), (1, 1, "1"));
         // Who takes nothing old does not get what was begun before it asked; all who ask meanwhile share the next one.
         let (zero, three) = (Duration::ZERO, topics.watch("summary"));
-        let (first, second, third) = futures_util::join!(
+        let (first, second, third) = tokio::join!(
             one.state(zero, || make("a", "3")),
             two.state(zero, || make("a", "4")),
             three.state(zero, || make("b", "5"))

@@ -56,7 +56,7 @@ impl Doorkeeper for Door {
                 self.0.reload_catalogue().await.map_err(|e| not_now(&e))?;
             }
             let id = self.id_for(&rack.hostname).await.map_err(|e| not_now(&e))?;
-            if self.0.racks().iter().any(|(connected, _)| *connected == id) {
+            if self.0.links.is_connected(id) {
                 let why = format!("rack {id} is connected under the name {}", rack.hostname);
                 return Err(Refusal::new(why, "stop it if it is this one, or give this one another name with --name"));
             }

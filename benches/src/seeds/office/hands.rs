@@ -179,12 +179,8 @@ impl Kind for Rack {
 impl World {
     /// As `App::tell_machines`: the machines whose work that rack has a part in.
     fn tell_machines(&mut self, rack: RackId, event: &MachineEvent) {
-        let part = |m: &Machine| {
-            let attempt = m.open_attempt().is_some_and(|a| a.bmc_racks.contains(&rack) || a.boot_racks.contains(&rack));
-            attempt || m.errand.as_ref().is_some_and(|e| e.racks.contains(&rack))
-        };
-        let concerned: Vec<SystemId> =
-            self.region.machines.iter().filter(|(_, m)| part(&m.core)).map(|(id, _)| *id).collect();
+        let machines = self.region.machines.iter();
+        let concerned: Vec<SystemId> = machines.filter(|(_, m)| m.core.counts_on(rack)).map(|(id, _)| *id).collect();
         for machine in concerned {
             tell::<Machine>(self, Who::Machine(machine), event.clone(), Tag::Nobody);
         }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,11 +11,14 @@ use actors::{
     rack::Duty,
     reach::{Reach, Reached},
 };
-use region::{plans, sweeps};
+use region::{
+    plans,
+    sweeps::{self, PowerRacks},
+};
 use schema::{
     id::{RackId, SystemId, VlanId},
     messages::{
-        link::{Hello, SweepTarget, ToRack},
+        link::{SweepTarget, ToRack},
         report::Report,
     },
     power::{PowerAccess, PowerConfig},
@@ -75,17 +79,18 @@ impl World {
     }
 
     /// Racks that may drive BMCs, in the order of their ids.
-    fn power_racks(&self) -> Vec<(RackId, Hello)> {
-        let hellos = self.region.conns.iter().filter_map(|(n, c)| Some((self.racks[*n].id, c.hello.clone()?)));
+    fn power_racks(&self) -> PowerRacks {
+        let hellos =
+            self.region.conns.iter().filter_map(|(n, c)| Some((self.racks[*n].id, Arc::new(c.hello.clone()?))));
         let mut fit: Vec<_> = hellos.filter(|(id, _)| self.region.fit(*id, Duty::Power).is_ok()).collect();
         fit.sort_by_key(|(id, _)| *id);
-        fit
+        PowerRacks::of(&fit)
     }
 
     /// The racks that may be given that BMC's work, in the order in which they are tried.
     pub(super) fn bmc_racks(&self, address: Option<&str>, vlan: Option<VlanId>) -> Vec<RackId> {
         let boots = plans::dhcp_racks(self.region.content(), vlan);
-        sweeps::in_order(&self.region.ways.reach, address, &boots, &self.power_racks(), self.queue.now)
+        self.region.ways.reach.order(address, &self.power_racks().candidates(address, &boots), self.queue.now)
     }
 
     /// Every connected rack hears what of its list is another.

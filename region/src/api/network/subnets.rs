@@ -104,7 +104,7 @@ async fn create(call: &Call) -> Answer {
 async fn racks_in(call: &Call, cidr: Cidr) -> [Option<RackId>; 2] {
     let racks = call.house.racks().await;
     let near = |hello: &Hello| hello.interfaces.iter().flat_map(|i| &i.addresses).any(|(ip, _)| cidr.contains(*ip));
-    let mut found = racks.iter().filter(|r| r.hello.as_ref().is_some_and(near)).map(|r| r.entry.id);
+    let mut found = racks.iter().filter(|r| r.hello.as_deref().is_some_and(near)).map(|r| r.entry.id);
     [found.next(), found.next()]
 }
 
