@@ -56,6 +56,8 @@ use pace::Pace;
 const GATHER: Duration = Duration::from_millis(5);
 /// Pages of names to one rack are that far apart: every name goes to every rack's disk, and no boot waits for one. The first goes at once.
 const NAMES_APART: Duration = Duration::from_secs(1);
+/// Each page is a write of the rack's disk and two steps of its actor: a large site has so many times its racks between two to one rack.
+const NAMES_A_RACK: Duration = Duration::from_millis(25);
 
 /// Takes connections until the link stops.
 pub async fn accept(app: App, mut connections: mpsc::Receiver<Connection>) {
@@ -278,6 +280,7 @@ async fn keep_plan(app: App, rack: RackId, connected: Arc<Connected>, sender: Se
             marks.whole |= now != served;
             served = now;
         }
+        names.at_least(NAMES_A_RACK * app.links.count());
         let mut updates = Vec::new();
         if whole || marks.whole {
             let tickets = app.tickets.all(rack, &served);

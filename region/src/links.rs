@@ -150,6 +150,12 @@ impl Links {
         racks.iter().filter_map(|(id, c)| c.hello.get().map(|hello| (*id, hello.clone()))).collect()
     }
 
+    /// How many racks are connected.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.racks().len()).unwrap_or(u32::MAX)
+    }
+
     /// Whether that rack is connected and said what it is.
     #[must_use]
     pub fn is_connected(&self, rack: RackId) -> bool {

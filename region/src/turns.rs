@@ -1,9 +1,10 @@
 //! How many commissionings are under way at once. A whole site that is asked for at once gets its turn bit by bit, so that what is begun
 //! also ends: machines under way go on, new ones wait for their turn, in the order they were asked for. Overload never becomes a time-out.
 //!
-//! The number adapts by itself. Its measure is how long a rack's report takes here from its arrival until its step is durable: while that
-//! is short more may begin, and when it grows fewer do (multiplicative both ways, with a quiet zone between). Turns are given out evenly
-//! in time: machines that begin together also end together, and the fleet would come back in waves.
+//! The number adapts by itself. It has two measures: how long a rack's report takes here from its arrival until its step is durable, and how
+//! long racks take to answer for a ticket or an order. While both are short more may begin, and when one grows fewer do (multiplicative both
+//! ways, with a quiet zone between). Turns are given out evenly in time: machines that begin together also end together, and the fleet would
+//! come back in waves.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -21,6 +22,8 @@ const MOST: usize = 4_000;
 /// Reports that take longer mean that too much is under way; where few take as long as that there is room for more.
 const SLOW: Duration = Duration::from_millis(800);
 const QUICK: Duration = Duration::from_millis(300);
+/// Racks that answer later have a queue.
+const LATE: Duration = Duration::from_secs(2);
 /// Between two looks at the number.
 const LOOK: Duration = Duration::from_millis(500);
 /// As many as may be under way begin within this time at the fastest. A boot of real machines takes minutes, so it costs them nothing.
@@ -42,6 +45,9 @@ struct Inner {
     heard: u32,
     slow: u32,
     unquick: u32,
+    /// Of the answers of racks since then: how many, and how many were late.
+    answered: u32,
+    late: u32,
     looked: Option<Instant>,
     /// Turns that may be given now, fractions included, as of then.
     ripe: f64,
@@ -61,7 +67,8 @@ impl Default for Inner {
     fn default() -> Self {
         let (under_way, waiting) = (HashSet::new(), Queue::default());
         let (looked, ripened) = (None, None);
-        Self { limit: FIRST, under_way, waiting, heard: 0, slow: 0, unquick: 0, looked, ripe: AT_ONCE, ripened }
+        let (heard, slow, unquick, answered, late) = (0, 0, 0, 0, 0);
+        Self { limit: FIRST, under_way, waiting, heard, slow, unquick, answered, late, looked, ripe: AT_ONCE, ripened }
     }
 }
 
@@ -129,6 +136,14 @@ impl Turns {
         inner.look(tick);
     }
 
+    /// A rack answered for a ticket or an order that long after it was given.
+    pub fn answered(&self, took: Duration, tick: Instant) {
+        let mut inner = self.inner();
+        inner.answered += 1;
+        inner.late += u32::from(took > LATE);
+        inner.look(tick);
+    }
+
     /// How many are before that machine, and how many may be under way at once; `None`: it does not wait.
     #[must_use]
     pub fn place(&self, machine: SystemId) -> Option<(usize, usize)> {
@@ -175,14 +190,15 @@ impl Inner {
         if tick.saturating_duration_since(since) < LOOK {
             return;
         }
-        // More than a tenth slow: too much. Hardly any that is not quick, and somebody waits: more. In small steps, for what begins now is
-        // felt only when it boots.
-        if self.slow * 10 > self.heard {
+        // More than a tenth slow or late: too much. Hardly any that is not quick, and somebody waits: more. In small steps, for what begins
+        // now is felt only when it boots.
+        if self.slow * 10 > self.heard || self.late * 10 > self.answered {
             self.limit = (self.limit * 19 / 20).max(LEAST);
         } else if self.unquick * 10 <= self.heard && !self.waiting.is_empty() {
             self.limit = (self.limit + self.limit / 40 + 1).min(MOST);
         }
         (self.heard, self.slow, self.unquick, self.looked) = (0, 0, 0, Some(tick));
+        (self.answered, self.late) = (0, 0);
     }
 }
 
@@ -293,5 +309,25 @@ mod tests {
         let high = second(10, &turns);
         assert_eq!(second(500, &turns), high, "between quick and slow it stays");
         assert_eq!((0..120).map(|_| second(5_000, &turns)).last(), Some(LEAST));
+    }
+
+    #[test]
+    fn racks_that_answer_late_are_not_given_more_however_quick_the_region_is() {
+        let (turns, start) = (Turns::default(), actors::clock::tick());
+        assert!((0..FIRST + 500).filter_map(|n| turns.ask(id(n), start)).count() >= 500);
+        let mut tick = start;
+        let mut second = |late: usize, turns: &Turns| {
+            for n in 0..20 {
+                tick += Duration::from_millis(60);
+                turns.answered(if n < late { LATE * 2 } else { LATE / 10 }, tick);
+                turns.heard(QUICK / 10, tick);
+            }
+            turns.counts().limit
+        };
+        let grown = second(0, &turns);
+        assert!(grown > FIRST);
+        let shrunk = second(20, &turns);
+        assert!(shrunk < grown, "{shrunk} of {grown}");
+        assert!(second(0, &turns) > shrunk, "the queue is gone");
     }
 }

@@ -469,7 +469,9 @@ impl Attempt {
         self.steps.get_mut(step as usize)
     }
 
-    pub(super) fn is_done(&self, step: CommissionStep) -> bool {
+    /// Whether that step was seen to end.
+    #[must_use]
+    pub fn is_done(&self, step: CommissionStep) -> bool {
         self.steps.get(step as usize).is_some_and(|r| r.state == StepState::Done)
     }
 

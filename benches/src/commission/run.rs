@@ -280,7 +280,9 @@ async fn ask_for(api: &Api, path: &str, patient: bool) -> Result<(), Trouble> {
         match api.told(path).await {
             Ok((200..=299, _)) => return Ok(()),
             // It was heard before the region was killed, and only the answer was lost.
-            Ok((409, _)) if patient => return Ok(()),
+            Ok((409, why)) if patient && why.contains(UNDER_WAY) => return Ok(()),
+            // A region that is just back has no racks yet.
+            Ok((409, _)) if patient && clock::tick() < end => tokio::time::sleep(OFTEN).await,
             Ok((status, why)) => return Err(Trouble(format!("POST {path} was answered {status}: {why}"))),
             Err(error) if !patient || clock::tick() > end => return Err(error),
             Err(_) => tokio::time::sleep(GLANCE).await,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 /// One kind of thing to one receiver.
 pub(super) struct Pace {
+    least: Duration,
     apart: Duration,
     last: Option<Instant>,
     held: bool,
@@ -11,7 +12,12 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) const fn new(apart: Duration) -> Self {
-        Self { apart, last: None, held: false }
+        Self { least: apart, apart, last: None, held: false }
+    }
+
+    /// The things are that far apart from now on, where that is more than the pace's own time.
+    pub(super) fn at_least(&mut self, apart: Duration) {
+        self.apart = self.least.max(apart);
     }
 
     /// Whether something goes out now: there is `news`, or there was, and the last time is long enough ago.
@@ -55,5 +61,9 @@ mod tests {
         assert!(pace.goes(false, at(3_002)), "the last of a crowd is not forgotten");
         assert!(!pace.held() && !pace.goes(false, at(9_000)));
         assert!(pace.goes(true, at(9_001)));
+        pace.at_least(Duration::from_secs(3));
+        assert!(!pace.goes(true, at(12_000)) && pace.goes(false, at(12_001)));
+        pace.at_least(Duration::ZERO);
+        assert!(!pace.goes(true, at(13_000)) && pace.goes(false, at(13_001)));
     }
 }

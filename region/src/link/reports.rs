@@ -8,13 +8,20 @@ use std::{
 use actors::{
     clock,
     core::TraceId,
+    machine::Machine,
     session::{Receiving, Taken},
     shell::{ActorRef, AskError},
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use schema::{
+    commissioning::CommissionStep,
     id::{RackId, ReportSeq},
-    messages::{link::ToRack, machine::MachineEvent, report::Report},
+    messages::{
+        link::ToRack,
+        machine::MachineEvent,
+        report::{Fact, Report},
+    },
+    time::Timestamp,
 };
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
@@ -64,12 +71,16 @@ impl Desk {
             Taken::OutOfOrder { after } => return Err(format!("report {} came after report {after}", report.seq)),
         }
         let Ok(room) = self.room.clone().acquire_owned().await else { return Ok(()) };
+        let given = self.app.machines.awake(&report.machine).and_then(|actor| answers(&actor.snapshot(), &report.fact));
         let under_way = hand_over(&self.app, self.rack, report, trace).await;
         let (app, rack, session) = (self.app.clone(), self.rack, self.session.clone());
         self.app.runtime.spawn(async move {
             let seq = under_way.await;
             drop(room);
             app.turns.heard(came.elapsed(), clock::tick());
+            if let Some(given) = given {
+                app.turns.answered(clock::now().since(given), clock::tick());
+            }
             // Queued while the session is locked, so that acknowledgements only grow.
             let mut session = lock(&session);
             if let Some(through) = session.durable(seq) {
@@ -82,6 +93,17 @@ impl Desk {
 
 fn lock(session: &Mutex<Receiving>) -> MutexGuard<'_, Receiving> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// When the ticket or the order was given that a rack answers for; `None`: the report answers for none, or for one that was answered before.
+fn answers(machine: &Machine, fact: &Fact) -> Option<Timestamp> {
+    let attempt = machine.open_attempt()?;
+    let step = |step: CommissionStep| attempt.steps.get(step as usize);
+    match fact {
+        Fact::TicketHeld if attempt.held_by.is_empty() => step(CommissionStep::RackChosen)?.started,
+        Fact::OrderAccepted if !attempt.is_done(CommissionStep::RackChosen) => attempt.ordered,
+        _ => None,
+    }
 }
 
 /// Hands the report over. When this returns, its event stands in its machine's mailbox (or waits for room there, in order);
