@@ -537,7 +537,13 @@ mod tests {
         let step = rack.step(&away, now(10));
         assert_eq!(step.effects, [RackEffect::TellMachines { up: false }, RackEffect::HealthChanged]);
         assert_eq!(step.timers, [TimerOp::Arm { timer: RackTimer::Away, at: now(70) }]);
-        let rack = after(&step.next.unwrap(), RackEvent::Elapsed { timer: RackTimer::Away }, 70);
+        let away_for_now = step.next.unwrap();
+        let (id, hostname, certificate_sha256) = (rack.id, String::new(), String::new());
+        let entry = RackEntry { id, hostname, certificate_sha256, revoked: false, drained: None };
+        assert!(away_for_now.is_awaited(&entry, false));
+        assert!(!away_for_now.is_awaited(&RackEntry { drained: Some(now(3)), ..entry.clone() }, false));
+        let rack = after(&away_for_now, RackEvent::Elapsed { timer: RackTimer::Away }, 70);
+        assert!(!rack.is_awaited(&entry, false));
         assert_eq!((rack.link, rack.last_report, rack.wait.is_none()), (LinkState::Lost, ReportSeq(9), true));
         assert!(matches!(rack.step(&away, now(71)).verdict, Verdict::Ignored { .. }), "a repeat is harmless");
     }

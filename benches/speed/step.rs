@@ -135,6 +135,7 @@ fn brief(rack: SystemId) -> Brief {
         may_reboot: false,
     };
     Brief {
+        away: Vec::new(),
         bmc_racks: vec![rack],
         unserved: None,
         boot_racks: vec![rack],

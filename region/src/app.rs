@@ -387,9 +387,19 @@ impl App {
         options: Option<&CommissionOptions>,
     ) -> (Brief, Vec<schema::catalogue::Script>) {
         let ails = |id| self.fit(id, Duty::Boot).err().map(Ailment::from);
-        let connected = self.racks().into_iter().map(|(id, _)| id);
-        let bmc_racks = self.bmc_racks(machine.spec.power.address(), machine.spec.vlan);
-        briefs::compose(&self.catalogue_content(), connected, ails, bmc_racks, &machine.spec, options)
+        let (address, vlan) = (machine.spec.power.address(), machine.spec.vlan);
+        let mut bmc = self.bmc_racks(address, vlan);
+        // What takes minutes can wait for a rack; who switches a machine by hand is to hear at once that there is none.
+        if bmc.is_empty() && options.is_some() {
+            bmc = self.awaited_bmc_racks(address, vlan);
+        }
+        let racks = briefs::Racks {
+            linked: self.racks().into_iter().map(|(id, _)| id).collect(),
+            ails,
+            awaited: || self.awaited_racks().into_iter().map(|(id, _)| id).collect(),
+            bmc,
+        };
+        briefs::compose(&self.catalogue_content(), racks, &machine.spec, options)
     }
 
     /// Connected racks, with what they say of themselves.

@@ -1,5 +1,7 @@
 //! The brief of a decision: which racks, which image, which scripts. Pure but for the result ids, which the store allots.
 
+use std::collections::BTreeSet;
+
 use schema::{
     boot::Image,
     catalogue::{Catalogue, Script},
@@ -10,28 +12,42 @@ use schema::{
 
 use crate::plans::{self, deb_arch};
 
-/// The brief without its result ids, and the scripts that need one. `ails`: what keeps a connected rack from booting machines; `bmc_racks`
-/// switch this one, best first.
+/// The racks as a brief needs them.
+pub struct Racks<Ails, Awaited> {
+    /// Connected ones.
+    pub linked: Vec<RackId>,
+    /// What keeps a connected rack from booting machines.
+    pub ails: Ails,
+    /// Those that may be back in a moment.
+    pub awaited: Awaited,
+    /// Those that switch the machine, best first.
+    pub bmc: Vec<RackId>,
+}
+
+/// The brief without its result ids, and the scripts that need one.
 #[must_use]
 pub fn compose(
     c: &Catalogue,
-    connected: impl IntoIterator<Item = RackId>,
-    ails: impl Fn(RackId) -> Option<Ailment>,
-    bmc_racks: Vec<RackId>,
+    racks: Racks<impl Fn(RackId) -> Option<Ailment>, impl Fn() -> Vec<RackId>>,
     spec: &MachineSpec,
     options: Option<&CommissionOptions>,
 ) -> (Brief, Vec<Script>) {
     let dhcp = plans::dhcp_racks(c, spec.vlan);
     let (mut boot_racks, mut lame) = (Vec::new(), Vec::new());
-    for rack in connected.into_iter().filter(|id| dhcp.contains(id)) {
-        match ails(rack) {
+    for rack in racks.linked.iter().copied().filter(|id| dhcp.contains(id)) {
+        match (racks.ails)(rack) {
             None => boot_racks.push(rack),
             Some(ailment) => lame.push((rack, ailment)),
         }
     }
+    if boot_racks.is_empty() {
+        boot_racks.extend((racks.awaited)().into_iter().filter(|id| dhcp.contains(id)));
+    }
     let nobody = boot_racks.is_empty() && lame.is_empty();
+    let chosen: BTreeSet<_> = racks.bmc.iter().chain(&boot_racks).copied().collect();
     let brief = Brief {
-        bmc_racks,
+        away: chosen.into_iter().filter(|id| !racks.linked.contains(id)).collect(),
+        bmc_racks: racks.bmc,
         unserved: nobody.then(|| unserved(c, spec)).flatten(),
         boot_racks,
         lame,
@@ -193,8 +209,18 @@ mod tests {
         (vlan.dhcp_on, vlan.primary_rack, vlan.secondary_rack) = (true, Some(rack(2)), Some(rack(4)));
         let dead = Ailment { serves: false, why: "its dhcp is dead".into(), remedy: "free the port".into() };
         let ails = |id: RackId| (id == rack(4)).then(|| dead.clone());
-        let (brief, _) = compose(&c, [1, 2, 4].map(rack), ails, vec![rack(3)], &spec, None);
+        let racks = |linked: &[u8]| Racks {
+            linked: linked.iter().map(|n| rack(*n)).collect(),
+            ails,
+            awaited: || vec![rack(2), rack(5)],
+            bmc: vec![rack(3)],
+        };
+        let (brief, _) = compose(&c, racks(&[1, 2, 3, 4]), &spec, None);
         assert_eq!((brief.bmc_racks, brief.boot_racks, brief.image), (vec![rack(3)], vec![rack(2)], None));
-        assert_eq!(brief.lame, [(rack(4), dead)]);
+        assert_eq!((brief.lame, brief.away), (vec![(rack(4), dead.clone())], vec![]));
+        // The one that could boot it is away for a moment, and so is the one that switches it.
+        let (brief, _) = compose(&c, racks(&[1, 4]), &spec, None);
+        assert_eq!((brief.boot_racks, brief.away), (vec![rack(2)], vec![rack(2), rack(3)]));
+        assert_eq!((brief.lame, brief.unserved), (vec![(rack(4), dead)], None));
     }
 }

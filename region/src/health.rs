@@ -7,6 +7,7 @@ use std::{
 
 use actors::rack::{Duty, Rack, Unfit};
 use schema::{
+    catalogue::RackEntry,
     id::RackId,
     messages::link::{Hello, RackInterface},
     net::Cidr,
@@ -42,6 +43,16 @@ impl App {
     #[must_use]
     pub fn fit_racks(&self, duty: Duty) -> Vec<(RackId, Arc<Hello>)> {
         self.racks().into_iter().filter(|(rack, _)| self.fit(*rack, duty).is_ok()).collect()
+    }
+
+    /// The racks that may be back in a moment.
+    #[must_use]
+    pub fn awaited_racks(&self) -> Vec<(RackId, Arc<Rack>)> {
+        let awaited = |entry: &RackEntry| {
+            let state = self.rack_state(entry.id)?;
+            state.is_awaited(entry, self.links.is_connected(entry.id)).then_some((entry.id, state))
+        };
+        self.catalogue_content().racks.values().filter_map(awaited).collect()
     }
 
     /// The racks that machines of a subnet may be led to: healthy, with an address there. In the order of their ids.

@@ -57,7 +57,7 @@ const GATHER: Duration = Duration::from_millis(5);
 /// Pages of names to one rack are that far apart: every name goes to every rack's disk, and no boot waits for one. The first goes at once.
 const NAMES_APART: Duration = Duration::from_secs(1);
 /// Each page is a write of the rack's disk and two steps of its actor: a large site has so many times its racks between two to one rack.
-const NAMES_A_RACK: Duration = Duration::from_millis(25);
+const NAMES_A_RACK: Duration = Duration::from_millis(50);
 
 /// Takes connections until the link stops.
 pub async fn accept(app: App, mut connections: mpsc::Receiver<Connection>) {

@@ -16,7 +16,7 @@ use schema::{
     catalogue::Catalogue,
     id::{RackId, SystemId, VlanId},
     messages::{
-        link::{Hello, SweepTarget, SweepUpdate, ToRack},
+        link::{RackInterface, SweepTarget, SweepUpdate, ToRack},
         report::{Fact, Report},
     },
     net::Cidr,
@@ -107,13 +107,29 @@ impl App {
     /// The racks that may be given that BMC's work, in the order in which they are tried. `vlan`: where the machine boots, if known.
     #[must_use]
     pub fn bmc_racks(&self, address: Option<&str>, vlan: Option<VlanId>) -> Vec<RackId> {
+        self.in_order(&self.power_racks(), address, vlan)
+    }
+
+    /// As [`App::bmc_racks`], of the racks that may be back in a moment.
+    #[must_use]
+    pub fn awaited_bmc_racks(&self, address: Option<&str>, vlan: Option<VlanId>) -> Vec<RackId> {
+        let awaited = self.awaited_racks();
+        let known = awaited.iter().map(|(id, rack)| (*id, rack.facts.iter().flat_map(|f| &f.interfaces)));
+        self.in_order(&PowerRacks::of(known), address, vlan)
+    }
+
+    fn in_order(&self, racks: &PowerRacks, address: Option<&str>, vlan: Option<VlanId>) -> Vec<RackId> {
         let boots = plans::dhcp_racks(&self.catalogue_content(), vlan);
-        let racks = PowerRacks::of(&self.fit_racks(Duty::Power));
         self.ways.reach().order(address, &racks.candidates(address, &boots), clock::now())
     }
 
+    /// The racks that may be given power work now.
+    fn power_racks(&self) -> PowerRacks {
+        PowerRacks::of(self.fit_racks(Duty::Power).iter().map(|(id, hello)| (*id, &hello.interfaces)))
+    }
+
     fn assignment(&self) -> Assignment {
-        let (c, racks) = (self.catalogue_content(), PowerRacks::of(&self.fit_racks(Duty::Power)));
+        let (c, racks) = (self.catalogue_content(), self.power_racks());
         let (machines, secrets) = (self.tickets.powers(), self.ways.secrets().clone());
         assigned(&c, machines, &secrets, &racks, &self.ways.reach(), clock::now())
     }
@@ -154,14 +170,14 @@ pub fn assigned(
 pub struct PowerRacks(Vec<(RackId, Vec<Cidr>)>);
 
 impl PowerRacks {
-    /// By what they said of themselves.
+    /// By the interfaces that each said to have.
     #[must_use]
-    pub fn of(racks: &[(RackId, Arc<Hello>)]) -> Self {
-        let networks = |hello: &Hello| {
-            let own = hello.interfaces.iter().flat_map(|i| &i.addresses).filter(|(own, _)| !own.is_loopback());
+    pub fn of<'a, I: IntoIterator<Item = &'a RackInterface>>(racks: impl IntoIterator<Item = (RackId, I)>) -> Self {
+        let networks = |interfaces: I| {
+            let own = interfaces.into_iter().flat_map(|i| &i.addresses).filter(|(own, _)| !own.is_loopback());
             own.map(|(_, cidr)| *cidr).collect()
         };
-        Self(racks.iter().map(|(rack, hello)| (*rack, networks(hello))).collect())
+        Self(racks.into_iter().map(|(rack, interfaces)| (rack, networks(interfaces))).collect())
     }
 
     /// What they are to the BMC of that address. `boots`: the racks that serve where the machine boots.
@@ -283,32 +299,18 @@ pub(crate) async fn restore(app: &App) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use schema::{id::Generation, messages::link::RackInterface};
-
     use super::*;
 
     #[test]
     fn a_rack_in_the_bmcs_network_comes_first_however_the_address_is_written() {
         let rack = |id: &str, ip: &str| {
-            let eth0 = RackInterface {
-                name: "eth0".into(),
-                mac: None,
-                addresses: vec![(ip.parse().unwrap(), format!("{ip}/24").parse().unwrap())],
-            };
-            let hello = Hello {
-                version: String::new(),
-                hostname: String::new(),
-                plan: Generation(0),
-                interfaces: vec![eth0],
-                listening: Vec::new(),
-                orders: Vec::new(),
-                now: Timestamp(0),
-            };
-            (id.parse::<RackId>().unwrap(), Arc::new(hello))
+            let addresses = vec![(ip.parse().unwrap(), format!("{ip}/24").parse().unwrap())];
+            (id.parse::<RackId>().unwrap(), [RackInterface { name: "eth0".into(), mac: None, addresses }])
         };
         let racks = [rack("rack01", "10.9.0.1"), rack("rack02", "10.77.1.1")];
+        let all = PowerRacks::of(racks.iter().map(|(id, interfaces)| (*id, interfaces)));
         for address in ["10.77.1.9", "10.77.1.9:6230", "https://10.77.1.9", "https://10.77.1.9:8443/redfish/v1"] {
-            let candidates = PowerRacks::of(&racks).candidates(Some(address), &HashSet::new());
+            let candidates = all.candidates(Some(address), &HashSet::new());
             let first = Reach::default().first(Some(address), &candidates, Timestamp(0));
             assert_eq!(first, Some(racks[1].0), "{address}");
         }

@@ -316,18 +316,18 @@ mod tests {
         let (turns, start) = (Turns::default(), actors::clock::tick());
         assert!((0..FIRST + 500).filter_map(|n| turns.ask(id(n), start)).count() >= 500);
         let mut tick = start;
-        let mut second = |late: usize, turns: &Turns| {
-            for n in 0..20 {
+        let mut six_seconds = |racks_take: Duration| {
+            for _ in 0..100 {
                 tick += Duration::from_millis(60);
-                turns.answered(if n < late { LATE * 2 } else { LATE / 10 }, tick);
+                turns.answered(racks_take, tick);
                 turns.heard(QUICK / 10, tick);
             }
             turns.counts().limit
         };
-        let grown = second(0, &turns);
+        let grown = six_seconds(LATE / 10);
         assert!(grown > FIRST);
-        let shrunk = second(20, &turns);
+        let shrunk = six_seconds(LATE * 2);
         assert!(shrunk < grown, "{shrunk} of {grown}");
-        assert!(second(0, &turns) > shrunk, "the queue is gone");
+        assert!(six_seconds(LATE / 10) > shrunk, "the queue is gone");
     }
 }

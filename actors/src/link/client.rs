@@ -336,7 +336,13 @@ impl One {
         sender.try_send(&FromRack::Goodbye, TraceId::default()).ok(); // A full queue: the region sees the close.
         drop(sender);
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        timeout(Duration::from_secs(3), write).await.ok(); // A region that does not take it in time learns it by the close.
+        // The region ends the connection when it has read all; what it has not read when this side ends it is lost to it.
+        let read = async {
+            if write.await.is_ok() {
+                connection.closed().await;
+            }
+        };
+        timeout(Duration::from_secs(3), read).await.ok(); // A region that does not take it in time learns it by the close.
         End::Stopped
     }
 }

@@ -95,19 +95,19 @@ impl Machine {
                 .iter()
                 .map(|s| AttemptScript { script: s.clone(), status: ResultStatus::Pending, started: None })
                 .collect(),
-            bmc_racks: brief.bmc_racks.clone(),
+            bmc_racks: Vec::new(),
             bmc_rack: 0,
             away: Vec::new(),
             ailing: Vec::new(),
             astray: None,
-            boot_racks: brief.boot_racks.clone(),
+            boot_racks: Vec::new(),
             held_by: Vec::new(),
             ready_on: Vec::new(),
             ordered: None,
             cut: None,
             again: None,
             off: None,
-            boot_subnets: brief.boot_subnets.clone(),
+            boot_subnets: Vec::new(),
             steps: first_steps(by, brief, now),
             seen: Vec::new(),
             last_signal: None,
@@ -117,7 +117,7 @@ impl Machine {
             place: brief.place,
             held: None,
         };
-        attempt.left_out(brief, now);
+        attempt.take_racks(brief, now);
         let ticket = attempt.ticket();
         let effects = [
             MachineEffect::Store(Projection::ScriptsChosen {
@@ -148,13 +148,7 @@ impl Machine {
         let next = self.with_attempt(|a| {
             a.place = None;
             if !brief.bmc_racks.is_empty() && !brief.boot_racks.is_empty() {
-                a.bmc_racks.clone_from(&brief.bmc_racks);
-                a.boot_racks.clone_from(&brief.boot_racks);
-                a.boot_subnets.clone_from(&brief.boot_subnets);
-                // They are linked and fit now, whatever was heard of them before.
-                a.away.clear();
-                a.ailing.clear();
-                a.left_out(brief, now);
+                a.take_racks(brief, now);
             }
             a.done(CommissionStep::Order, now, None, "region", "its turn came; order and ticket composed".into());
         });

@@ -95,10 +95,21 @@ impl Machine {
 }
 
 impl Attempt {
-    /// Racks of the boot VLAN that were not chosen are evidence, with the reason.
-    pub(super) fn left_out(&mut self, brief: &Brief, now: Timestamp) {
-        for (rack, ailment) in &brief.lame {
+    /// Takes the racks as they are now. Those of the boot VLAN that were not chosen are evidence, with the reason; of those that were for want
+    /// of others it is known what they lack.
+    pub(super) fn take_racks(&mut self, brief: &Brief, now: Timestamp) {
+        self.bmc_racks.clone_from(&brief.bmc_racks);
+        self.boot_racks.clone_from(&brief.boot_racks);
+        self.boot_subnets.clone_from(&brief.boot_subnets);
+        self.away.clone_from(&brief.away);
+        let (ailing, left_out): (Vec<_>, Vec<_>) =
+            brief.lame.iter().cloned().partition(|(rack, _)| brief.boot_racks.contains(rack));
+        self.ailing = ailing;
+        for (rack, ailment) in left_out {
             self.see(now, format!("rack {rack} was not chosen to boot it: {}; {}", ailment.why, ailment.remedy));
+        }
+        for rack in &brief.away {
+            self.see(now, format!("rack {rack} is not linked just now; there is no other, so it is waited for"));
         }
     }
 

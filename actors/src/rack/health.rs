@@ -90,6 +90,18 @@ impl Rack {
         }
     }
 
+    /// Whether it was there a moment ago and may be back before anybody notices: its link is down and not lost, or it is silent. Work for
+    /// which there is no other rack waits for it. `linked`: it is connected to this region as it runs now.
+    #[must_use]
+    pub fn is_awaited(&self, entry: &RackEntry, linked: bool) -> bool {
+        let away = match self.link {
+            LinkState::Connected => !linked || self.silent.is_some(),
+            LinkState::Disconnected => true,
+            LinkState::Enrolled | LinkState::Lost => false,
+        };
+        away && !entry.revoked && entry.drained.is_none()
+    }
+
     /// Whether new work of that kind may be given to it. The one definition of a healthy rack.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 mod agent;
 mod astray;
+mod awaited;
 mod catalogue;
 mod dns;
 mod errand;

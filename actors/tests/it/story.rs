@@ -54,6 +54,7 @@ pub(crate) fn brief() -> Brief {
         may_reboot: false,
     };
     Brief {
+        away: Vec::new(),
         bmc_racks: vec![rack(1), rack(2)],
         unserved: None,
         boot_racks: vec![rack(1), rack(2)],

@@ -30,6 +30,8 @@ const GLANCE: Duration = Duration::from_millis(20);
 const OFTEN: Duration = Duration::from_millis(200);
 /// How long what was killed may take until it is back, and how long a request is tried again meanwhile.
 const MEND: Duration = Duration::from_secs(180);
+/// What a machine says that was asked for before.
+const UNDER_WAY: &str = "is being commissioned already";
 
 /// What one look saw.
 #[derive(Debug, Clone)]

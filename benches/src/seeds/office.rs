@@ -334,10 +334,18 @@ impl World {
 
     /// What a decision about that machine needs, as `region::app` looks it up.
     fn brief(&mut self, machine: &Machine, options: Option<&CommissionOptions>) -> Brief {
-        let ails = |id| self.region.fit(id, Duty::Boot).err().map(Ailment::from);
-        let power = self.bmc_racks(machine.spec.power.address(), machine.spec.vlan);
-        let content = self.region.content();
-        let (brief, scripts) = briefs::compose(content, self.connected(), ails, power, &machine.spec, options);
+        let (address, vlan) = (machine.spec.power.address(), machine.spec.vlan);
+        let mut bmc = self.bmc_racks(address, vlan);
+        if bmc.is_empty() && options.is_some() {
+            bmc = self.awaited_bmc_racks(address, vlan);
+        }
+        let racks = briefs::Racks {
+            linked: self.connected(),
+            ails: |id| self.region.fit(id, Duty::Boot).err().map(Ailment::from),
+            awaited: || self.awaited_racks().into_iter().map(|(id, _)| id).collect(),
+            bmc,
+        };
+        let (brief, scripts) = briefs::compose(self.region.content(), racks, &machine.spec, options);
         let Some(_) = options else { return brief };
         let first = self.region.store.last_result + 1;
         self.region.store.last_result += i64::try_from(scripts.len()).unwrap_or(0);

@@ -169,10 +169,13 @@ pub struct CommissionOptions {
 /// Facts that a decision needs and that only hands can look up: racks, images, scripts. A snapshot, so that `step` stays pure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Brief {
-    /// Racks that may reach the BMC and are connected, best first.
+    /// Racks that may reach the BMC and are connected, best first; where there are none, those that may be back in a moment.
     pub bmc_racks: Vec<RackId>,
-    /// Racks that serve DHCP on the boot VLAN, are connected and fit for it.
+    /// Racks that serve DHCP on the boot VLAN, are connected and fit for it; where there are none, those that may be back in a moment.
     pub boot_racks: Vec<RackId>,
+    /// Those of both that are not linked just now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub away: Vec<RackId>,
     /// Those that are connected and not fit for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lame: Vec<(RackId, Ailment)>,

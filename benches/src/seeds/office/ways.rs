@@ -3,12 +3,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
     time::Duration,
 };
 
 use actors::{
-    rack::Duty,
+    rack::{Duty, Rack},
     reach::{Reach, Reached},
 };
 use region::{
@@ -16,6 +15,7 @@ use region::{
     sweeps::{self, PowerRacks},
 };
 use schema::{
+    catalogue::RackEntry,
     id::{RackId, SystemId, VlanId},
     messages::{
         link::{SweepTarget, ToRack},
@@ -80,17 +80,37 @@ impl World {
 
     /// Racks that may drive BMCs, in the order of their ids.
     fn power_racks(&self) -> PowerRacks {
-        let hellos =
-            self.region.conns.iter().filter_map(|(n, c)| Some((self.racks[*n].id, Arc::new(c.hello.clone()?))));
+        let hellos = self.region.conns.iter().filter_map(|(n, c)| Some((self.racks[*n].id, c.hello.as_ref()?)));
         let mut fit: Vec<_> = hellos.filter(|(id, _)| self.region.fit(*id, Duty::Power).is_ok()).collect();
         fit.sort_by_key(|(id, _)| *id);
-        PowerRacks::of(&fit)
+        PowerRacks::of(fit.into_iter().map(|(id, hello)| (id, &hello.interfaces)))
+    }
+
+    /// The racks that may be back in a moment, in the order of their ids.
+    pub(super) fn awaited_racks(&self) -> Vec<(RackId, &Rack)> {
+        let linked = self.connected();
+        let awaited = |entry: &RackEntry| {
+            let core = &*self.region.racks.get(&entry.id)?.core;
+            core.is_awaited(entry, linked.contains(&entry.id)).then_some((entry.id, core))
+        };
+        self.region.content().racks.values().filter_map(awaited).collect()
+    }
+
+    /// Of them, those that may be given that BMC's work.
+    pub(super) fn awaited_bmc_racks(&self, address: Option<&str>, vlan: Option<VlanId>) -> Vec<RackId> {
+        let awaited = self.awaited_racks();
+        let known = awaited.iter().map(|(id, rack)| (*id, rack.facts.iter().flat_map(|f| &f.interfaces)));
+        self.in_order(&PowerRacks::of(known), address, vlan)
     }
 
     /// The racks that may be given that BMC's work, in the order in which they are tried.
     pub(super) fn bmc_racks(&self, address: Option<&str>, vlan: Option<VlanId>) -> Vec<RackId> {
+        self.in_order(&self.power_racks(), address, vlan)
+    }
+
+    fn in_order(&self, racks: &PowerRacks, address: Option<&str>, vlan: Option<VlanId>) -> Vec<RackId> {
         let boots = plans::dhcp_racks(self.region.content(), vlan);
-        self.region.ways.reach.order(address, &self.power_racks().candidates(address, &boots), self.queue.now)
+        self.region.ways.reach.order(address, &racks.candidates(address, &boots), self.queue.now)
     }
 
     /// Every connected rack hears what of its list is another.

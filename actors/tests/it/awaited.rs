@@ -1,0 +1,32 @@
+//! A machine that is asked for while its racks are away for a moment.
+
+use actors::machine::MachineEffect;
+use schema::{
+    messages::{
+        machine::{Brief, CommissionOptions, MachineEvent},
+        report::Fact,
+    },
+    power::PowerType,
+    wait::OwedBy,
+};
+
+use crate::story::*;
+
+fn is_ordered(effects: &[MachineEffect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, MachineEffect::SendOrder { .. }))
+}
+
+#[test]
+fn a_machine_whose_racks_are_away_for_a_moment_waits_for_them_and_goes_on() {
+    let away = Brief { away: vec![rack(1), rack(2)], ..brief() };
+    let asked = MachineEvent::Commission { by: "admin".into(), options: CommissionOptions::default(), brief: away };
+    let (machine, effects) = run(created(PowerType::Ipmi), [asked], 10);
+    assert!(!is_ordered(&effects));
+    let wait = machine.wait.clone().unwrap();
+    assert!(wait.what.contains("hold the ticket") && wait.owed_by == OwedBy::AnyRack, "{wait:?}");
+    assert!(wait.evidence.iter().any(|line| line.contains("not linked just now")), "{wait:?}");
+    let (machine, _) = run(machine, [MachineEvent::RackLink { rack: rack(1), up: true }], 20);
+    let held = [Fact::TicketHeld, Fact::ResourcesReady { fetched: 9 }].map(|f| fact(rack(1), 1, 21, f));
+    let (machine, effects) = run(machine, held, 21);
+    assert!(is_ordered(&effects), "{machine:?}");
+}
