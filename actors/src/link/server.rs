@@ -130,7 +130,8 @@ struct Inner {
 }
 
 impl LinkServer {
-    /// Listens; what it does is done on the current tokio runtime, and the packets on a thread of their own. Connections are to be taken: a full queue holds registrations back.
+    /// Listens. What it does is done on the current tokio runtime, and the packets on a thread of their own. Connections are to be taken: a
+    /// full queue holds registrations back.
     ///
     /// # Errors
     /// When the address is taken, or certificates cannot be made.

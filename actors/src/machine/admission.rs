@@ -145,10 +145,13 @@ impl Machine {
         if self.open_attempt().is_none_or(|a| a.place.is_none()) {
             return Step::ignored("it waits for no turn");
         }
+        let lack = self.lacks_racks(brief);
         let next = self.with_attempt(|a| {
             a.place = None;
-            if !brief.bmc_racks.is_empty() && !brief.boot_racks.is_empty() {
-                a.take_racks(brief, now);
+            match lack {
+                None => a.take_racks(brief, now),
+                // It waits for those with which it was asked for, and has heard nothing of them since.
+                Some((why, remedy)) => a.see(now, format!("{why}; {remedy}")),
             }
             a.done(CommissionStep::Order, now, None, "region", "its turn came; order and ticket composed".into());
         });
@@ -173,35 +176,40 @@ impl Machine {
                 "it must be New, Ready, Broken, Failed commissioning or Failed testing".into(),
             );
         }
+        match self.lacks_racks(brief) {
+            Some((why, remedy)) => refuse(why, remedy),
+            None => Ok(()),
+        }
+    }
+
+    /// Why no rack can switch or boot it, and what brings one; `None`: there are some.
+    fn lacks_racks(&self, brief: &Brief) -> Option<(String, String)> {
         if brief.bmc_racks.is_empty() {
             let bmc = self.spec.power.address().map_or_else(String::new, |a| format!(" that reaches the BMC {a}"));
-            return refuse(
-                format!("no rack{bmc} is connected"),
-                "start one with `hostler rack`; see `GET /MAAS/api/2.0/rackcontrollers/`".into(),
-            );
+            let remedy = "start one with `hostler rack`; see `GET /MAAS/api/2.0/rackcontrollers/`";
+            return Some((format!("no rack{bmc} is connected"), remedy.into()));
         }
-        if brief.boot_racks.is_empty() && !brief.lame.is_empty() {
+        if !brief.boot_racks.is_empty() {
+            return None;
+        }
+        if !brief.lame.is_empty() {
             let whys: Vec<_> =
                 brief.lame.iter().map(|(rack, ailment)| format!("rack {rack}: {}", ailment.why)).collect();
             let mut remedies: Vec<_> = brief.lame.iter().map(|(_, ailment)| ailment.remedy.clone()).collect();
             remedies.dedup();
             let why = format!("no rack can boot it where it boots: {}", whys.join("; "));
-            return refuse(why, remedies.join("; or "));
+            return Some((why, remedies.join("; or ")));
         }
-        if brief.boot_racks.is_empty() {
-            if let Some((why, remedy)) = &brief.unserved {
-                return refuse(
-                    format!("no connected rack serves DHCP where this machine boots: {why}"),
-                    remedy.clone(),
-                );
+        Some(match &brief.unserved {
+            Some((why, remedy)) => {
+                (format!("no connected rack serves DHCP where this machine boots: {why}"), remedy.clone())
             }
-            return refuse(
+            None => (
                 "no connected rack serves DHCP on a subnet where this machine could boot".into(),
                 "add the subnet with `hostler subnet add CIDR --dynamic START-END`, and a rack with an address in it"
                     .into(),
-            );
-        }
-        Ok(())
+            ),
+        })
     }
 
     pub(super) fn mark_broken(&self, by: &str, comment: &str, now: Timestamp) -> Step<Self> {

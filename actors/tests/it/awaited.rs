@@ -30,3 +30,20 @@ fn a_machine_whose_racks_are_away_for_a_moment_waits_for_them_and_goes_on() {
     let (machine, effects) = run(machine, held, 21);
     assert!(is_ordered(&effects), "{machine:?}");
 }
+
+#[test]
+fn a_machine_whose_turn_comes_when_no_rack_is_left_says_so() {
+    let asked = MachineEvent::Commission {
+        by: "admin".into(),
+        options: CommissionOptions::default(),
+        brief: Brief { place: Some(7), ..brief() },
+    };
+    let (machine, _) = run(created(PowerType::Ipmi), [asked], 10);
+    assert!(!machine.counts_on(rack(1)), "it hears nothing of racks while it waits for its turn");
+    let lost = Some(("its VLAN is served by rack r1, which is lost".to_owned(), "start it".to_owned()));
+    let alone = Brief { boot_racks: Vec::new(), unserved: lost, ..brief() };
+    let (machine, _) = run(machine, [MachineEvent::Turn { brief: alone }], 40);
+    assert!(machine.counts_on(rack(1)));
+    let evidence = machine.wait.clone().unwrap().evidence;
+    assert!(evidence.iter().any(|line| line.contains("which is lost; start it")), "{evidence:?}");
+}
