@@ -11,7 +11,7 @@ use actors::dns::text;
 use schema::{
     catalogue::{Catalogue, DnsResource, Domain, RangeType, ReservedIp},
     dns::{DnsName, Generated, RecordData, Zone},
-    id::{RackId, SystemId},
+    id::{RackId, SubnetId, SystemId},
     messages::{link::RackInterface, machine::MachineSpec},
     net::{Cidr, MacAddr},
     plan::Lease,
@@ -227,12 +227,12 @@ impl Composer {
     fn compose_zones(&mut self) {
         let c = self.catalogue.clone();
         let main = c.main_domain();
-        let generated: Vec<_> = generated(&c, &main.name).collect();
+        let made_up = generated(&c, &main.name);
         let mut zones = Vec::new();
         for domain in c.domains.values() {
             let ours = domain.authoritative;
             let forward = domain.forward_dns_servers.iter().map(|ip| (*ip, 53).into());
-            let generated = if domain.id == main.id { generated.clone() } else { Vec::new() };
+            let own = if domain.id == main.id { made_up.values().flatten().cloned().collect() } else { Vec::new() };
             // A domain that is neither ours nor somebody's we know is asked for like any other name.
             if ours || !domain.forward_dns_servers.is_empty() {
                 zones.push(Zone {
@@ -240,16 +240,20 @@ impl Composer {
                     serial: 0,
                     ttl: c.ttl(domain),
                     forward: forward.collect(),
-                    generated,
+                    generated: own,
                 });
             }
         }
-        let reversed = c.subnets.values().flat_map(|s| reverse::zones(s.cidr, s.rdns_mode)).collect::<BTreeSet<_>>();
-        let plain = |(name, ttl)| Zone { name, serial: 0, ttl, forward: Vec::new(), generated: Vec::new() };
-        zones.extend(
-            reversed.into_iter().map(|name| Zone { generated: generated.clone(), ..plain((name, c.ttl(&main))) }),
-        );
-        zones.push(plain((c.internal_domain(), RACKS_TTL)));
+        // Each makes up the names of its own subnets alone: every zone that changed goes to every rack.
+        let mut reversed: BTreeMap<DnsName, Vec<Generated>> = BTreeMap::new();
+        for subnet in c.subnets.values() {
+            for name in reverse::zones(subnet.cidr, subnet.rdns_mode) {
+                reversed.entry(name).or_default().extend(made_up.get(&subnet.id).into_iter().flatten().cloned());
+            }
+        }
+        let zone = |name, ttl, generated| Zone { name, serial: 0, ttl, forward: Vec::new(), generated };
+        zones.extend(reversed.into_iter().map(|(name, own)| zone(name, c.ttl(&main), own)));
+        zones.push(zone(c.internal_domain(), RACKS_TTL, Vec::new()));
         let ours = zones.iter().filter(|zone| zone.forward.is_empty());
         let servers = ours.map(|zone| Entry {
             name: zone.name.clone(),
@@ -404,10 +408,15 @@ fn address(ip: IpAddr) -> RecordData {
     }
 }
 
-fn generated<'a>(c: &'a Catalogue, domain: &'a DnsName) -> impl Iterator<Item = Generated> + 'a {
+/// The ranges whose names are made up, by subnet.
+fn generated(c: &Catalogue, domain: &DnsName) -> BTreeMap<SubnetId, Vec<Generated>> {
     let dynamic = c.ranges.values().filter(|r| r.range_type == RangeType::Dynamic && r.range.start.is_ipv4());
-    let small = dynamic.filter(|r| r.range.len() <= GENERATED);
-    small.map(|r| Generated { range: r.range, domain: domain.clone() })
+    let mut made_up: BTreeMap<SubnetId, Vec<Generated>> = BTreeMap::new();
+    for range in dynamic.filter(|r| r.range.len() <= GENERATED) {
+        let own = made_up.entry(range.subnet).or_default();
+        own.push(Generated { range: range.range, domain: domain.clone() });
+    }
+    made_up
 }
 
 /// One label made of what a client says: its first one, with hyphens for what a name may not have.

@@ -2,8 +2,9 @@
 
 use actors::dns::{Transport, Zones, answer};
 use schema::{
-    catalogue::Subnet,
-    id::{SubnetId, VlanId},
+    catalogue::{Range, Subnet},
+    id::{RangeId, SubnetId, VlanId},
+    net::IpRange,
     power::PowerConfig,
 };
 
@@ -79,6 +80,28 @@ fn a_subnets_name_leads_to_its_racks_and_forgets_them_as_they_go() {
     assert_eq!(ttl, Some(15));
     composer.racks(Vec::new());
     assert!(!told(&mut composer).contains_key(name));
+}
+
+#[test]
+fn a_reverse_zone_makes_up_the_names_of_its_own_subnets_alone() {
+    let mut c = house();
+    for n in 1..=3_u8 {
+        let (id, cidr) = (SubnetId(n.into()), format!("10.77.{n}.0/24").parse().unwrap());
+        c.subnets.insert(id, Subnet::new(id, VlanId(5_001), cidr));
+        let range = IpRange { start: [10, 77, n, 100].into(), end: [10, 77, n, 199].into() };
+        let (id, range_type, comment) = (RangeId(n.into()), RangeType::Dynamic, String::new());
+        c.ranges.insert(id, Range { id, subnet: SubnetId(n.into()), range_type, range, comment, user: None });
+    }
+    let mut composer = Composer::default();
+    composer.catalogue(Arc::new(c));
+    told(&mut composer);
+    let ranges = |name: &str| {
+        let zones = composer.whole().zones.put;
+        let zone = zones.into_iter().find(|zone| zone.name.as_str() == name).unwrap();
+        zone.generated.iter().map(|g| g.range.start.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(ranges("2.77.10.in-addr.arpa"), ["10.77.2.100"]);
+    assert_eq!(ranges("maas"), ["10.77.1.100", "10.77.2.100", "10.77.3.100"]);
 }
 
 #[test]
