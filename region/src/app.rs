@@ -388,16 +388,12 @@ impl App {
     ) -> (Brief, Vec<schema::catalogue::Script>) {
         let ails = |id| self.fit(id, Duty::Boot).err().map(Ailment::from);
         let (address, vlan) = (machine.spec.power.address(), machine.spec.vlan);
-        let mut bmc = self.bmc_racks(address, vlan);
-        // What takes minutes can wait for a rack; who switches a machine by hand is to hear at once that there is none.
-        if bmc.is_empty() && options.is_some() {
-            bmc = self.awaited_bmc_racks(address, vlan);
-        }
         let racks = briefs::Racks {
             linked: self.racks().into_iter().map(|(id, _)| id).collect(),
             ails,
             awaited: || self.awaited_racks().into_iter().map(|(id, _)| id).collect(),
-            bmc,
+            bmc: self.bmc_racks(address, vlan),
+            awaited_bmc: || self.awaited_bmc_racks(address, vlan),
         };
         briefs::compose(&self.catalogue_content(), racks, &machine.spec, options)
     }

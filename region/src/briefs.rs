@@ -13,7 +13,7 @@ use schema::{
 use crate::plans::{self, deb_arch};
 
 /// The racks as a brief needs them.
-pub struct Racks<Ails, Awaited> {
+pub struct Racks<Ails, Awaited, AwaitedBmc> {
     /// Connected ones.
     pub linked: Vec<RackId>,
     /// What keeps a connected rack from booting machines.
@@ -22,13 +22,15 @@ pub struct Racks<Ails, Awaited> {
     pub awaited: Awaited,
     /// Those that switch the machine, best first.
     pub bmc: Vec<RackId>,
+    /// Those that may do so in a moment, best first.
+    pub awaited_bmc: AwaitedBmc,
 }
 
 /// The brief without its result ids, and the scripts that need one.
 #[must_use]
 pub fn compose(
     c: &Catalogue,
-    racks: Racks<impl Fn(RackId) -> Option<Ailment>, impl Fn() -> Vec<RackId>>,
+    racks: Racks<impl Fn(RackId) -> Option<Ailment>, impl Fn() -> Vec<RackId>, impl Fn() -> Vec<RackId>>,
     spec: &MachineSpec,
     options: Option<&CommissionOptions>,
 ) -> (Brief, Vec<Script>) {
@@ -43,11 +45,16 @@ pub fn compose(
     if boot_racks.is_empty() {
         boot_racks.extend((racks.awaited)().into_iter().filter(|id| dhcp.contains(id)));
     }
+    let mut bmc_racks = racks.bmc;
+    // What takes minutes can wait for a rack; who switches a machine by hand is to hear at once that there is none.
+    if bmc_racks.is_empty() && options.is_some() {
+        bmc_racks = (racks.awaited_bmc)();
+    }
     let nobody = boot_racks.is_empty() && lame.is_empty();
-    let chosen: BTreeSet<_> = racks.bmc.iter().chain(&boot_racks).copied().collect();
+    let chosen: BTreeSet<_> = bmc_racks.iter().chain(&boot_racks).copied().collect();
     let brief = Brief {
         away: chosen.into_iter().filter(|id| !racks.linked.contains(id)).collect(),
-        bmc_racks: racks.bmc,
+        bmc_racks,
         unserved: nobody.then(|| unserved(c, spec)).flatten(),
         boot_racks,
         lame,
@@ -214,6 +221,7 @@ mod tests {
             ails,
             awaited: || vec![rack(2), rack(5)],
             bmc: vec![rack(3)],
+            awaited_bmc: Vec::new,
         };
         let (brief, _) = compose(&c, racks(&[1, 2, 3, 4]), &spec, None);
         assert_eq!((brief.bmc_racks, brief.boot_racks, brief.image), (vec![rack(3)], vec![rack(2)], None));

@@ -335,15 +335,12 @@ impl World {
     /// What a decision about that machine needs, as `region::app` looks it up.
     fn brief(&mut self, machine: &Machine, options: Option<&CommissionOptions>) -> Brief {
         let (address, vlan) = (machine.spec.power.address(), machine.spec.vlan);
-        let mut bmc = self.bmc_racks(address, vlan);
-        if bmc.is_empty() && options.is_some() {
-            bmc = self.awaited_bmc_racks(address, vlan);
-        }
         let racks = briefs::Racks {
             linked: self.connected(),
             ails: |id| self.region.fit(id, Duty::Boot).err().map(Ailment::from),
             awaited: || self.awaited_racks().into_iter().map(|(id, _)| id).collect(),
-            bmc,
+            bmc: self.bmc_racks(address, vlan),
+            awaited_bmc: || self.awaited_bmc_racks(address, vlan),
         };
         let (brief, scripts) = briefs::compose(self.region.content(), racks, &machine.spec, options);
         let Some(_) = options else { return brief };
