@@ -251,6 +251,8 @@ impl App {
             let Some((machine, generation)) = stored else {
                 return Err(Missing::NotThere { kind: Machine::KIND, id: id.to_string() });
             };
+            // Before a restart it may have waited for its turn. Nothing else happens to such a machine that would tell of it.
+            self.turns.note(&machine);
             Ok(spawn(&self.arbiter, machine, generation, Hands(self.clone()), &self.registry, true))
         };
         self.machines.get(&id, wake).await

@@ -1,10 +1,11 @@
 //! How many commissionings are under way at once. A whole site that is asked for at once gets its turn bit by bit, so that what is begun
 //! also ends: machines under way go on, new ones wait for their turn, in the order they were asked for. Overload never becomes a time-out.
 //!
-//! The number adapts by itself. It has two measures: how long a rack's report takes here from its arrival until its step is durable, and how
-//! long racks take to answer for a ticket or an order. While both are short more may begin, and when one grows fewer do (multiplicative both
-//! ways, with a quiet zone between). Turns are given out evenly in time: machines that begin together also end together, and the fleet would
-//! come back in waves.
+//! Two bounds hold it, and both adapt. *How fast* they begin follows the racks' answers: no more than a few wait at once for a rack that says
+//! it has the ticket. That answer passes every queue that a commissioning passes, in the region, on the link and in the rack; when one of them
+//! grows, answers come later, and so do turns, at once and in proportion. Nothing needs to be measured first, so there are no waves. *How many*
+//! there are follows how long a rack's report takes here from its arrival until its step is durable. While that is short more may be under
+//! way, and when it grows fewer (multiplicative both ways, with a quiet zone between).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,7 +14,7 @@ use std::{
 };
 
 use actors::machine::Machine;
-use schema::id::SystemId;
+use schema::{commissioning::CommissionStep, id::SystemId};
 
 /// Bounds of the number, and what it begins with.
 const LEAST: usize = 32;
@@ -22,14 +23,13 @@ const MOST: usize = 4_000;
 /// Reports that take longer mean that too much is under way; where few take as long as that there is room for more.
 const SLOW: Duration = Duration::from_millis(800);
 const QUICK: Duration = Duration::from_millis(300);
-/// Racks that answer later have a queue.
-const LATE: Duration = Duration::from_secs(2);
+/// So many wait at once for a rack to say that it has their ticket, or a third of what may be under way. At the 30 machines a second that a
+/// region begins at its best, racks that answer within a second do not hold it up.
+const UNANSWERED: usize = 32;
+/// Who waits longer for a rack does not hold up the others: with that rack something is wrong, and most go to another one.
+const OVERDUE: Duration = Duration::from_secs(5);
 /// Between two looks at the number.
 const LOOK: Duration = Duration::from_millis(500);
-/// As many as may be under way begin within this time at the fastest. A boot of real machines takes minutes, so it costs them nothing.
-const SPREAD: Duration = Duration::from_secs(4);
-/// So many begin at once: a rack's worth of machines need not queue.
-const AT_ONCE: f64 = 16.0;
 /// How often somebody must look whose turn it is.
 pub const TICK: Duration = Duration::from_millis(100);
 
@@ -40,18 +40,14 @@ pub struct Turns(Mutex<Inner>);
 struct Inner {
     limit: usize,
     under_way: HashSet<SystemId>,
+    /// Of those, the ones that no rack has answered for, with when they began.
+    unanswered: HashMap<SystemId, Instant>,
     waiting: Queue,
     /// Of the reports since the last look: how many, and how many were slow or not quick.
     heard: u32,
     slow: u32,
     unquick: u32,
-    /// Of the answers of racks since then: how many, and how many were late.
-    answered: u32,
-    late: u32,
     looked: Option<Instant>,
-    /// Turns that may be given now, fractions included, as of then.
-    ripe: f64,
-    ripened: Option<Instant>,
 }
 
 /// The turns in numbers.
@@ -65,10 +61,8 @@ pub struct TurnCounts {
 
 impl Default for Inner {
     fn default() -> Self {
-        let (under_way, waiting) = (HashSet::new(), Queue::default());
-        let (looked, ripened) = (None, None);
-        let (heard, slow, unquick, answered, late) = (0, 0, 0, 0, 0);
-        Self { limit: FIRST, under_way, waiting, heard, slow, unquick, answered, late, looked, ripe: AT_ONCE, ripened }
+        let (under_way, unanswered, waiting) = (HashSet::new(), HashMap::new(), Queue::default());
+        Self { limit: FIRST, under_way, unanswered, waiting, heard: 0, slow: 0, unquick: 0, looked: None }
     }
 }
 
@@ -78,9 +72,8 @@ impl Turns {
     pub fn ask(&self, machine: SystemId, tick: Instant) -> Option<u32> {
         let mut inner = self.inner();
         inner.leave(machine);
-        inner.ripen(tick);
-        if inner.waiting.is_empty() && inner.may_begin() {
-            inner.begin(machine);
+        if inner.waiting.is_empty() && inner.may_begin(tick) {
+            inner.begin(machine, tick);
             return None;
         }
         inner.waiting.push_back(machine);
@@ -93,13 +86,16 @@ impl Turns {
         match machine.open_attempt() {
             Some(attempt) if attempt.place.is_some() => {
                 // One that was told while it did not wait yet is told again; twice does no harm.
-                if inner.under_way.remove(&id) {
-                    inner.waiting.push_front(id);
-                } else {
+                if !inner.back_to_waiting(id) {
                     inner.waiting.push_back(id);
                 }
             }
-            Some(_) => drop(inner.under_way.insert(id)),
+            Some(attempt) => {
+                inner.under_way.insert(id);
+                if !attempt.held_by.is_empty() || attempt.is_done(CommissionStep::RackChosen) {
+                    inner.unanswered.remove(&id);
+                }
+            }
             None => inner.leave(id),
         }
     }
@@ -108,12 +104,11 @@ impl Turns {
     #[must_use]
     pub fn due(&self, tick: Instant) -> Vec<SystemId> {
         let mut inner = self.inner();
-        inner.ripen(tick);
         let mut due = Vec::new();
-        while inner.may_begin()
+        while inner.may_begin(tick)
             && let Some(machine) = inner.waiting.pop_front()
         {
-            inner.begin(machine);
+            inner.begin(machine, tick);
             due.push(machine);
         }
         due
@@ -121,26 +116,15 @@ impl Turns {
 
     /// It could not be told that its turn had come: it is the next again.
     pub fn put_back(&self, machine: SystemId) {
-        let mut inner = self.inner();
-        if inner.under_way.remove(&machine) {
-            inner.waiting.push_front(machine);
-        }
+        self.inner().back_to_waiting(machine);
     }
 
-    /// A report's step became durable that long after the report had come.
+    /// The step of a report that waited for no other one of its machine became durable that long after the report had come.
     pub fn heard(&self, took: Duration, tick: Instant) {
         let mut inner = self.inner();
         inner.heard += 1;
         inner.slow += u32::from(took > SLOW);
         inner.unquick += u32::from(took > QUICK);
-        inner.look(tick);
-    }
-
-    /// A rack answered for a ticket or an order that long after it was given.
-    pub fn answered(&self, took: Duration, tick: Instant) {
-        let mut inner = self.inner();
-        inner.answered += 1;
-        inner.late += u32::from(took > LATE);
         inner.look(tick);
     }
 
@@ -165,24 +149,33 @@ impl Turns {
 
 impl Inner {
     fn leave(&mut self, machine: SystemId) {
+        self.unanswered.remove(&machine);
         if !self.under_way.remove(&machine) {
             self.waiting.remove(machine);
         }
     }
 
-    fn may_begin(&self) -> bool {
-        self.under_way.len() < self.limit && self.ripe >= 1.0
+    /// One that is under way is the first of those that wait; false: it is not under way.
+    fn back_to_waiting(&mut self, machine: SystemId) -> bool {
+        self.unanswered.remove(&machine);
+        let was = self.under_way.remove(&machine);
+        if was {
+            self.waiting.push_front(machine);
+        }
+        was
     }
 
-    fn begin(&mut self, machine: SystemId) {
-        self.ripe -= 1.0;
+    fn may_begin(&mut self, tick: Instant) -> bool {
+        let room = UNANSWERED.min(self.limit / 3);
+        if self.unanswered.len() >= room {
+            self.unanswered.retain(|_, began| tick.saturating_duration_since(*began) < OVERDUE);
+        }
+        self.unanswered.len() < room && self.under_way.len() < self.limit
+    }
+
+    fn begin(&mut self, machine: SystemId, tick: Instant) {
         self.under_way.insert(machine);
-    }
-
-    fn ripen(&mut self, tick: Instant) {
-        let since = self.ripened.replace(tick).map_or(Duration::ZERO, |then| tick.saturating_duration_since(then));
-        let grown = self.limit as f64 * since.as_secs_f64() / SPREAD.as_secs_f64();
-        self.ripe = (self.ripe + grown).min(AT_ONCE);
+        self.unanswered.insert(machine, tick);
     }
 
     fn look(&mut self, tick: Instant) {
@@ -190,15 +183,15 @@ impl Inner {
         if tick.saturating_duration_since(since) < LOOK {
             return;
         }
-        // More than a tenth slow or late: too much. Hardly any that is not quick, and somebody waits: more. In small steps, for what begins
-        // now is felt only when it boots.
-        if self.slow * 10 > self.heard || self.late * 10 > self.answered {
+        // More than a tenth slow: too much. Hardly any that is not quick, and it is this bound that holds somebody up: more. In small steps,
+        // for what begins now is felt only when it boots.
+        let holds_up = !self.waiting.is_empty() && self.under_way.len() * 10 >= self.limit * 9;
+        if self.slow * 10 > self.heard {
             self.limit = (self.limit * 19 / 20).max(LEAST);
-        } else if self.unquick * 10 <= self.heard && !self.waiting.is_empty() {
+        } else if self.unquick * 10 <= self.heard && holds_up {
             self.limit = (self.limit + self.limit / 40 + 1).min(MOST);
         }
         (self.heard, self.slow, self.unquick, self.looked) = (0, 0, 0, Some(tick));
-        (self.answered, self.late) = (0, 0);
     }
 }
 
@@ -258,6 +251,14 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use actors::core::Core;
+    use schema::{
+        boot::{BodyRef, Image, Sha256},
+        messages::machine::{Brief, CommissionOptions, MachineEvent, MachineSpec},
+        net::MacAddr,
+        time::Timestamp,
+    };
+
     use super::*;
 
     fn id(n: usize) -> SystemId {
@@ -269,30 +270,77 @@ mod tests {
         Machine::absent(id(n))
     }
 
+    /// A machine under way: a rack holds its ticket, or none does yet.
+    fn begun(n: usize, answered: bool) -> Machine {
+        let step = |machine: Machine, event| {
+            let step = machine.step(&event, Timestamp::from_seconds(0));
+            step.next.unwrap_or_else(|| panic!("{:?}", step.verdict))
+        };
+        let (by, body) = ("admin".to_owned(), BodyRef { sha256: Sha256([0; 32]), len: 1 });
+        let image = Image {
+            name: "debian/bookworm/amd64/generic".into(),
+            arch: "amd64".into(),
+            kernel: body,
+            initrd: body,
+            squashfs: None,
+            kernel_params: String::new(),
+        };
+        let (racks, absent) = (vec![id(n)], idle(n));
+        let spec =
+            MachineSpec { macs: vec![MacAddr([2; 6])], architecture: "amd64/generic".into(), ..absent.spec.clone() };
+        let created = step(absent, MachineEvent::Created { by: by.clone(), spec });
+        let brief =
+            Brief { boot_racks: racks.clone(), bmc_racks: racks.clone(), image: Some(image), ..Brief::default() };
+        let options = CommissionOptions::default();
+        let mut machine = step(created, MachineEvent::Commission { by, options, brief });
+        if answered {
+            machine.attempt.as_mut().unwrap().held_by = racks;
+        }
+        machine
+    }
+
     #[test]
-    fn so_many_begin_and_the_others_follow_in_their_order() {
+    fn a_few_begin_at_once_and_the_others_follow_as_racks_answer() {
         let (turns, start) = (Turns::default(), actors::clock::tick());
         let asked: Vec<_> = (0..FIRST + 3).map(|n| turns.ask(id(n), start)).collect();
-        assert!(asked[..16].iter().all(Option::is_none));
-        assert_eq!(asked[16..19], [Some(0), Some(1), Some(2)]);
-        // A rack's worth at once, then evenly: all that may be under way are so within four seconds.
-        let at = |ms| start + Duration::from_millis(ms);
-        let due: Vec<_> = (1..=40).map(|n| turns.due(at(100 * n)).len()).collect();
-        assert!(due.iter().all(|n| (2..=3).contains(n) || *n == 0), "{due:?}");
+        assert!(asked[..UNANSWERED].iter().all(Option::is_none));
+        assert_eq!(asked[UNANSWERED..UNANSWERED + 3], [Some(0), Some(1), Some(2)]);
+        // Two have answers, so two more begin; that a machine moved without an answer changes nothing.
+        for n in 0..4 {
+            turns.note(&begun(n, n < 2));
+        }
+        assert_eq!(turns.due(start), [id(UNANSWERED), id(UNANSWERED + 1)]);
+        assert!(turns.due(start + OVERDUE / 2).is_empty());
+        // The others' racks are overdue: they hold up nobody any more.
+        let due = turns.due(start + OVERDUE);
+        assert_eq!((due.len(), due[0]), (UNANSWERED, id(UNANSWERED + 2)));
+    }
+
+    #[test]
+    fn so_many_are_under_way_and_the_others_wait_in_their_order() {
+        let (turns, start) = (Turns::default(), actors::clock::tick());
+        for n in 0..FIRST + 3 {
+            turns.ask(id(n), start);
+        }
+        for n in 0..FIRST {
+            turns.note(&begun(n, true));
+            let next = turns.due(start);
+            assert!(next.len() <= 1, "{next:?}");
+        }
         assert_eq!(turns.counts(), TurnCounts { limit: FIRST, under_way: FIRST, waiting: 3 });
         assert_eq!(turns.place(id(FIRST + 2)), Some((2, FIRST)));
         // One gives up waiting, one under way ends.
         turns.note(&idle(FIRST + 1));
-        assert!(turns.due(at(9_000)).is_empty());
+        assert!(turns.due(start).is_empty());
         turns.note(&idle(7));
-        assert_eq!(turns.due(at(9_000)), [id(FIRST)]);
+        assert_eq!(turns.due(start), [id(FIRST)]);
         assert_eq!(turns.place(id(FIRST + 2)), Some((0, FIRST)));
         turns.put_back(id(FIRST));
-        assert_eq!((turns.place(id(FIRST)), turns.due(at(9_000))), (Some((0, FIRST)), vec![id(FIRST)]));
+        assert_eq!((turns.place(id(FIRST)), turns.due(start)), (Some((0, FIRST)), vec![id(FIRST)]));
     }
 
     #[test]
-    fn the_number_grows_while_reports_are_quick_and_somebody_waits_and_shrinks_when_they_are_slow() {
+    fn the_number_grows_while_it_holds_somebody_up_and_reports_are_quick_and_shrinks_when_they_are_slow() {
         let turns = Turns::default();
         let start = actors::clock::tick();
         let mut tick = start;
@@ -305,29 +353,14 @@ mod tests {
         };
         assert_eq!(second(10, &turns), FIRST, "nobody waits");
         assert!((0..FIRST + 500).filter_map(|n| turns.ask(id(n), start)).count() >= 500);
+        assert_eq!(second(10, &turns), FIRST, "it is racks that are waited for");
+        for n in 0..FIRST {
+            turns.note(&begun(n, true));
+            drop(turns.due(start));
+        }
         assert!(second(10, &turns) > FIRST);
-        let high = second(10, &turns);
+        let high = second(500, &turns);
         assert_eq!(second(500, &turns), high, "between quick and slow it stays");
         assert_eq!((0..120).map(|_| second(5_000, &turns)).last(), Some(LEAST));
-    }
-
-    #[test]
-    fn racks_that_answer_late_are_not_given_more_however_quick_the_region_is() {
-        let (turns, start) = (Turns::default(), actors::clock::tick());
-        assert!((0..FIRST + 500).filter_map(|n| turns.ask(id(n), start)).count() >= 500);
-        let mut tick = start;
-        let mut six_seconds = |racks_take: Duration| {
-            for _ in 0..100 {
-                tick += Duration::from_millis(60);
-                turns.answered(racks_take, tick);
-                turns.heard(QUICK / 10, tick);
-            }
-            turns.counts().limit
-        };
-        let grown = six_seconds(LATE / 10);
-        assert!(grown > FIRST);
-        let shrunk = six_seconds(LATE * 2);
-        assert!(shrunk < grown, "{shrunk} of {grown}");
-        assert!(six_seconds(LATE / 10) > shrunk, "the queue is gone");
     }
 }

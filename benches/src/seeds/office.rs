@@ -268,7 +268,7 @@ impl World {
         }
         for (id, machine) in stored {
             if machine.wait.is_some() {
-                // As its first `show` after a start would.
+                // As `App::machine` does.
                 self.region.turns.note(&machine);
                 self.wake_machine(id);
             }

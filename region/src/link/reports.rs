@@ -8,20 +8,13 @@ use std::{
 use actors::{
     clock,
     core::TraceId,
-    machine::Machine,
     session::{Receiving, Taken},
     shell::{ActorRef, AskError},
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use schema::{
-    commissioning::CommissionStep,
     id::{RackId, ReportSeq},
-    messages::{
-        link::ToRack,
-        machine::MachineEvent,
-        report::{Fact, Report},
-    },
-    time::Timestamp,
+    messages::{link::ToRack, machine::MachineEvent, report::Report},
 };
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
@@ -71,15 +64,15 @@ impl Desk {
             Taken::OutOfOrder { after } => return Err(format!("report {} came after report {after}", report.seq)),
         }
         let Ok(room) = self.room.clone().acquire_owned().await else { return Ok(()) };
-        let given = self.app.machines.awake(&report.machine).and_then(|actor| answers(&actor.snapshot(), &report.fact));
+        // What waits for its own machine says nothing of the load.
+        let alone = self.app.awake_machine(report.machine).is_none_or(|actor| actor.probe().depth() == 0);
         let under_way = hand_over(&self.app, self.rack, report, trace).await;
         let (app, rack, session) = (self.app.clone(), self.rack, self.session.clone());
         self.app.runtime.spawn(async move {
             let seq = under_way.await;
             drop(room);
-            app.turns.heard(came.elapsed(), clock::tick());
-            if let Some(given) = given {
-                app.turns.answered(clock::now().since(given), clock::tick());
+            if alone {
+                app.turns.heard(came.elapsed(), clock::tick());
             }
             // Queued while the session is locked, so that acknowledgements only grow.
             let mut session = lock(&session);
@@ -93,17 +86,6 @@ impl Desk {
 
 fn lock(session: &Mutex<Receiving>) -> MutexGuard<'_, Receiving> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// When the ticket or the order was given that a rack answers for; `None`: the report answers for none, or for one that was answered before.
-fn answers(machine: &Machine, fact: &Fact) -> Option<Timestamp> {
-    let attempt = machine.open_attempt()?;
-    let step = |step: CommissionStep| attempt.steps.get(step as usize);
-    match fact {
-        Fact::TicketHeld if attempt.held_by.is_empty() => step(CommissionStep::RackChosen)?.started,
-        Fact::OrderAccepted if !attempt.is_done(CommissionStep::RackChosen) => attempt.ordered,
-        _ => None,
-    }
 }
 
 /// Hands the report over. When this returns, its event stands in its machine's mailbox (or waits for room there, in order);

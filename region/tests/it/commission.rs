@@ -30,7 +30,7 @@ use schema::{
         machine::{CommissionOptions, MachineEvent, MachineSpec},
         report::{Fact, FileKind, Report},
     },
-    net::IpRange,
+    net::{IpRange, MacAddr},
     plan::{BootPurpose, Ticket, TicketBoot},
     power::{PowerAction, PowerConfig, PowerType},
     script::{Content, ScriptOutput, SignalStatus},
@@ -293,13 +293,17 @@ pub(crate) async fn furnish(app: &App, rack: SystemId) {
 }
 
 pub(crate) async fn add_machine(app: &App) {
+    add(app, MACHINE.parse().unwrap(), MAC.parse().unwrap()).await;
+}
+
+async fn add(app: &App, system_id: SystemId, mac: MacAddr) {
     let params = [("power_address".to_owned(), "10.78.0.1".to_owned()), ("power_user".to_owned(), "root".to_owned())];
     let spec = MachineSpec {
-        system_id: MACHINE.parse().unwrap(),
-        hostname: "fox".into(),
+        system_id,
+        hostname: format!("fox-{system_id}"),
         domain: "maas".into(),
         architecture: "amd64/generic".into(),
-        macs: vec![MAC.parse().unwrap()],
+        macs: vec![mac],
         power: PowerConfig { power_type: PowerType::Ipmi, params: params.into(), secret_fields: Vec::new() },
         description: String::new(),
         zone: "default".into(),
@@ -311,8 +315,8 @@ pub(crate) async fn add_machine(app: &App) {
     assert!(matches!(made, Verdict::Moved), "{made:?}");
 }
 
-async fn commission(app: &App) {
-    let actor = app.machine(MACHINE.parse().unwrap()).await.unwrap();
+async fn commission(app: &App, machine: SystemId) {
+    let actor = app.machine(machine).await.unwrap();
     let options = CommissionOptions::default();
     let brief = app.brief(&actor.snapshot(), &options).await.unwrap();
     let asked = actor.ask(MachineEvent::Commission { by: "admin".into(), options, brief }, TraceId(2)).await.unwrap();
@@ -348,7 +352,7 @@ async fn story(restart_after: Option<usize>) {
     let app = running.app.clone();
     until("the rack", &app, async || !app.racks().is_empty()).await;
     add_machine(&app).await;
-    commission(&app).await;
+    commission(&app, MACHINE.parse().unwrap()).await;
     if let Some(facts) = restart_after {
         let machine = app.machine(MACHINE.parse().unwrap()).await.unwrap();
         until("the boot", &app, async || machine.snapshot().attempt.as_ref().is_some_and(|a| a.ip.is_some())).await;
@@ -415,6 +419,36 @@ async fn a_machine_goes_from_new_to_ready_over_the_real_link() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_region_that_restarts_half_way_goes_on_where_it_was() {
     story(Some(8)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_its_turn_still_has_its_place_after_a_restart() {
+    const MACHINES: u8 = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let (running, token, config) = new_region(dir.path()).await;
+    let identity = enrol::enrol(&running.link.to_string(), &token.parse().unwrap(), "rack-1", "0.1.0").await.unwrap();
+    furnish(&running.app, identity.rack).await;
+    let (_allow, allowed) = watch::channel(0);
+    let (rack, _passwords) = FakeRack::start(&identity, running.link, allowed);
+    let app = running.app.clone();
+    until("the rack", &app, async || !app.racks().is_empty()).await;
+    // It answers nobody any more, so not all of them begin.
+    rack.abort();
+    until("the end of the link", &app, async || app.racks().is_empty()).await;
+    for n in 0..MACHINES {
+        let id = SystemId::from_draws([1, 1, 1, 1, n / 20, n % 20]);
+        add(&app, id, format!("52:54:00:77:00:{n:02x}").parse().unwrap()).await;
+        commission(&app, id).await;
+    }
+    let asked = app.turns.counts();
+    assert_eq!(asked.under_way + asked.waiting, usize::from(MACHINES), "{asked:?}");
+    assert!(asked.waiting > 0, "{asked:?}");
+    drop(app);
+    running.stop().await;
+    let running = app::start(config).await.unwrap();
+    let found = running.app.turns.counts();
+    assert_eq!(found.under_way + found.waiting, usize::from(MACHINES), "{found:?}");
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
