@@ -13,6 +13,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
 };
+use ring::hmac;
 use rustls::pki_types::{
     CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer,
     pem::{PemObject, SectionKind},
@@ -101,6 +102,12 @@ impl Ca {
         let key = KeyPair::try_from(&key).map_err(|e| e.to_string())?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|e| e.to_string())?;
         Ok(Self { issuer, certificate })
+    }
+
+    /// A secret for that purpose, reckoned from the CA's key: it lasts as long as the CA, and gives nothing of the key away.
+    pub(super) fn secret(&self, purpose: &[u8]) -> hmac::Key {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.issuer.key().serialized_der());
+        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, purpose).as_ref())
     }
 
     /// The CA's certificate.

@@ -11,19 +11,42 @@ use std::{
 };
 
 use quinn::{AsyncTimer, AsyncUdpSocket, EndpointConfig, Runtime, TokioRuntime};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
 use tokio::runtime::{Builder, Handle};
 
 /// What may come while the thread is elsewhere: some thousand packets. The system's limit may be lower.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// An endpoint on a socket at that address; with a server's configuration it listens.
+/// What an endpoint that listens needs.
+pub(super) struct Listening {
+    pub(super) config: quinn::ServerConfig,
+    /// The same over restarts, and nobody else's. A region that was killed knows by it which packets are of connections that it had, and
+    /// tells their senders at once that it has them no more (a stateless reset, RFC 9000, 10.3); without it they would wait for
+    /// [`Timing::idle`](super::Timing::idle).
+    pub(super) secret: hmac::Key,
+}
+
+/// An endpoint on a socket at that address.
 ///
 /// # Errors
 /// When the address is taken, or there is no room for a socket or a thread.
-pub(super) fn endpoint(at: SocketAddr, server: Option<quinn::ServerConfig>) -> io::Result<quinn::Endpoint> {
+pub(super) fn endpoint(at: SocketAddr, listening: Option<Listening>) -> io::Result<quinn::Endpoint> {
     let socket = UdpSocket::bind(at)?;
     socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER).ok();
-    quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(Driver(thread()?)))
+    let (config, server) = match listening {
+        Some(Listening { config, secret }) => (known_again(secret), Some(config)),
+        None => (EndpointConfig::default(), None),
+    };
+    quinn::Endpoint::new(config, server, socket, Arc::new(Driver(thread()?)))
+}
+
+/// Connection ids and reset tokens that an endpoint with the same secret recognises as its own.
+fn known_again(secret: hmac::Key) -> EndpointConfig {
+    let ids = hmac::sign(&secret, b"connection ids").as_ref().first_chunk().copied().map_or(0, u64::from_le_bytes);
+    let mut config = EndpointConfig::new(Arc::new(secret));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
 }
 
 /// The thread's runtime. It lasts as long as the process.

@@ -25,7 +25,8 @@ use super::{
     Admitted, Close, Doorkeeper, LinkError, Refusal, Timing,
     bulk::{BulkRequest, Open},
     ca::{Ca, RACK_VALIDITY},
-    describe, drive,
+    describe,
+    drive::{self, Listening},
     enrol::{Desk, is_enrolment},
     silence,
     stream::{self, ReadError, Reader, Sender, read_one, write_one},
@@ -144,8 +145,9 @@ impl LinkServer {
         let judge = Judge::new(ca.certificate())?;
         let quic = quinn::ServerConfig::with_crypto(Arc::new(tls::server(identity.chain, identity.key)?));
         let address = config.listen;
-        let endpoint = drive::endpoint(address, Some(transport(quic, &config.timing)))
-            .map_err(|source| LinkError::Listen { address, source })?;
+        let listening = Listening { config: transport(quic, &config.timing), secret: ca.secret(b"stateless resets") };
+        let endpoint =
+            drive::endpoint(address, Some(listening)).map_err(|source| LinkError::Listen { address, source })?;
         let (handover, connections) = mpsc::channel(64);
         let inner = Arc::new(Inner {
             endpoint,
