@@ -44,7 +44,7 @@ pub(super) struct Wire<'a> {
 
 struct Udp {
     socket: UdpSocket,
-    /// TFTP: the server's port for this transfer, once it has answered.
+    /// Who is heard. TFTP: the server's port for this transfer, once it has answered.
     peer: Option<SocketAddr>,
 }
 
@@ -87,7 +87,8 @@ impl<'a> Wire<'a> {
             self.connection = None;
         }
         if fresh || self.udp.is_none() {
-            self.udp = Some(Udp { socket: bind(Ipv4Addr::UNSPECIFIED)?, peer: None });
+            // Its port may have been another machine's a moment ago, whose last datagrams still come: they are not heard.
+            self.udp = Some(Udp { socket: bind(Ipv4Addr::UNSPECIFIED)?, peer: Some(self.door.dhcp.into()) });
         }
         if let Some(udp) = &self.udp {
             self.send(&udp.socket, bytes, self.door.dhcp.into())?;
