@@ -10,10 +10,6 @@ mod cli;
 mod image;
 mod role;
 
-/// A quarter of a busy region's time went to the system's allocator, and an eighth of a rack's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments = match cli::Arguments::try_parse() {
         Ok(arguments) => arguments,
