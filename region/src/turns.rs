@@ -320,7 +320,7 @@ mod tests {
     fn so_many_are_under_way_and_the_others_wait_in_their_order() {
         let (turns, start) = (Turns::default(), actors::clock::tick());
         for n in 0..FIRST + 3 {
-            turns.ask(id(n), start);
+            assert_eq!(turns.ask(id(n), start).is_none(), n < UNANSWERED);
         }
         for n in 0..FIRST {
             turns.note(&begun(n, true));
