@@ -6,6 +6,7 @@ pub mod actor;
 pub mod client;
 pub mod debug;
 pub mod doctor;
+pub mod event;
 pub mod failure;
 pub mod image;
 pub mod input;
@@ -92,6 +93,9 @@ pub enum Command {
     /// Actors of the region and its racks: what each is at, what waits, what deserves a look
     #[command(subcommand)]
     Actor(actor::Command),
+    /// What happened to machines, and goes on to happen
+    #[command(subcommand)]
+    Event(event::Command),
     /// What helps to find a fault
     #[command(subcommand)]
     Debug(debug::Command),
@@ -141,6 +145,7 @@ fn operate(global: &Global, command: Command) -> Result<(), Failure> {
             Command::Machine(command) => machine::run(global, &Client::new(global)?, command).await,
             Command::Explain { machine } => report::explain(global, &Client::new(global)?, &machine).await,
             Command::Actor(command) => actor::run(global, &Client::new(global)?, command).await,
+            Command::Event(command) => event::run(global.output, &Client::new(global)?, command).await,
             Command::Debug(command) => debug::run(global, &Client::new(global)?, command).await,
             Command::Subnet(command) => subnet::run(global, &Client::new(global)?, command).await,
             Command::Image(command) => image::run(global, command).await,

@@ -50,6 +50,7 @@ pub const RULES: &[(&str, &str)] = &[
     ("actor.behind", "a message has waited for a second or more in a mailbox"),
     ("actor.quarantined", "an actor decides no more, since its decision panicked three times in a row"),
     ("actor.panicked", "a decision, or what carries it out, has panicked since the actor woke"),
+    ("store.stalled", "the region's database has taken no write for a second or more"),
     ("timer.overdue", "a timer should have rung five seconds ago"),
     ("wait.overdue", "a wait should have ended five seconds ago"),
     ("rack.lost", "an enrolled rack's link has been down for a minute or more"),

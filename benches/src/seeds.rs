@@ -320,10 +320,10 @@ impl Yard {
     #[must_use]
     pub fn explain(&self, index: u32) -> Value {
         let Some(machine) = self.machine(index) else { return Value::Null };
-        let mut racks = explain::RacksAil::default();
+        let mut site = explain::SiteAils::new(self.0.region.store.stalled(self.now()));
         for rack in self.0.region.conns.keys().map(|n| self.0.racks[*n].id) {
             if let Some(hosted) = self.0.region.racks.get(&rack) {
-                racks.note(rack, &hosted.core);
+                site.note(rack, &hosted.core);
             }
         }
         let heard: Vec<_> =
@@ -331,7 +331,7 @@ impl Yard {
         let strays = self.0.region.strays.iter().flat_map(|(id, all)| all.iter().map(|s| (*id, s.clone()))).collect();
         let strays = explain::strays::known(strays, |macs| self.0.region.tickets.of_macs(macs));
         let beside = explain::Beside { strays, same_power: self.0.region.tickets.of_power(&machine.spec) };
-        explain::with(&machine, &racks, &heard, &beside, self.now())
+        explain::with(&machine, &site, &heard, &beside, self.now())
     }
 
     /// Does something to it now.

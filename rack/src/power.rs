@@ -18,7 +18,7 @@ use std::{
 
 use actors::errand::{FaultKind, PowerFault, Ran};
 use schema::{
-    power::{PowerAccess, PowerAction, PowerType},
+    power::{PowerAccess, PowerAction, PowerType, split_address},
     service::Health,
 };
 use tokio::sync::Semaphore;
@@ -186,22 +186,6 @@ fn is_loopback(address: &str) -> bool {
     host.and_then(|host| host.parse::<std::net::IpAddr>().ok()).is_some_and(|ip| ip.is_loopback())
 }
 
-/// HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT. A name cannot begin with a hyphen: it would be an option.
-fn split_address(text: &str) -> Option<(String, Option<u16>)> {
-    if text.parse::<std::net::IpAddr>().is_ok() {
-        return Some((text.into(), None));
-    }
-    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
-        return Some((socket.ip().to_string(), Some(socket.port())));
-    }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (host, Some(port.parse().ok()?)),
-        None => (text, None),
-    };
-    let host: schema::net::HostName = host.parse().ok()?;
-    Some((host.as_str().into(), port))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,18 +209,6 @@ mod tests {
         ];
         for other in others {
             assert!(!is_loopback(other), "{other}");
-        }
-    }
-
-    #[test]
-    fn addresses_parse() {
-        assert_eq!(split_address("10.0.0.1"), Some(("10.0.0.1".into(), None)));
-        assert_eq!(split_address("10.0.0.1:6230"), Some(("10.0.0.1".into(), Some(6230))));
-        assert_eq!(split_address("fd00::1"), Some(("fd00::1".into(), None)));
-        assert_eq!(split_address("[fd00::1]:623"), Some(("fd00::1".into(), Some(623))));
-        assert_eq!(split_address("bmc-1.maas:623"), Some(("bmc-1.maas".into(), Some(623))));
-        for wrong in ["", "-oProxy", "a b", "host:port", "host:70000"] {
-            assert_eq!(split_address(wrong), None, "{wrong}");
         }
     }
 }

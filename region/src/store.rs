@@ -1,9 +1,10 @@
 //! The store: what durable means here. A step of an actor, its journal row and its projections are one transaction;
 //! a writer gathers the steps of a few milliseconds into one commit. Queries live in [`queries`], decisions nowhere here.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use actors::{
+    clock,
     core::{RecordError, TraceId},
     machine::Machine,
     reach::Reached,
@@ -115,6 +116,29 @@ pub enum StoreError {
     Closed,
 }
 
+/// The database has taken no write for [`Stalled::AFTER`] or more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stalled {
+    pub since: Timestamp,
+    /// What the last try ended with; empty: it has not ended.
+    pub why: String,
+}
+
+impl Stalled {
+    /// A write that takes longer than this deserves a look.
+    pub const AFTER: Duration = Duration::from_secs(1);
+    /// What to do.
+    pub const REMEDY: &str =
+        "check that the database runs, that no other program holds a lock on it, and that its disk has room";
+}
+
+impl fmt::Display for Stalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = if self.why.is_empty() { "it does not answer" } else { &self.why };
+        write!(f, "the region's database has taken no write since {}: {why}", self.since)
+    }
+}
+
 impl From<StoreError> for RecordError {
     fn from(err: StoreError) -> Self {
         match err {
@@ -182,6 +206,12 @@ impl Store {
     #[must_use]
     pub fn commits(&self) -> &Histogram {
         &self.writer.commits
+    }
+
+    /// What the database owes, if it has for long.
+    #[must_use]
+    pub fn stalled(&self) -> Option<Stalled> {
+        self.writer.owed().filter(|owed| clock::now().since(owed.since) >= Stalled::AFTER)
     }
 
     /// The database's address, without a password.

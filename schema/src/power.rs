@@ -1,11 +1,14 @@
 //! Power: drivers, their parameters, actions. What a driver does lives in the rack.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::secret::Secret;
+use crate::{net::HostName, secret::Secret};
 
 /// How a machine is switched. Names are MAAS's `power_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
@@ -127,11 +130,40 @@ const REDFISH_FIELDS: [PowerField; 5] = [
 
 /// The IP address in a BMC's address: plain, with a port, or in a URL. `None` for names.
 #[must_use]
-pub fn bmc_ip(address: &str) -> Option<std::net::IpAddr> {
+pub fn bmc_ip(address: &str) -> Option<IpAddr> {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let host = rest.split('/').next().unwrap_or_default();
     let plain = host.trim_start_matches('[').trim_end_matches(']');
-    plain.parse().ok().or_else(|| host.parse::<std::net::SocketAddr>().ok().map(|socket| socket.ip()))
+    plain.parse().ok().or_else(|| host.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
+}
+
+/// HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT. A name cannot begin with a hyphen: it would be an option.
+#[must_use]
+pub fn split_address(text: &str) -> Option<(String, Option<u16>)> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Some((text.into(), None));
+    }
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        return Some((socket.ip().to_string(), Some(socket.port())));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok()?)),
+        None => (text, None),
+    };
+    let host: HostName = host.parse().ok()?;
+    Some((host.as_str().into(), port))
+}
+
+/// The URL of the Redfish service at that address, which is one itself, or a host that is asked over HTTPS.
+#[must_use]
+pub fn redfish_url(address: &str) -> String {
+    if address.contains("://") {
+        address.to_owned()
+    } else if address.parse::<Ipv6Addr>().is_ok() {
+        format!("https://[{address}]")
+    } else {
+        format!("https://{address}")
+    }
 }
 
 /// What the region knows of a machine's power: the plain parameters, and whether secrets are sealed for it.
@@ -206,5 +238,24 @@ mod tests {
         for text in ["", "bmc-1", "bmc-1.maas:623", "https://bmc-1"] {
             assert_eq!(bmc_ip(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn addresses_parse() {
+        assert_eq!(split_address("10.0.0.1"), Some(("10.0.0.1".into(), None)));
+        assert_eq!(split_address("10.0.0.1:6230"), Some(("10.0.0.1".into(), Some(6230))));
+        assert_eq!(split_address("fd00::1"), Some(("fd00::1".into(), None)));
+        assert_eq!(split_address("[fd00::1]:623"), Some(("fd00::1".into(), Some(623))));
+        assert_eq!(split_address("bmc-1.maas:623"), Some(("bmc-1.maas".into(), Some(623))));
+        for wrong in ["", "-oProxy", "a b", "host:port", "host:70000"] {
+            assert_eq!(split_address(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_redfish_service_is_asked_over_https_unless_its_url_says_otherwise() {
+        assert_eq!(redfish_url("10.0.0.1:8443"), "https://10.0.0.1:8443");
+        assert_eq!(redfish_url("fd00::1"), "https://[fd00::1]");
+        assert_eq!(redfish_url("http://bmc-1:8000"), "http://bmc-1:8000");
     }
 }

@@ -269,17 +269,26 @@ fn services(id: RackId, rack: &rack::app::Running) -> Value {
     })
 }
 
+/// What makes `hostler` this program in another shell; nothing where it is found there already.
+fn way_to_itself() -> String {
+    let exe = std::env::current_exe().ok();
+    let Some(dir) = exe.as_deref().and_then(Path::parent) else { return String::new() };
+    let found = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|place| place == dir));
+    if found { String::new() } else { format!("  export PATH=\"{}:$PATH\"\n", dir.display()) }
+}
+
 fn greet(ready: &Value, login: &str, dir: &Path, layout: &Layout) {
     let text = |path: &str| ready.pointer(path).and_then(Value::as_str).unwrap_or("-").to_owned();
     let (url, key) = (text("/url"), text("/api_key"));
     let page = url.trim_end_matches("MAAS/");
     eprintln!(
         "\n{} racks and {} simulated machines are alive; data in {}. Ctrl-C ends them.\n\n  look   {page}login?once={login}   (signs you in, once)\n  \
-         API    {url}\n\nTry, in another shell:\n\n  export HOSTLER_URL={url} HOSTLER_KEY={key}\n  hostler machine list\n  \
+         API    {url}\n\nTry, in another shell:\n\n{}  export HOSTLER_URL={url} HOSTLER_KEY={key}\n  hostler machine list\n  \
          hostler machine add fox --mac 52:54:00:12:34:56 --power-type manual\n  hostler machine commission fox\n  hostler explain fox\n  \
          hostler yard boot fox     # a hand switches it on\n  hostler explain fox\n",
         layout.racks,
         layout.machines,
         dir.display(),
+        way_to_itself(),
     );
 }

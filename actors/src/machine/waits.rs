@@ -7,7 +7,7 @@ use schema::{
     commissioning::{CommissionStep, StepState},
     id::RackId,
     messages::machine::MachineTimer,
-    power::PowerType,
+    power::{PowerConfig, PowerType, redfish_url, split_address},
     script::ResultStatus,
     status::PowerState,
     time::Timestamp,
@@ -137,7 +137,7 @@ impl Machine {
             CommissionStep::PowerOn => (
                 format!("the BMC {bmc} to say that the machine is on"),
                 OwedBy::Bmc,
-                format!("try it from the rack: ipmitool -I lanplus -H {bmc} -U USER -E chassis power status; check address, user and password"),
+                format!("try it from the rack: {}; check address, user and password", query_by_hand(&self.spec.power)),
             ),
             CommissionStep::DhcpLease => (
                 format!("a DHCP request from {mac}"),
@@ -326,6 +326,17 @@ fn stored_owed(attempt: &Attempt, bmc: &str) -> (String, OwedBy, String) {
             "a rack holds them in its outbox; check its link".into(),
         )
     }
+}
+
+/// The command by which a person asks that BMC how its machine stands. Either asks for the password.
+fn query_by_hand(power: &PowerConfig) -> String {
+    let address = power.address().unwrap_or("ADDRESS");
+    if power.power_type == PowerType::Redfish {
+        return format!("curl -k -u USER {}/redfish/v1/Systems", redfish_url(address).trim_end_matches('/'));
+    }
+    let (host, port) = split_address(address).unwrap_or_else(|| (address.to_owned(), None));
+    let port = port.map(|port| format!(" -p {port}")).unwrap_or_default();
+    format!("ipmitool -I lanplus -H {host}{port} -U USER -a chassis power status")
 }
 
 fn errand_wait(errand: &PowerErrand) -> Wait {

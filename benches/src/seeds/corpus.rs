@@ -54,6 +54,8 @@ pub struct Tried {
 
 const SEED: u64 = 11;
 const SCRIPT: &str = "maas-support-info";
+const NO_WRITES: [&str; 3] =
+    ["the region's database has taken no write since", "no space left", "that its disk has room"];
 const HOUR_US: i64 = 3_600_000_000;
 
 fn row(name: &'static str, step: Step, owner: &'static str, words: &'static [&'static str], ends: Ends) -> Row {
@@ -444,8 +446,12 @@ fn controllers() -> Vec<Row> {
             Step::Scripts,
             [Chaos::KillRack(0), Chaos::In(s(8), Box::new(Chaos::StartRack(0)))],
         ),
-        harmless("database away for 20 s", Step::DhcpLease, [Chaos::StoreAway(s(20))]),
-        harmless("disk full on the region for two minutes", Step::EphemeralBoot, [Chaos::StoreAway(s(120))]),
+        row("database away for 20 s", Step::DhcpLease, "the machine", &NO_WRITES, Ends::Ready)
+            .at(Step::DhcpLease)
+            .does([Chaos::StoreAway(s(20))]),
+        row("disk full on the region for two minutes", Step::EphemeralBoot, "the machine", &NO_WRITES, Ends::Ready)
+            .at(Step::EphemeralBoot)
+            .does([Chaos::StoreAway(s(120))]),
     ]
 }
 

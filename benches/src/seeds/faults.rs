@@ -283,7 +283,7 @@ impl World {
                 let disk = &mut self.racks[rack].disk;
                 (disk.full, disk.refusal) = (true, "Read-only file system (os error 30)");
             }
-            Chaos::StoreAway(time) => self.region.store.away_until = self.queue.now + time,
+            Chaos::StoreAway(time) => self.region.store.away = (self.queue.now, self.queue.now + time),
             Chaos::Foreign(rack, there) => {
                 self.racks[rack].foreign = there.then(|| Ipv4Addr::new(192, 168, 7, 1));
             }

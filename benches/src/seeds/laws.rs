@@ -251,7 +251,7 @@ impl World {
         let grace = std::time::Duration::from_secs(10);
         // A region that has just come back hears first what the racks kept.
         let back = self.region.since + std::time::Duration::from_secs(60);
-        if !self.region.up || self.region.store.away_until + grace > now || back + grace > now {
+        if !self.region.up || self.region.store.away.1 + grace > now || back + grace > now {
             return;
         }
         let late: Vec<String> = self

@@ -19,6 +19,7 @@ use actors::{
 use region::{
     briefs, plans,
     plans::Told,
+    store::Stalled,
     tickets::Tickets,
     turns::{self, Turns},
 };
@@ -69,10 +70,18 @@ pub(super) struct Store {
     pub(super) last_result: i64,
     /// What was learned of the ways to BMCs.
     reach: BTreeMap<(String, RackId), Reached>,
-    /// It does not answer before.
-    pub(super) away_until: Timestamp,
+    /// It does not answer from then on, and not before.
+    pub(super) away: (Timestamp, Timestamp),
     /// The runner, which every machine gets as its user-data.
     pub(super) user_data: Option<BodyRef>,
+}
+
+impl Store {
+    /// As the product's own store says it.
+    pub(super) fn stalled(&self, now: Timestamp) -> Option<Stalled> {
+        let (since, until) = self.away;
+        (since + Stalled::AFTER <= now && now < until).then(|| Stalled { since, why: "no space left on device".into() })
+    }
 }
 
 /// One connection, as the region keeps it.
@@ -404,7 +413,7 @@ impl World {
 
     /// How long a write takes, with the store's absence.
     pub(super) fn store_takes(&mut self) -> Duration {
-        self.region.store.away_until.since(self.queue.now) + self.weather.disk(&mut self.draw)
+        self.region.store.away.1.since(self.queue.now) + self.weather.disk(&mut self.draw)
     }
 
     /// A span's point in virtual time.

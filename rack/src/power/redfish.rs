@@ -18,7 +18,7 @@ use actors::{
 };
 use reqwest::{Client, StatusCode, Url};
 use schema::{
-    power::{PowerAccess, PowerAction},
+    power::{PowerAccess, PowerAction, redfish_url},
     secret::Secret,
     time::Timestamp,
 };
@@ -226,20 +226,13 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
 fn check(access: &PowerAccess) -> Result<Login, PowerFault> {
     let param = |name: &str| access.params.get(name).map_or("", String::as_str);
     let address = param("power_address");
-    let url = if address.contains("://") {
-        address.to_owned()
-    } else if address.parse::<std::net::Ipv6Addr>().is_ok() {
-        format!("https://[{address}]")
-    } else {
-        format!("https://{address}")
-    };
     let fit = |url: &Url| {
         url.has_host()
             && matches!(url.scheme(), "http" | "https")
             && url.username().is_empty()
             && url.password().is_none()
     };
-    let Some(mut base) = Url::parse(&url).ok().filter(fit) else {
+    let Some(mut base) = Url::parse(&redfish_url(address)).ok().filter(fit) else {
         // A password that was written into it is not repeated.
         let address = address.rsplit('@').next().unwrap_or_default();
         let remedy = "set power_address to the BMC's IP address or name, or to a URL of it";

@@ -23,6 +23,7 @@ use super::{
     house::House,
     shape::machine::fqdn,
 };
+use crate::store::Stalled;
 
 mod causes;
 pub mod strays;
@@ -42,22 +43,29 @@ pub async fn show(Own(call): Own) -> OwnAnswer {
 /// # Errors
 /// When there is no such machine, or the store does not answer.
 pub async fn now(house: &House, id: SystemId) -> Result<Value, Fault> {
-    let (machine, racks) = (house.state(id).await?, house.racks_ail().await);
+    let (machine, site) = (house.state(id).await?, house.site_ails().await);
     let strays = strays::known(house.app.links.strays(), |macs| house.app.tickets.of_macs(macs));
     // A look at every machine, for those only that it may concern.
     let same_power = if strays::boots(&machine) { house.app.tickets.of_power(&machine.spec) } else { Vec::new() };
     let beside = Beside { strays, same_power };
-    Ok(with(&machine, &racks, &house.app.links.foreign(), &beside, actors::clock::now()))
+    Ok(with(&machine, &site, &house.app.links.foreign(), &beside, actors::clock::now()))
 }
 
-/// What racks say of themselves that a machine's wait may come from.
+/// What ails racks and store that a machine's wait may come from.
 #[derive(Debug, Clone, Default)]
-pub struct RacksAil {
+pub struct SiteAils {
     clocks: Vec<String>,
     ailing: Vec<(RackId, Ailment)>,
+    store: Option<Stalled>,
 }
 
-impl RacksAil {
+impl SiteAils {
+    /// Before any rack is noted. `store`: the database takes no writes.
+    #[must_use]
+    pub fn new(store: Option<Stalled>) -> Self {
+        Self { store, ..Self::default() }
+    }
+
     /// A connected rack, as its actor has it.
     pub fn note(&mut self, id: RackId, rack: &Rack) {
         self.clocks.extend(rack.clock.filter(RackClock::is_off).map(|clock| clock.said_of(id)));
@@ -79,9 +87,9 @@ impl RacksAil {
 
 /// The explanation, with what racks say of themselves and of clients that nobody expected among its evidence, and of other DHCP servers.
 #[must_use]
-pub fn with(m: &Machine, racks: &RacksAil, heard: &[(RackId, ForeignDhcp)], beside: &Beside, now: Timestamp) -> Value {
+pub fn with(m: &Machine, site: &SiteAils, heard: &[(RackId, ForeignDhcp)], beside: &Beside, now: Timestamp) -> Value {
     let beside_it = strays::told(m, beside);
-    let evidence: Vec<_> = racks.evidence(m).into_iter().chain(beside_it.iter().cloned()).collect();
+    let evidence: Vec<_> = site.evidence(m).into_iter().chain(beside_it.iter().cloned()).collect();
     let mut explained = if evidence.is_empty() || m.wait.is_none() {
         at(m, now)
     } else {
@@ -97,7 +105,7 @@ pub fn with(m: &Machine, racks: &RacksAil, heard: &[(RackId, ForeignDhcp)], besi
     }
     explained["beside"] = beside_it.into();
     explained["foreign_dhcp"] = foreign(m, heard);
-    let causes = causes::ranked(m, racks, &explained);
+    let causes = causes::ranked(m, site, &explained);
     let text = explained["text"].as_str().unwrap_or_default();
     explained["text"] = format!("{text}{}", causes::text(&causes)).into();
     explained["causes"] = causes.into();

@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     annex::Annexes,
-    explain::RacksAil,
+    explain::SiteAils,
     fault::Fault,
     oauth::Nonces,
     racks::RackFacts,
@@ -102,15 +102,15 @@ impl House {
         self.app.store.read(|db| queries::actor_ids(db, "catalogue")).await.map(|_| ()).map_err(|e| unread(&e))
     }
 
-    /// What connected racks lack, and what is to be said of their clocks.
-    pub async fn racks_ail(&self) -> RacksAil {
-        let mut racks = RacksAil::default();
+    /// What connected racks lack, what is to be said of their clocks, and whether the store serves.
+    pub async fn site_ails(&self) -> SiteAils {
+        let mut site = SiteAils::new(self.app.store.stalled());
         for (id, _) in self.app.racks() {
             if let Ok(actor) = self.app.rack(id).await {
-                racks.note(id, &actor.snapshot());
+                site.note(id, &actor.snapshot());
             }
         }
-        racks
+        site
     }
 
     async fn read<T: Send + 'static>(

@@ -1,4 +1,4 @@
-//! What deserves a look in the whole site: actors by the rules of `actors::findings`, racks and their services, stuck machines by cause.
+//! What deserves a look in the whole site: actors by the rules of `actors::findings`, the store, racks and their services, stuck machines by cause.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use actors::{
 use schema::{service::Health, time::Timestamp};
 
 use super::{Node, REGION, Sample};
-use crate::app::App;
+use crate::{app::App, store::Stalled};
 
 impl App {
     /// All findings as they are now, the worst first.
@@ -32,10 +32,18 @@ impl App {
         found
     }
 
-    /// Those of the region's own actors and machines.
+    /// Those of the region's own store, actors and machines.
     fn own_findings(&self, sample: &Sample) -> Vec<Finding> {
         let now = clock::now();
-        let mut found = Vec::new();
+        let stalled = |stalled: Stalled| Finding {
+            id: "store.stalled".into(),
+            severity: Severity::Critical,
+            subject: self.store.address(),
+            since: Some(stalled.since),
+            text: stalled.to_string(),
+            remedy: Stalled::REMEDY.into(),
+        };
+        let mut found: Vec<_> = self.store.stalled().map(stalled).into_iter().collect();
         for (probe, gauge) in sample.own() {
             let waits = probe.view().wait.as_ref().is_some_and(|wait| wait.deadline < now);
             if waits || probe.quarantine().is_some() || findings::suspicious(gauge, now) {

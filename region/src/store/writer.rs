@@ -3,20 +3,23 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread,
     time::Duration,
 };
 
-use actors::{clock::tick, shell::inspect::Histogram};
+use actors::{
+    clock::{now, tick},
+    shell::inspect::Histogram,
+};
 use diesel::result::{DatabaseErrorKind, Error};
 use schema::time::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{
-    Change, Db, StoreError, Tuning, Write,
+    Change, Db, Stalled, StoreError, Tuning, Write,
     backend::{Address, atomically},
     steps,
 };
@@ -54,6 +57,17 @@ pub(super) struct Writer {
     inbox: Sender<Job>,
     /// How long commits took.
     pub(super) commits: Arc<Histogram>,
+    owed: Arc<Owed>,
+}
+
+/// The write that the database owes, from its first try to its success.
+#[derive(Debug, Default)]
+struct Owed(Mutex<Option<Stalled>>);
+
+impl Owed {
+    fn change(&self, change: impl FnOnce(&mut Option<Stalled>)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// The first pause before another try; doubles up to a second.
@@ -64,8 +78,8 @@ impl Writer {
     pub(super) fn start(db: Db, address: Address, tuning: Tuning) -> Result<Self, StoreError> {
         let (sender, inbox) = mpsc::channel();
         let shown = address.shown();
-        let commits = Arc::<Histogram>::default();
-        let hand = Hand { db: Some(db), address, tuning, commits: commits.clone() };
+        let (commits, owed) = (Arc::<Histogram>::default(), Arc::<Owed>::default());
+        let hand = Hand { db: Some(db), address, tuning, commits: commits.clone(), owed: owed.clone() };
         thread::Builder::new().name("store-writer".into()).spawn(move || run(hand, &inbox)).map_err(|err| {
             StoreError::Open {
                 address: shown,
@@ -73,7 +87,12 @@ impl Writer {
                 remedy: "raise the limit of tasks of this service",
             }
         })?;
-        Ok(Self { inbox: sender, commits })
+        Ok(Self { inbox: sender, commits, owed })
+    }
+
+    /// The write that is under way, or the last one if it failed.
+    pub(super) fn owed(&self) -> Option<Stalled> {
+        self.owed.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) async fn ask(&self, work: Work) -> Result<i64, StoreError> {
@@ -142,6 +161,7 @@ struct Hand {
     address: Address,
     tuning: Tuning,
     commits: Arc<Histogram>,
+    owed: Arc<Owed>,
 }
 
 impl Hand {
@@ -149,11 +169,18 @@ impl Hand {
     fn commit(&mut self, jobs: Vec<Job>) {
         let works: Vec<&Work> = jobs.iter().map(|job| &job.work).collect();
         let began = tick();
+        // One that was given up is owed until another one succeeds.
+        self.owed.change(|owed| {
+            owed.get_or_insert_with(|| Stalled { since: now(), why: String::new() });
+        });
         let mut pause = FIRST_PAUSE;
         let mut again = false;
         let outcomes = loop {
             match self.attempt(&works, again) {
-                Ok(outcomes) => break Ok(outcomes),
+                Ok(outcomes) => {
+                    self.owed.change(|owed| *owed = None);
+                    break Ok(outcomes);
+                }
                 Err(why) if began.elapsed() >= self.tuning.patience => break Err(why),
                 Err(why) => {
                     if !again {
@@ -163,6 +190,7 @@ impl Hand {
                         );
                     }
                     again = true;
+                    self.owed.change(|owed| owed.iter_mut().for_each(|owed| owed.why.clone_from(&why)));
                     thread::sleep(pause);
                     pause = (2 * pause).min(Duration::from_secs(1));
                 }

@@ -22,6 +22,7 @@ mod losses;
 mod metrics;
 mod racks;
 mod snapshot;
+mod stalled;
 mod tracing;
 
 /// Holds whoever passes, until it is opened.

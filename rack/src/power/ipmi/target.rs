@@ -1,12 +1,14 @@
 //! MAAS's parameters of an IPMI BMC, checked once for both ways of speaking to it.
 
 use actors::errand::{FaultKind, PowerFault};
-use schema::{power::PowerAccess, secret::Secret};
+use schema::{
+    power::{PowerAccess, split_address},
+    secret::Secret,
+};
 
 use crate::power::{
     fault,
     rmcp::{Login, Privilege, Suite, console::Quirks, console::USER_BYTES, crypto::KEY_BYTES},
-    split_address,
 };
 
 /// A checked set of parameters.

@@ -10,7 +10,8 @@ use schema::{
 };
 use serde_json::{Value, json};
 
-use super::RacksAil;
+use super::SiteAils;
+use crate::store::Stalled;
 
 /// How near a cause is to what is waited for: the nearest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,9 +40,12 @@ struct Ills<'a> {
     wait: Option<&'a Wait>,
     error: &'a str,
     boot_racks: &'a [RackId],
+    /// The one that drives its BMC.
+    bmc_rack: Option<RackId>,
     away: &'a [RackId],
     ailing: Vec<(RackId, Ailment)>,
     clocks: &'a [String],
+    store: Option<&'a Stalled>,
     /// DHCP servers that are none of ours, as the explanation shows them.
     foreign: &'a [Value],
     /// What else was seen, in whole sentences.
@@ -49,12 +53,12 @@ struct Ills<'a> {
 }
 
 /// The causes of a machine's wait or failure, the likeliest first. `explained`: what is told of it so far.
-pub(super) fn ranked(m: &Machine, racks: &RacksAil, explained: &Value) -> Vec<Value> {
+pub(super) fn ranked(m: &Machine, site: &SiteAils, explained: &Value) -> Vec<Value> {
     let (attempt, list) = (m.attempt.as_ref(), |name: &str| explained[name].as_array().map(Vec::as_slice));
     let boot_racks = attempt.map(|a| a.boot_racks.as_slice()).unwrap_or_default();
     let mut ailing = attempt.map(|a| a.ailing.clone()).unwrap_or_default();
     let of_it = |(id, _): &&(RackId, Ailment)| boot_racks.contains(id) && !ailing.iter().any(|(known, _)| known == id);
-    let more: Vec<_> = racks.ailing.iter().filter(of_it).cloned().collect();
+    let more: Vec<_> = site.ailing.iter().filter(of_it).cloned().collect();
     ailing.extend(more);
     let at = |state| {
         let steps = CommissionStep::ALL.into_iter().zip(attempt.map(|a| a.steps.as_slice()).unwrap_or_default());
@@ -65,9 +69,11 @@ pub(super) fn ranked(m: &Machine, racks: &RacksAil, explained: &Value) -> Vec<Va
         wait: m.wait.as_ref(),
         error: &m.error,
         boot_racks,
+        bmc_rack: attempt.and_then(|a| a.bmc_racks.get(a.bmc_rack)).copied(),
         away: attempt.map(|a| a.away.as_slice()).unwrap_or_default(),
         ailing,
-        clocks: &racks.clocks,
+        clocks: &site.clocks,
+        store: site.store.as_ref(),
         foreign: list("foreign_dhcp").unwrap_or_default(),
         beside: list("beside").unwrap_or_default().iter().filter_map(Value::as_str).collect(),
     };
@@ -100,6 +106,7 @@ impl Ills<'_> {
                 remedy: "mend what it names, then commission the machine anew".into(),
             }),
         }
+        causes.extend(self.store.map(Self::of_store));
         causes.extend(self.of_racks());
         causes.extend(self.of_clocks());
         causes.extend(self.foreign.iter().map(|server| self.of_server(server)));
@@ -120,6 +127,17 @@ impl Ills<'_> {
         self.step.is_some_and(|step| (first as usize..=last as usize).contains(&(step as usize)))
     }
 
+    /// What racks report meanwhile waits with them; the machine may be further than anybody here knows.
+    fn of_store(stalled: &Stalled) -> Cause {
+        Cause {
+            id: "store.stalled",
+            bearing: Bearing::Enough,
+            text: stalled.to_string(),
+            evidence: vec!["the region's own writes wait".into()],
+            remedy: Stalled::REMEDY.into(),
+        }
+    }
+
     /// A rack that does not serve explains a machine that comes no further, if no other rack serves it.
     fn of_racks(&self) -> Vec<Cause> {
         let boots = self.between(CommissionStep::DhcpLease, CommissionStep::Scripts);
@@ -135,9 +153,11 @@ impl Ills<'_> {
             remedy: ailment.remedy.clone(),
         });
         let none_tells = bearing(all(&|id| self.away.contains(id)));
+        // What a BMC says is heard from one rack alone.
+        let switched = matches!(self.step, Some(CommissionStep::PowerOn | CommissionStep::Stored));
         let away = self.away.iter().map(|id| Cause {
             id: "rack.away",
-            bearing: none_tells,
+            bearing: if switched && self.bmc_rack == Some(*id) { Bearing::Enough } else { none_tells },
             text: format!("the link of rack {id} is down: what the machine does there is told when it is back"),
             evidence: vec![format!("rack {id} is not connected")],
             remedy: "look at the rack's log, and at the network between rack and region".into(),
@@ -237,6 +257,13 @@ mod tests {
         let all_away = Ills { away: &racks, ..base() };
         assert_eq!(ids(&all_away), [("rack.away", true), ("rack.away", true), ("wait", true)]);
         assert_eq!(ids(&Ills { ailing: vec![lame(racks[0], true)], ..base() })[1], ("rack.ails", false));
+        // The rack that drives the BMC is away: the machine may be on, and go on. Without the other rack only a boot is the slower.
+        let switched = |bmc_rack| Ills { step: Some(CommissionStep::PowerOn), bmc_rack, away: &racks[..1], ..base() };
+        assert_eq!(ids(&switched(Some(racks[0]))), [("rack.away", true), ("wait", true)]);
+        assert_eq!(ids(&switched(Some(racks[1]))), [("wait", true), ("rack.away", false)]);
+        // What racks report meanwhile waits with them, whatever the step.
+        let stalled = Stalled { since: Timestamp(0), why: "disk is full".into() };
+        assert_eq!(ids(&Ills { store: Some(&stalled), ..base() }), [("store.stalled", true), ("wait", true)]);
         // Later, signatures count, and DHCP is over.
         let metadata = Ills { step: Some(CommissionStep::Metadata), foreign: &foreign, clocks: &clocks, ..base() };
         assert_eq!(ids(&metadata), [("clock.off", true), ("wait", true), ("dhcp.foreign", false)]);
