@@ -70,14 +70,16 @@ pub async fn run(format: Format, client: &Client, Command::Tail(asked): Command)
     filter.extend(level.map(|level| ("level", level)));
     filter.push(("limit", asked.lines.to_string()));
     let mut newest = print(format, &client.get("events/", &filter).await?)?.unwrap_or(0);
+    if !asked.follow {
+        return Ok(());
+    }
     filter.pop();
     filter.push(("limit", PAGE.to_string()));
-    while asked.follow {
+    loop {
         tokio::time::sleep(PAUSE).await;
         let after = [&filter[..], &[("after", newest.to_string())]].concat();
         newest = print(format, &client.get("events/", &after).await?)?.unwrap_or(newest);
     }
-    Ok(())
 }
 
 /// Prints a page, oldest first, and says the id of its newest event.

@@ -1,6 +1,7 @@
 //! The operator's commands against a real region: output forms, exit codes, profiles, secrets.
 
 use std::{
+    io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -149,6 +150,7 @@ fn an_operator_goes_from_nothing_to_a_machine_and_is_told_why_it_cannot_commissi
     assert!(explained.code == 0 && explained.out.contains("smoke"), "{}{}", explained.out, explained.err);
     assert_eq!(h.run(&["explain", "fox", "-o", "json"]).json()["status"], "Broken");
     assert!(h.run(&["machine", "events", "fox"]).out.contains("MARKED_BROKEN"));
+    events(&h);
     h.run(&["machine", "results", "fox"]).fails(3, "never commissioned");
     h.run(&["setting", "set", "kernel_opts", "console=ttyS0"]).json_or_empty();
     assert_eq!(h.run(&["setting", "get", "kernel_opts"]).out, "\"console=ttyS0\"\n");
@@ -156,6 +158,29 @@ fn an_operator_goes_from_nothing_to_a_machine_and_is_told_why_it_cannot_commissi
     assert_eq!(h.run(&["machine", "delete", "fox"]).code, 0);
     let env = [("HOSTLER_URL", "http://127.0.0.1:9"), ("HOSTLER_KEY", key.as_str())];
     h.run_with(&["machine", "list"], &env).fails(6, "cannot be reached");
+}
+
+/// What happened is told oldest first, and what happens next to who follows.
+fn events(h: &House) {
+    let last = h.run(&["event", "tail", "-n", "1", "fox"]);
+    assert!(last.code == 0 && last.out.contains(" WARNING fox: ") && last.out.lines().count() == 1, "{}", last.out);
+    let all = h.run(&["event", "tail", "-o", "json"]).json();
+    let ids: Vec<_> = all.as_array().unwrap().iter().map(|event| event["id"].as_u64().unwrap()).collect();
+    assert!(ids.len() > 1 && ids.is_sorted(), "{ids:?}");
+    assert_eq!(h.run(&["event", "tail", "--level", "error", "-o", "name"]).out, "");
+    h.run(&["event", "tail", "-f", "-o", "json"]).fails(2, "-o ndjson");
+    h.run(&["event", "tail", "owl"]).fails(3, "no machine \"owl\"");
+    h.run(&["event", "tail", "-n", "0"]).fails(2, "a whole number from 1 to 1000");
+    h.run(&["event", "tail", "--level", "grave"]).fails(2, "audit, debug, info, warning, error");
+
+    let mut follower = h.command(&["event", "tail", "-f", "-n", "1", "fox"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some(last.out.trim_end()));
+    assert_eq!(h.run(&["machine", "fixed", "fox"]).code, 0);
+    let next = lines.next().unwrap();
+    assert!(next.contains(" INFO    fox: ") && next.ends_with("(by admin)"), "{next}");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
 }
 
 fn image(h: &House) {

@@ -33,6 +33,7 @@ use super::{
     Attempt, Machine, MachineEffect,
     admission::event,
     power::{ONE_OF_SEVERAL, failed_event},
+    waits::shown,
 };
 use crate::core::Step;
 
@@ -308,10 +309,12 @@ impl Machine {
                 kind: FileKind::Kernel | FileKind::Initrd | FileKind::Squashfs,
                 file,
                 ..
-            } => self.hindered(at, format!("{file} was asked for and is not here"), now),
+            } => self.hindered(at, format!("{} was asked for and is not here", shown(file)), now),
             Fact::FileAsked { found: false, kind: FileKind::Loader, file, .. } => {
-                let text =
-                    format!("{file} was asked for and is not here; bring the loaders with `hostler image loaders`");
+                let text = format!(
+                    "{} was asked for and is not here; bring the loaders with `hostler image loaders`",
+                    shown(file)
+                );
                 self.hindered(at, text, now)
             }
             Fact::FileAsked { .. } => Step::ignored("asked for; the last byte is awaited"),
@@ -319,7 +322,7 @@ impl Machine {
                 if attempt.is_over(CommissionStep::NextServer) {
                     return Step::ignored("a loader was fetched before");
                 }
-                let evidence = format!("{file} fetched to its last byte ({bytes} bytes, {took_ms} ms)");
+                let evidence = format!("{} fetched to its last byte ({bytes} bytes, {took_ms} ms)", shown(file));
                 let line = event(at, Level::Info, boot_event(service), evidence.clone(), None);
                 self.with_attempt(|a| a.done(CommissionStep::NextServer, at, Some(rack), service, evidence))
                     .expecting(now)
@@ -329,7 +332,7 @@ impl Machine {
                 if attempt.is_done(CommissionStep::EphemeralBoot) {
                     return Step::ignored("the ephemeral system was fetched before");
                 }
-                let evidence = format!("{file} fetched to its last byte ({bytes} bytes, {took_ms} ms)");
+                let evidence = format!("{} fetched to its last byte ({bytes} bytes, {took_ms} ms)", shown(file));
                 let line = event(at, Level::Info, "LOADING_EPHEMERAL", evidence.clone(), None);
                 let next = self.with_attempt(|a| {
                     a.not_used(CommissionStep::NextServer, at, "no separate loader was seen");
@@ -339,14 +342,14 @@ impl Machine {
                 next.expecting(now).with([line])
             }
             Fact::FileFetched { kind: FileKind::Kernel | FileKind::Initrd, file, bytes, took_ms, .. } => {
-                self.noted(at, format!("{file} fetched ({bytes} bytes, {took_ms} ms)"), now)
+                self.noted(at, format!("{} fetched ({bytes} bytes, {took_ms} ms)", shown(file)), now)
             }
             Fact::FileFetched { .. } => Step::ignored("fetched; the kernel is awaited"),
             Fact::FileAborted { file, kind: FileKind::Kernel | FileKind::Initrd | FileKind::Squashfs, why, .. } => {
-                self.hindered(at, format!("{file} broke off: {why}"), now)
+                self.hindered(at, format!("{} broke off: {why}", shown(file)), now)
             }
             Fact::FileAborted { file, kind: FileKind::Loader, why, .. } if why.contains(Fact::FELL_SILENT) => {
-                self.hindered(at, format!("{file} broke off: {why}"), now)
+                self.hindered(at, format!("{} broke off: {why}", shown(file)), now)
             }
             _ => Step::ignored("firmware probes a size and breaks off; that is normal"),
         }

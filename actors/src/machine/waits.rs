@@ -353,6 +353,36 @@ fn errand_wait(errand: &PowerErrand) -> Wait {
     }
 }
 
+/// A boot file as people read it: of a body's hash its first digits.
+pub(super) fn shown(file: &str) -> String {
+    let is_hash = |part: &str| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    let part = |part: &str| if is_hash(part) { format!("{}…", &part[..8]) } else { part.to_owned() };
+    file.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
 fn names(racks: &[RackId]) -> String {
     racks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_files_hash_its_first_digits_are_shown() {
+        let file = format!("images/{}/squashfs", "0123456789abcdef".repeat(4));
+        assert_eq!(shown(&file), "images/01234567…/squashfs");
+        assert_eq!(shown("lpxelinux.0"), "lpxelinux.0");
+    }
+
+    #[test]
+    fn a_bmc_is_asked_by_hand_in_its_own_language() {
+        let bmc = |power_type, address: &str| {
+            let params = [("power_address".to_owned(), address.to_owned())].into();
+            query_by_hand(&PowerConfig { power_type, params, secret_fields: Vec::new() })
+        };
+        let ipmi = bmc(PowerType::Ipmi, "10.0.0.7:6230");
+        assert_eq!(ipmi, "ipmitool -I lanplus -H 10.0.0.7 -p 6230 -U USER -a chassis power status");
+        assert_eq!(bmc(PowerType::Redfish, "10.0.0.7"), "curl -k -u USER https://10.0.0.7/redfish/v1/Systems");
+    }
 }
