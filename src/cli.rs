@@ -1,6 +1,6 @@
 //! The command tree: what there is to ask for. Each command's work stands in the file of its noun.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub mod actor;
 pub mod client;
@@ -39,6 +39,25 @@ pub struct Arguments {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Arguments {
+    /// What was asked for on the command line.
+    ///
+    /// # Errors
+    /// As clap says, which also ends help and version that way.
+    pub fn read() -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&numbers_below_zero(Self::command()).try_get_matches()?)
+    }
+}
+
+/// A number below zero is a value, so that its bound is told, and no option that nobody knows.
+fn numbers_below_zero(command: clap::Command) -> clap::Command {
+    let of_values = |arg: clap::Arg| {
+        let values = arg.get_action().takes_values();
+        arg.allow_negative_numbers(values)
+    };
+    command.mut_args(of_values).mut_subcommands(numbers_below_zero)
 }
 
 /// What every command takes.

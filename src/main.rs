@@ -4,14 +4,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 mod cli;
 mod image;
 mod role;
 
 fn main() -> ExitCode {
-    let arguments = match cli::Arguments::try_parse() {
+    let arguments = match cli::Arguments::read() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are no errors; clap prints them on stdout, the rest on stderr.

@@ -351,7 +351,9 @@ impl Empty {
         let (command, needs) =
             COMMANDS.iter().find(|(name, _)| *name == command).copied().unwrap_or(("machine list", &[]));
         let mut words: Vec<String> = command.split(' ').map(str::to_owned).collect();
-        if option.starts_with("--") {
+        if option.starts_with("--") && value.parse::<f64>().is_ok_and(|number| number < 0.0) {
+            words.extend([option.to_owned(), value.to_owned()]); // As it is written most; it looks like an option itself.
+        } else if option.starts_with("--") {
             words.push(format!("{option}={value}"));
         } else if option.starts_with('-') {
             words.push(format!("{option}{}{value}", if value.is_empty() { "=" } else { "" }));
