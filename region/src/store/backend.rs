@@ -141,9 +141,15 @@ impl Address {
     }
 }
 
-/// Makes the file readable by its owner alone: password hashes lie in it. SQLite's side files follow it.
+/// Makes the file, readable by its owner alone: password hashes lie in it. SQLite's side files follow it.
+///
+/// One that is there is not opened: a process that closes any descriptor of a file loses all its locks on it (POSIX, fcntl). SQLite's own would
+/// go with them, and another program that then closes the database would take the journal away from under this one.
 fn make_private(path: &Path) -> io::Result<()> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+    match OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
 }
 
 /// A PostgreSQL address with bounds for connecting and for a peer that fell silent, where it says nothing of them.

@@ -17,6 +17,7 @@ use region::{
 use schema::{id::Generation, time::Timestamp};
 
 mod concurrency;
+mod locks;
 mod reading;
 mod secrets;
 mod writing;
