@@ -28,22 +28,26 @@ impl App {
                 found.extend(findings::of_actor(&path, row, node.at));
             }
         }
+        if let Some(stalled) = self.store.stalled() {
+            let of_it = found.extract_if(.., |finding| comes_of_the_store(finding));
+            let held = of_it.filter(|finding| finding.id == "actor.held").count();
+            found.push(Finding {
+                id: "store.stalled".into(),
+                severity: Severity::Critical,
+                subject: self.store.address(),
+                since: Some(stalled.since),
+                text: format!("{stalled}; steps of {held} actors wait to be written"),
+                remedy: Stalled::REMEDY.into(),
+            });
+        }
         findings::sort(&mut found);
         found
     }
 
-    /// Those of the region's own store, actors and machines.
+    /// Those of the region's own actors and machines.
     fn own_findings(&self, sample: &Sample) -> Vec<Finding> {
         let now = clock::now();
-        let stalled = |stalled: Stalled| Finding {
-            id: "store.stalled".into(),
-            severity: Severity::Critical,
-            subject: self.store.address(),
-            since: Some(stalled.since),
-            text: stalled.to_string(),
-            remedy: Stalled::REMEDY.into(),
-        };
-        let mut found: Vec<_> = self.store.stalled().map(stalled).into_iter().collect();
+        let mut found = Vec::new();
         for (probe, gauge) in sample.own() {
             let waits = probe.view().wait.as_ref().is_some_and(|wait| wait.deadline < now);
             if waits || probe.quarantine().is_some() || findings::suspicious(gauge, now) {
@@ -106,6 +110,16 @@ impl App {
             let text = format!("{} of rack {}: {why}", service.service, node.hostname);
             add(id, severity, format!("{name}/service/{}", service.service), service.since, text, remedy);
         }
+    }
+}
+
+/// Whether a store that takes no writes is enough to explain it: then it is no finding of its own. What racks say waits behind their reports.
+fn comes_of_the_store(finding: &Finding) -> bool {
+    let own = finding.subject.strip_prefix(REGION).is_some_and(|rest| rest.starts_with('/'));
+    match finding.id.as_str() {
+        "actor.held" | "actor.behind" => own,
+        "rack.unasked" => true,
+        _ => false,
     }
 }
 
