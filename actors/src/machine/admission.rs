@@ -184,21 +184,24 @@ impl Machine {
 
     /// Why no rack can switch or boot it, and what brings one; `None`: there are some.
     fn lacks_racks(&self, brief: &Brief) -> Option<(String, String)> {
+        // Those that are connected and do not serve are the better answer to why there is none.
+        let lame = |what: String| {
+            let whys: Vec<_> = brief.lame.iter().map(|(rack, a)| format!("rack {rack}: {}", a.why)).collect();
+            let mut remedies: Vec<_> = brief.lame.iter().map(|(_, ailment)| ailment.remedy.clone()).collect();
+            remedies.dedup();
+            (!whys.is_empty()).then(|| (format!("{what}: {}", whys.join("; ")), remedies.join("; or ")))
+        };
         if brief.bmc_racks.is_empty() {
             let bmc = self.spec.power.address().map_or_else(String::new, |a| format!(" that reaches the BMC {a}"));
             let remedy = "start one with `hostler rack`; see `GET /MAAS/api/2.0/rackcontrollers/`";
-            return Some((format!("no rack{bmc} is connected"), remedy.into()));
+            let none = || (format!("no rack{bmc} is connected"), remedy.into());
+            return Some(lame(format!("no rack{bmc} can switch it")).unwrap_or_else(none));
         }
         if !brief.boot_racks.is_empty() {
             return None;
         }
-        if !brief.lame.is_empty() {
-            let whys: Vec<_> =
-                brief.lame.iter().map(|(rack, ailment)| format!("rack {rack}: {}", ailment.why)).collect();
-            let mut remedies: Vec<_> = brief.lame.iter().map(|(_, ailment)| ailment.remedy.clone()).collect();
-            remedies.dedup();
-            let why = format!("no rack can boot it where it boots: {}", whys.join("; "));
-            return Some((why, remedies.join("; or ")));
+        if let Some(lame) = lame("no rack can boot it where it boots".into()) {
+            return Some(lame);
         }
         Some(match &brief.unserved {
             Some((why, remedy)) => {

@@ -1,9 +1,12 @@
 //! A machine that is asked for while its racks are away for a moment.
 
-use actors::machine::MachineEffect;
+use actors::{
+    core::{Core, Verdict},
+    machine::MachineEffect,
+};
 use schema::{
     messages::{
-        machine::{Brief, CommissionOptions, MachineEvent},
+        machine::{Ailment, Brief, CommissionOptions, MachineEvent},
         report::Fact,
     },
     power::PowerType,
@@ -46,4 +49,18 @@ fn a_machine_whose_turn_comes_when_no_rack_is_left_says_so() {
     assert!(machine.counts_on(rack(1)));
     let evidence = machine.wait.clone().unwrap().evidence;
     assert!(evidence.iter().any(|line| line.contains("which is lost; start it")), "{evidence:?}");
+}
+
+#[test]
+fn who_is_refused_for_racks_that_do_not_serve_is_told_what_they_lack() {
+    let ailment = || Ailment { serves: false, why: "its disk is full".into(), remedy: "make room on it".into() };
+    let lame = Brief { boot_racks: Vec::new(), lame: vec![(rack(1), ailment()), (rack(2), ailment())], ..brief() };
+    let unswitched = Brief { bmc_racks: Vec::new(), ..lame.clone() };
+    for (brief, lacks) in [(lame, "no rack can boot it"), (unswitched, "that reaches the BMC 10.78.0.1 can switch it")]
+    {
+        let asked = MachineEvent::Commission { by: "admin".into(), options: CommissionOptions::default(), brief };
+        let Verdict::Refused { why, remedy } = created(PowerType::Ipmi).step(&asked, at(10)).verdict else { panic!() };
+        assert!(why.contains(lacks) && why.contains("its disk is full"), "{why}");
+        assert_eq!(remedy, "make room on it");
+    }
 }

@@ -17,6 +17,9 @@ const AT_ONCE: usize = 16;
 /// Machines are asked for in so many waves, so long apart.
 const WAVES: usize = 8;
 const APART: Duration = Duration::from_secs(4);
+/// Machines that were refused are asked for again so often, so long apart.
+const PATIENCE: u32 = 20;
+const AGAIN: Duration = Duration::from_secs(15);
 /// Machines of the first wave.
 const FEW: usize = 4;
 
@@ -60,15 +63,38 @@ pub async fn bring_up(api: &Api, fleet: &Fleet, bmcs: &Bmcs) -> Result<(), Troub
         Ok::<_, Trouble>(())
     };
     let commissioning = async {
+        let mut refused = Vec::new();
         while let Some(wave) = waves.recv().await {
-            for id in wave {
-                api.post(&format!("/MAAS/api/2.0/machines/{id}/?op=commission"), &[]).await?;
-            }
+            refused.extend(commission(api, wave).await.0);
             tokio::time::sleep(APART).await;
         }
-        Ok(())
+        insist(api, refused).await
     };
     tokio::try_join!(adding, commissioning).map(|_| ())
+}
+
+/// Asks for machines; those that were refused, and why the last one was.
+async fn commission(api: &Api, machines: Vec<String>) -> (Vec<String>, Option<Trouble>) {
+    let (mut refused, mut why) = (Vec::new(), None);
+    for id in machines {
+        if let Err(trouble) = api.post(&format!("/MAAS/api/2.0/machines/{id}/?op=commission"), &[]).await {
+            refused.push(id);
+            why = Some(trouble);
+        }
+    }
+    (refused, why)
+}
+
+/// Asks again for what was refused: a region or a rack may have been in trouble.
+async fn insist(api: &Api, mut machines: Vec<String>) -> Result<(), Trouble> {
+    for _ in 0..PATIENCE {
+        machines = commission(api, machines).await.0;
+        if machines.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    commission(api, machines).await.1.map_or(Ok(()), Err)
 }
 
 /// Adds one machine; its system id.
