@@ -88,6 +88,8 @@ pub struct Shell<C: Core, P: Perform<C>> {
     /// Itself, as those know it whom it tells something.
     source: Source,
     timers: Timers<C::Timer>,
+    /// A step is decided and not yet in force.
+    recording: bool,
     resumed: bool,
     faults: u32,
     leaving: bool,
@@ -173,6 +175,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
             registry,
             source,
             timers: Timers::default(),
+            recording: false,
             resumed,
             faults: 0,
             leaving: false,
@@ -258,6 +261,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
         ctx: &mut Context<Self>,
     ) {
         self.me.probe().recording();
+        self.recording = true;
         let effects = Arc::new(effects);
         let moved = Moved {
             id: self.me.id().clone(),
@@ -271,6 +275,7 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
         };
         let writing = keep(self.perform.clone(), moved, job.reply.is_none(), self.me.probe().clone());
         ctx.wait(writing.into_actor(self).map(move |written, shell, ctx| {
+            shell.recording = false;
             match written {
                 Ok(()) => shell.recorded(job, after, effects, now, ctx),
                 Err(error @ RecordError::Stale { .. }) => {
@@ -322,16 +327,26 @@ impl<C: Core, P: Perform<C>> Shell<C, P> {
             match op {
                 TimerOp::Cancel { timer } => self.timers.cancel(timer, ctx),
                 TimerOp::Arm { timer, at } => {
-                    let handle = ctx.run_later(at.since(now), move |shell, ctx| shell.elapsed(timer, trace, ctx));
-                    self.timers.arm(timer, at, handle, ctx);
+                    self.arm(timer, at, at.since(now), trace, ctx);
                 }
             }
         }
         self.me.probe().set_timers(self.timers.due());
     }
 
-    fn elapsed(&mut self, timer: C::Timer, trace: TraceId, ctx: &mut Context<Self>) {
-        self.timers.forget(timer);
+    fn arm(&mut self, timer: C::Timer, at: Timestamp, rest: Duration, trace: TraceId, ctx: &mut Context<Self>) {
+        let number = self.timers.number();
+        let handle = ctx.run_later(rest, move |shell, ctx| shell.elapsed(timer, number, trace, ctx));
+        self.timers.arm(timer, number, at, handle, ctx);
+    }
+
+    fn elapsed(&mut self, timer: C::Timer, number: u64, trace: TraceId, ctx: &mut Context<Self>) {
+        let Some(at) = self.timers.take(timer, number) else { return };
+        if self.recording {
+            // What actix is told to wait for holds up timers from the next round on; in this one a message has just been decided.
+            // The timer belongs to the state before it, and rings after it if that state still stands.
+            return self.arm(timer, at, Duration::ZERO, trace, ctx);
+        }
         self.me.probe().set_timers(self.timers.due());
         let event = C::elapsed(timer);
         let tally = self.me.probe().tally().event(&event);

@@ -181,8 +181,12 @@ impl Links {
         connected.and_then(|c| c.services().as_ref().map(|(_, services)| services.clone())).unwrap_or_default()
     }
 
+    /// Puts a connection in force, unless a newer one of the same rack is: two that come at once may overtake each other.
     pub(crate) fn put(&self, rack: RackId, connected: Arc<Connected>) {
-        self.racks().insert(rack, connected);
+        let mut racks = self.racks();
+        if racks.get(&rack).is_none_or(|other| other.number < connected.number) {
+            racks.insert(rack, connected);
+        }
     }
 
     /// Takes a connection out, unless a newer one of the same rack is in. True when it was in force.

@@ -343,9 +343,9 @@ impl Inner {
         let welcome = ToRack::Welcome { rack, region: self.config.region, last_report, now: clock::now() };
         let gone = |_| Refusal::new("the rack was gone before its Welcome", "nothing; it dials again");
         sender.try_send(&welcome, TraceId::default()).map_err(gone)?;
-        let number = self.numbers.fetch_add(1, Relaxed);
         let (forward, incoming) = mpsc::channel(256);
-        if let Some((_, older)) = self.live().insert(rack, (number, connection.clone())) {
+        let (number, older) = self.enter(rack, connection.clone());
+        if let Some(older) = older {
             Close::Replaced.close(&older, "this rack has connected anew");
         }
         self.counters.accepted.fetch_add(1, Relaxed);
@@ -355,6 +355,13 @@ impl Inner {
         let serving = self.clone().serve(connection.clone(), rack, number, (send, recv), (sender, writer), forward);
         self.spawn(serving);
         self.handover.send(handed).await.map_err(|_| Refusal::new("the region stops", "nothing; the rack dials again"))
+    }
+
+    /// The number of a rack's newest connection, and the connection whose place it takes.
+    fn enter(&self, rack: RackId, connection: quinn::Connection) -> (u64, Option<quinn::Connection>) {
+        let mut live = self.live();
+        let number = self.numbers.fetch_add(1, Relaxed);
+        (number, live.insert(rack, (number, connection)).map(|(_, older)| older))
     }
 
     /// Unless a newer connection has taken its place.

@@ -379,6 +379,23 @@ fn a_states_timer_rings_as_an_event_and_dies_with_its_state() {
     });
 }
 
+/// In the round in which an actor takes a message, its timers are looked at too: one that is due just then must not decide on the old state.
+#[test]
+fn a_timer_that_is_due_when_a_step_begins_to_be_recorded_rings_after_it() {
+    for (event, after) in [(Event::Add(1), 1_001), (Event::Disarm, 0)] {
+        paused(|hands| async move {
+            let (actor, _) = start(&hands);
+            actor.ask(Event::Arm, TRACE).await.unwrap();
+            hands.told().slow = Some(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            actor.tell(event, TRACE).unwrap();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert_eq!(actor.snapshot().count, after, "{:?}", hands.log());
+            assert!(!actor.snapshot().armed);
+        });
+    }
+}
+
 #[test]
 fn a_resumed_actor_sends_its_effects_again_and_runs_its_timers() {
     paused(|hands| async move {
