@@ -4,7 +4,7 @@
 //! durable. Only then is it acknowledged, so a region that dies loses nothing.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
@@ -22,10 +22,12 @@ use actors::{
     subnet::SubnetEvent,
 };
 use schema::{
-    id::RackId,
+    id::{RackId, SystemId},
     messages::link::{BulkHeader, ClockReport, FromRack, Hello, Order, PlanUpdate, ToRack},
     plan::Lease,
     power::PowerAccess,
+    secret::Secret,
+    time::Timestamp,
 };
 use tokio::{
     sync::mpsc,
@@ -38,6 +40,8 @@ use crate::{
     app::{App, Missing, new_trace},
     links::{Connected, Dirty, ToDo},
     plans::{self, Told},
+    seal::SealError,
+    store::StoreError,
     sweeps,
 };
 
@@ -58,6 +62,9 @@ const GATHER: Duration = Duration::from_millis(5);
 const NAMES_APART: Duration = Duration::from_secs(1);
 /// Each page is a write of the rack's disk and two steps of its actor: a large site has so many times its racks between two to one rack.
 const NAMES_A_RACK: Duration = Duration::from_millis(50);
+
+/// How long an order waits before the store is asked again for its secrets.
+const STORE_AGAIN: Duration = Duration::from_millis(500);
 
 /// Takes connections until the link stops.
 pub async fn accept(app: App, mut connections: mpsc::Receiver<Connection>) {
@@ -328,29 +335,48 @@ fn plan_trace(update: &PlanUpdate) -> TraceId {
     }
 }
 
+/// The secrets of an order. While the store does not answer it is asked again, since nobody says the order again on a link that stays up.
+/// What comes after it waits meanwhile: a word that takes the order back must not overtake it.
+async fn secrets(
+    app: &App,
+    machine: SystemId,
+    deadline: Timestamp,
+) -> Result<BTreeMap<String, Secret<String>>, Missing> {
+    loop {
+        match app.power_secrets(machine).await {
+            Err(Missing::Seal(SealError::Store(StoreError::Unread { .. }))) if clock::now() < deadline => {
+                tokio::time::sleep(STORE_AGAIN).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
 /// Says to a rack what was queued for it, in order.
 async fn speak(app: App, rack: RackId, mut todo: mpsc::UnboundedReceiver<(ToDo, TraceId)>, sender: Sender<ToRack>) {
     while let Some((next, trace)) = todo.recv().await {
         let message = match next {
             ToDo::Say(message) => *message,
-            ToDo::Order { state, attempt, action, deadline } => match app.power_secrets(state.spec.system_id).await {
-                Ok(secrets) => ToRack::Order(Order {
-                    machine: state.spec.system_id,
-                    attempt,
-                    hostname: state.spec.hostname.clone(),
-                    action,
-                    access: PowerAccess {
-                        power_type: state.spec.power.power_type,
-                        params: state.spec.power.params.clone(),
-                        secrets,
-                    },
-                    deadline,
-                }),
-                Err(error) => {
-                    warn!(%rack, machine = %state.spec.system_id, %attempt, %error, "an order was not sent: its secrets cannot be read");
-                    continue;
+            ToDo::Order { state, attempt, action, deadline } => {
+                match secrets(&app, state.spec.system_id, deadline).await {
+                    Ok(secrets) => ToRack::Order(Order {
+                        machine: state.spec.system_id,
+                        attempt,
+                        hostname: state.spec.hostname.clone(),
+                        action,
+                        access: PowerAccess {
+                            power_type: state.spec.power.power_type,
+                            params: state.spec.power.params.clone(),
+                            secrets,
+                        },
+                        deadline,
+                    }),
+                    Err(error) => {
+                        warn!(%rack, machine = %state.spec.system_id, %attempt, %error, "an order was not sent: its secrets cannot be read");
+                        continue;
+                    }
                 }
-            },
+            }
         };
         if let Err(error) = sender.send(&message, trace).await {
             warn!(%rack, %error, "not sent; it is said again when the rack is back");
