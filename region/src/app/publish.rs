@@ -3,6 +3,7 @@
 use actors::{
     core::TraceId,
     machine::{Attempt, Machine},
+    rack::LinkState,
     subnet::SubnetEvent,
 };
 use schema::{
@@ -89,9 +90,19 @@ impl App {
         names
     }
 
-    /// Tells the machines that rack works for what has become of it.
+    /// Tells the machines that rack works for what has become of it. Of its link, only as long as it stands so: who goes on to tell that it
+    /// was lost must not come after those who tell that it is back.
     pub(crate) async fn tell_machines(&self, rack: RackId, event: &MachineEvent, trace: TraceId) {
+        let told = match event {
+            MachineEvent::RackLink { up, .. } => Some(*up),
+            MachineEvent::RackBegan { .. } => Some(true),
+            _ => None,
+        };
         for actor in self.machines.all() {
+            let up = self.rack_state(rack).map(|state| state.link == LinkState::Connected);
+            if told.is_some() && told != up {
+                return;
+            }
             if actor.snapshot().counts_on(rack)
                 && let Err(error) = actor.ask(event.clone(), trace).await
             {
