@@ -18,6 +18,7 @@ from product import BINARY
 # What may differ within a message. Each is replaced by its name before the two are compared.
 MAY_DIFFER = {
     "xid": "drawn for each exchange",
+    "unset": "EDK2's HTTP boot asks for one option more than it names: the byte is what its memory held, 0xeb on most days and 0 on one",
     "secs": "the client's clock, and firmware counts it in ways of its own",
     "duid time": "dhclient's DUID holds the time when it was made",
     "version": "of a program in its User-Agent: Debian's updates change it",
@@ -310,6 +311,8 @@ def dhcp(data):
         assert code, "padding between options"
         if code == 61 and value[:1] == b"\xff" and value[5:9] == b"\0\1\0\1":
             lines.append(f"{code}: {value[:9].hex()} {may('duid time')} {value[13:].hex()}")
+        elif code == 55 and b"HTTPClient:" in data:
+            lines.append(f"{code}: {value[:-3].hex()} {may('unset')} {value[-2:].hex()}")
         else:
             readable = value.isascii() and value.decode().isprintable()
             lines.append(f"{code}: {value.hex()} {value.decode() if readable else ''}")
