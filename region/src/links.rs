@@ -323,4 +323,27 @@ mod tests {
         names.in_force(Generation(9));
         assert_eq!(names.in_force, 50);
     }
+
+    #[test]
+    fn of_two_connections_that_overtake_each_other_the_newer_is_in_force() {
+        let connected = |number| {
+            let (queue, _) = mpsc::unbounded_channel();
+            let (hello, services, dirty) = (OnceLock::new(), Mutex::default(), Dirty::default());
+            Arc::new(Connected {
+                number,
+                hello,
+                services,
+                queue,
+                dirty,
+                copies: Mutex::default(),
+                names: Mutex::default(),
+            })
+        };
+        let (links, rack) = (Links::default(), RackId::from_draws([1; 6]));
+        links.put(rack, connected(1));
+        links.put(rack, connected(3));
+        links.put(rack, connected(2));
+        assert!(!links.take(rack, 2) && links.count() == 1);
+        assert!(links.take(rack, 3) && links.count() == 0);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{
@@ -29,21 +29,11 @@ pub struct Tail {
     #[arg(short, long)]
     pub follow: bool,
     /// Only this level and graver ones; audit: only that
-    #[arg(long, value_enum)]
-    pub level: Option<Level>,
+    #[arg(long, value_parser = ["audit", "debug", "info", "warning", "error"])]
+    pub level: Option<String>,
     /// Only the last ones, at most 1000
     #[arg(short = 'n', long = "lines", default_value_t = 20, value_parser = whole::<u32>(1, PAGE, "20"))]
     pub lines: u32,
-}
-
-/// How grave an event is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Level {
-    Audit,
-    Debug,
-    Info,
-    Warning,
-    Error,
 }
 
 /// The most events that the region answers at once.
@@ -66,8 +56,7 @@ pub async fn run(format: Format, client: &Client, Command::Tail(asked): Command)
     for name in &asked.machines {
         filter.push(("id", id(&find(client, name).await?)?));
     }
-    let level = asked.level.and_then(|level| Some(level.to_possible_value()?.get_name().to_uppercase()));
-    filter.extend(level.map(|level| ("level", level)));
+    filter.extend(asked.level.map(|level| ("level", level.to_uppercase())));
     filter.push(("limit", asked.lines.to_string()));
     let mut newest = print(format, &client.get("events/", &filter).await?)?.unwrap_or(0);
     if !asked.follow {

@@ -70,7 +70,7 @@ pub(super) struct Store {
     pub(super) last_result: i64,
     /// What was learned of the ways to BMCs.
     reach: BTreeMap<(String, RackId), Reached>,
-    /// It does not answer from then on, and not before.
+    /// Between these two it does not answer.
     pub(super) away: (Timestamp, Timestamp),
     /// The runner, which every machine gets as its user-data.
     pub(super) user_data: Option<BodyRef>,
